@@ -1,0 +1,51 @@
+# PYTHON: which Python makes .venv; 3.11 or newer.
+PYTHON ?= python3
+PORT ?= 5000
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup repro test lint ui bench chaos clean
+
+help: ## say what the targets do
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/installed ## make .venv with everything that constraints.txt pins
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	pip install --quiet --editable '.[dev]'
+	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
+	touch $@
+
+repro: setup ## prepare, train, evaluate and track whatever changed; print the leaderboard
+	dvc repro
+	@pipeline sync
+	@pipeline leaderboard
+	@echo "To look at the runs: make ui, then open http://127.0.0.1:$(PORT)"
+
+test: lint ## format, lint, types and all tests
+	pytest
+
+lint: setup ## format, lint and types
+	ruff format --check .
+	ruff check .
+	mypy
+
+ui: setup ## serve MLflow's pages on this machine
+	mlflow ui --host 127.0.0.1 --port $(PORT) --allowed-hosts '127.0.0.1:*,localhost:*'
+
+bench: repro ## measure the default sweep, a sweep of 1,008 runs, and stacks against plain PyTorch loops
+	PYTHONPATH=tests python tests/bench.py
+
+chaos: setup ## kill the pipeline 50 times and start sixteen stages at once 20 times; print the tally
+	PYTHONPATH=tests python tests/chaos.py
+
+clean: ## remove outs and tools' caches; MLflow's store, DVC's cache and .venv stay
+	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""One regression written four ways in PyTorch, swept, evaluated and tracked."""
