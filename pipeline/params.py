@@ -1,0 +1,186 @@
+"""params.yaml as typed, checked values."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+BatchSize = int | Literal["full"]
+Metric = Literal["cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse"]
+METRICS: tuple[str, ...] = get_args(Metric)
+HIGHER_IS_BETTER = frozenset({"cv/r2"})
+VARIANTS = Path(__file__).parent / "variants"
+
+
+class InputError(SystemExit):
+    """A user's input is wrong: ends the process with a message on stderr and exit code 1, no traceback."""
+
+
+def variant_names() -> list[str]:
+    """Name the variants there are, one a file of pipeline/variants."""
+    return sorted(path.stem for path in VARIANTS.glob("[!_]*.py"))
+
+
+def _takes(text: str, **constraints: Any) -> Any:  # noqa: ANN401 - Field's own return type
+    return Field(description=text, **constraints)
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if not values or len(set(values)) < len(values):
+        raise ValueError("empty or repeated")
+    return values
+
+
+def _batch_sizes(values: list[Any]) -> list[Any]:
+    for value in values:
+        if value != "full" and (type(value) is not int or value < 1):
+            raise ValueError(value)
+    return _unique(values)
+
+
+def _learning_rates(values: list[float]) -> list[float]:
+    if not all(1e-38 < value < 1e38 for value in values):  # what float32 holds
+        raise ValueError(values)
+    return _unique(values)
+
+
+def _seeds(values: list[int]) -> list[int]:
+    if not all(0 <= value < 2**63 for value in values):
+        raise ValueError(values)
+    return _unique(values)
+
+
+def _variants(values: list[str]) -> list[str]:
+    if not set(values) <= set(variant_names()):
+        raise ValueError(values)
+    return _unique(values)
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Split(_Block):
+    """How rows are kept from training, to test on."""
+
+    method: Literal["kfold", "holdout"] = _takes("kfold or holdout")
+    folds: int = _takes("a whole number, 2 or more", ge=2)
+    test_fraction: float = _takes("a number between 0 and 1", gt=0, lt=1)
+    seed: int = _takes("a whole number from 0 to 4294967295", ge=0, lt=2**32)
+
+
+class Data(_Block):
+    """The user's table."""
+
+    source: str = _takes("the path of a CSV file", min_length=1)
+    features: Annotated[list[str], AfterValidator(_unique)] = _takes("a list of one or more different column names")
+    target: str = _takes("a column name", min_length=1)
+    split: Split = _takes("the keys method, folds, test_fraction and seed")
+    standardize: bool = _takes("true or false")
+
+
+class Train(_Block):
+    """What all runs share."""
+
+    epochs: int = _takes("a whole number from 1 to 1000000000", ge=1, le=10**9)
+    init: Literal["zeros", "default"] = _takes("zeros or default")
+    device: Literal["cpu", "cuda"] = _takes("cpu or cuda")
+
+
+class Sweep(_Block):
+    """What tells runs apart; one run for every combination."""
+
+    batch_size: Annotated[list[Any], AfterValidator(_batch_sizes)] = _takes(
+        "a list of one or more different whole numbers, 1 or more, or full"
+    )
+    lr: Annotated[list[float], AfterValidator(_learning_rates)] = _takes(
+        "a list of one or more different numbers from 1e-38 to 1e38"
+    )
+    seed: Annotated[list[int], AfterValidator(_seeds)] = _takes(
+        "a list of one or more different whole numbers, 0 or more"
+    )
+
+
+class Evaluate(_Block):
+    """How the champion is chosen."""
+
+    metric: Metric = _takes("one of " + ", ".join(METRICS))
+
+
+class Track(_Block):
+    """What reaches MLflow."""
+
+    experiment: str = _takes("the name of an MLflow experiment", min_length=1)
+    points: int = _takes("a whole number, 2 or more", ge=2)
+
+
+class Params(_Block):
+    """The whole of params.yaml."""
+
+    data: Data = _takes("the keys source, features, target, split and standardize")
+    variants: Annotated[list[str], AfterValidator(_variants)] = _takes(
+        "a list of one or more different of " + ", ".join(variant_names())
+    )
+    train: Train = _takes("the keys epochs, init and device")
+    sweep: Sweep = _takes("the keys batch_size, lr and seed")
+    evaluate: Evaluate = _takes("the key metric")
+    track: Track = _takes("the keys experiment and points")
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """Read and check a params file, as DVC reads it: YAML 1.2, where `1e-5` is a number.
+
+    Raises:
+        InputError: naming each wrong key, what it got and what it takes.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    except (YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of thousands of digits
+        raise InputError(f"{path}: is not YAML: {error}") from error
+    return check(values, str(path))
+
+
+def check(values: object, name: str = "params.yaml") -> Params:
+    """Check the values of a params file; `name` stands before each message.
+
+    Raises:
+        InputError: naming each wrong key, what it got and what it takes.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{name}: got {values!r}, takes the keys {', '.join(Params.model_fields)}")
+    if unknown := [key for key in _keys(values) if not isinstance(key, str)]:
+        raise InputError("\n".join(f"{name}: {key!r}: unknown key; keys are names" for key in unknown))
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False)
+        messages = [_message(fault["type"], fault["loc"], fault["input"]) for fault in faults]
+        raise InputError("\n".join(f"{name}: {message}" for message in messages)) from error
+    if params.data.target in params.data.features:
+        raise InputError(f"{name}: data.target: got {params.data.target!r}, takes a column that is not a feature")
+    return params
+
+
+def _keys(values: dict[object, object]) -> list[object]:
+    return [*values, *(key for value in values.values() if isinstance(value, dict) for key in _keys(value))]
+
+
+def _message(kind: str, location: Sequence[str | int], value: object) -> str:
+    names = [part for part in location if isinstance(part, str)]
+    key = ".".join(names) + "".join(f"[{part}]" for part in location if isinstance(part, int))
+    fields: dict[str, FieldInfo] = dict(Params.model_fields)
+    takes = ""
+    for name in names:
+        if name not in fields:
+            return f"{key}: unknown key; known here: {', '.join(fields)}"
+        takes = fields[name].description or ""
+        block = fields[name].annotation
+        fields = dict(block.model_fields) if isinstance(block, type) and issubclass(block, BaseModel) else {}
+    got = "nothing" if kind == "missing" else repr(value)
+    return f"{key}: got {got}, takes {takes}"

@@ -1,0 +1,189 @@
+"""params.yaml: what it takes, and how whatever else it holds is refused."""
+
+import math
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.params import InputError, load
+
+DEFAULTS = Path(__file__).parents[1] / "params.yaml"
+
+# key, its wrong value, what the message must say that it takes
+WRONG: list[tuple[str, object, str]] = [
+    ("data", None, "keys source"),
+    ("data.source", 5, "CSV"),
+    ("data.source", "", "CSV"),
+    ("data.features", [], "one or more different column names"),
+    ("data.features", "quiz1", "list"),
+    ("data.features", ["quiz1", "quiz1"], "different"),
+    ("data.target", None, "column name"),
+    ("data.target", "quiz2", "not a feature"),
+    ("data.split", 5, "keys method"),
+    ("data.split.method", "bootstrap", "kfold or holdout"),
+    ("data.split.folds", 1, "2 or more"),
+    ("data.split.folds", 5.0, "whole number"),
+    ("data.split.folds", True, "whole number"),
+    ("data.split.test_fraction", 0, "between 0 and 1"),
+    ("data.split.test_fraction", 1, "between 0 and 1"),
+    ("data.split.test_fraction", math.nan, "between 0 and 1"),
+    ("data.split.test_fraction", "0.2", "number"),
+    ("data.split.seed", -1, "whole number from 0"),
+    ("data.standardize", "no", "true or false"),
+    ("data.standardize", 0, "true or false"),
+    ("variants", [], "one or more"),
+    ("variants", ["matrix", "quadratic"], "different of handwritten, linear, "),
+    ("variants", ["matrix", "matrix"], "different"),
+    ("variants", ["__init__"], "different of handwritten, linear, "),
+    ("train.epochs", 0, "from 1 to"),
+    ("train.epochs", -3, "from 1 to"),
+    ("train.epochs", "1000", "whole number"),
+    ("train.epochs", 10.0, "whole number"),
+    ("train.epochs", True, "whole number"),
+    ("train.epochs", None, "whole number"),
+    ("train.init", "ones", "zeros or default"),
+    ("train.device", "tpu", "cpu or cuda"),
+    ("sweep.batch_size", [0], "1 or more, or full"),
+    ("sweep.batch_size", [-1], "1 or more, or full"),
+    ("sweep.batch_size", [2.5], "1 or more, or full"),
+    ("sweep.batch_size", [True], "1 or more, or full"),
+    ("sweep.batch_size", ["half"], "1 or more, or full"),
+    ("sweep.batch_size", ["full", "full"], "different"),
+    ("sweep.batch_size", "full", "list"),
+    ("sweep.batch_size", [], "one or more"),
+    ("sweep.lr", [-1e-5], "from 1e-38 to 1e38"),
+    ("sweep.lr", [0], "from 1e-38 to 1e38"),
+    ("sweep.lr", [math.nan], "from 1e-38 to 1e38"),
+    ("sweep.lr", [math.inf], "from 1e-38 to 1e38"),
+    ("sweep.lr", [1, 1.0], "different"),
+    ("sweep.lr", [], "one or more"),
+    ("sweep.lr", 1e-5, "list"),
+    ("sweep.seed", [-1], "0 or more"),
+    ("sweep.seed", [2, 2], "different"),
+    ("sweep.seed", [], "one or more"),
+    ("evaluate.metric", "accuracy", "cv/mse, cv/mae, cv/r2, train/mse, excess_mse"),
+    ("evaluate.metric", ["cv/mse"], "one of"),
+    ("track.experiment", "", "name"),
+    ("track.points", 1, "2 or more"),
+]
+WRONG_ITEM = [("sweep.lr", "1e-5"), ("sweep.lr", True), ("sweep.seed", 1.0), ("data.features", 1), ("variants", None)]
+LEAVES = ["data.split.seed", "data.target", "variants", "train.epochs", "sweep.lr", "evaluate.metric", "track.points"]
+
+
+def defaults() -> dict[str, Any]:
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load(DEFAULTS)
+    return values
+
+
+def place(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    *blocks, last = key.split(".")
+    return reduce(lambda block, name: block[name], blocks, values), last
+
+
+def refusal(folder: Path, values: object) -> list[str]:
+    path = folder / "params.yaml"
+    YAML().dump(values, path)
+    with pytest.raises(InputError) as refused:
+        load(path)
+    return [line.removeprefix(f"{path}: ") for line in str(refused.value).splitlines()]
+
+
+def refused_text(folder: Path, text: str) -> str:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        load(path)
+    return str(refused.value)
+
+
+def test_the_repository_s_params_are_the_design_s_default_of_48_runs() -> None:
+    params = load(DEFAULTS)
+    assert params.model_dump() == {
+        "data": {
+            "source": "data/raw/scores.csv",
+            "features": ["quiz1", "quiz2", "quiz3"],
+            "target": "final",
+            "split": {"method": "kfold", "folds": 5, "test_fraction": 0.2, "seed": 0},
+            "standardize": False,
+        },
+        "variants": ["handwritten", "matrix", "linear", "module"],
+        "train": {"epochs": 1000, "init": "zeros", "device": "cpu"},
+        "sweep": {"batch_size": [1, 2, 4, "full"], "lr": [0.00001], "seed": [1, 2, 3]},
+        "evaluate": {"metric": "cv/mse"},
+        "track": {"experiment": "regression", "points": 101},
+    }
+    axes = params.variants, params.sweep.batch_size, params.sweep.lr, params.sweep.seed
+    assert math.prod(map(len, axes)) == 48
+
+
+def test_1e_minus_5_is_read_as_a_number_as_dvc_reads_it(tmp_path: Path) -> None:
+    text = DEFAULTS.read_text(encoding="utf-8").replace("lr: [1e-5]", "lr: [1e-5, 2E-3, 1, 0.5]")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    assert load(tmp_path / "params.yaml").sweep.lr == [0.00001, 0.002, 1.0, 0.5]
+
+
+@pytest.mark.parametrize(("key", "value", "takes"), WRONG)
+def test_a_wrong_value_is_refused_naming_its_key_what_it_got_and_what_it_takes(
+    tmp_path: Path, key: str, value: object, takes: str
+) -> None:
+    values = defaults()
+    block, last = place(values, key)
+    block[last] = value
+    (message,) = refusal(tmp_path, values)
+    assert message.startswith(f"{key}: got {value!r}, takes ")
+    assert takes in message.partition(", takes ")[2]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_ITEM)
+def test_a_wrong_item_of_a_list_is_named_by_its_place(tmp_path: Path, key: str, value: object) -> None:
+    values = defaults()
+    block, last = place(values, key)
+    block[last] = [*block[last], value]
+    (message,) = refusal(tmp_path, values)
+    assert message.startswith(f"{key}[{len(block[last]) - 1}]: got {value!r}, takes a list of one or more")
+
+
+@pytest.mark.parametrize("key", ["sweeps", "train.epoch", "data.split.fold"])
+def test_an_unknown_key_is_refused_naming_the_known_ones(tmp_path: Path, key: str) -> None:
+    values = defaults()
+    block, last = place(values, key)
+    known = ", ".join(block)
+    block[last] = 1
+    assert refusal(tmp_path, values) == [f"{key}: unknown key; known here: {known}"]
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_a_missing_key_is_refused(tmp_path: Path, key: str) -> None:
+    values = defaults()
+    block, last = place(values, key)
+    del block[last]
+    (message,) = refusal(tmp_path, values)
+    assert message.startswith(f"{key}: got nothing, takes ")
+
+
+def test_several_faults_at_once_are_all_listed(tmp_path: Path) -> None:
+    values = defaults()
+    values["train"]["epochs"], values["sweep"]["lr"], values["sweep"]["batch_size"] = 0, [], [0]
+    values["variants"], values["track"]["point"] = ["cubic"], 3
+    keys = {message.partition(":")[0] for message in refusal(tmp_path, values)}
+    assert keys == {"train.epochs", "sweep.lr", "sweep.batch_size", "variants", "track.point"}
+
+
+@pytest.mark.parametrize(("text", "got"), [("", "None"), ("- 1", "[1]"), ("data", "'data'")])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, got: str) -> None:
+    assert f"params.yaml: got {got}, takes the keys data, variants, train" in refused_text(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["data: [1", "data:\n\t- 1", "train: 1\ntrain: 2", "!!python/object:os.system {}"])
+def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path, text: str) -> None:
+    assert "params.yaml: is not YAML" in refused_text(tmp_path, text)
+
+
+def test_a_missing_or_undecodable_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "params.yaml", tmp_path / "nowhere.yaml", tmp_path):
+        with pytest.raises(InputError, match=f"{path}: cannot be read"):
+            load(path)
