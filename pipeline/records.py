@@ -1,0 +1,75 @@
+"""A run's record, as DVC's outs hold it: written by train, completed by evaluate, copied into MLflow."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from pipeline import outs
+from pipeline.params import BatchSize
+from pipeline.sweep import Run
+
+Array = NDArray[np.float32]
+CURVE = "train/mse"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run and what came of it; R runs of a variant stand stacked in its files.
+
+    diverged: where and in which epoch, empty for not. curve: (epochs,), float32, the training loss of each epoch.
+    tensors: W (S, k, 1), b (S, 1) of each split's fit; grad_W (k, 1), grad_b (1,), autograd's gradient of the first
+    split's loss at its weights; mean (S, k), scale (S, k), what X is standardized with; all float32.
+    metrics: the evaluation's figures, none before it.
+    """
+
+    run: Run
+    diverged: str
+    curve: Array
+    tensors: Mapping[str, Array]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def write(folder: Path, records: Sequence[Record]) -> None:
+    """Write one variant's run table, curves and weights, in the order of the records."""
+    with outs.replacing(folder / "curves.safetensors") as temporary:
+        save_file({CURVE: np.stack([record.curve for record in records])}, temporary)
+    with outs.replacing(folder / "weights.safetensors") as temporary:
+        names = records[0].tensors
+        save_file({name: np.stack([record.tensors[name] for record in records]) for name in names}, temporary)
+    rows = [{"name": record.run.name, **asdict(record.run), "diverged": record.diverged} for record in records]
+    outs.write_csv(folder / "runs.csv", rows, list(rows[0]))
+
+
+def read(folder: Path) -> list[Record]:
+    """Read one variant's records, without metrics."""
+    curves = load_file(folder / "curves.safetensors")[CURVE]
+    tensors = load_file(folder / "weights.safetensors")
+    return [
+        Record(_run(row), row["diverged"], curves[r], {name: tensor[r] for name, tensor in tensors.items()})
+        for r, row in enumerate(outs.read_csv(folder / "runs.csv"))
+    ]
+
+
+def read_evaluated(variants: Sequence[str]) -> list[Record]:
+    """Read the records of all variants, with the metrics that evaluate found.
+
+    Raises:
+        FileNotFoundError: a stage has not written its outs.
+    """
+    metrics = {
+        row.pop("fingerprint"): {key: float(value) for key, value in row.items() if key != "name" and value}
+        for row in outs.read_csv(outs.EVALUATED)
+    }
+    trained = [record for variant in variants for record in read(outs.TRAINED / variant)]
+    return [replace(record, metrics=metrics.get(record.run.fingerprint, {})) for record in trained]
+
+
+def _run(row: Mapping[str, str]) -> Run:
+    batch_size: BatchSize = "full" if row["batch_size"] == "full" else int(row["batch_size"])
+    numbers = {"lr": float(row["lr"]), "seed": int(row["seed"]), "epochs": int(row["epochs"])}
+    texts = {name: row[name] for name in ("variant", "init", "device", "fingerprint")}
+    return Run(batch_size=batch_size, **numbers, **texts)  # type: ignore[arg-type]

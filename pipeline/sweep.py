@@ -1,0 +1,111 @@
+"""params -> runs -> stacks, and the fingerprints that join DVC's outs to MLflow's runs."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from pipeline import outs
+from pipeline.params import BatchSize, Params
+
+PACKAGE = Path(__file__).parent
+STACK_FLOATS = 2**24  # most numbers in one minibatch of a stack: 64 MB of float32
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one configuration, on all training rows and on each fold's."""
+
+    variant: str
+    batch_size: BatchSize
+    lr: float
+    seed: int
+    epochs: int
+    init: str
+    device: str
+    fingerprint: str
+
+    @property
+    def configuration(self) -> str:
+        """Name, for people, what runs that differ in their seed alone have in common."""
+        return f"{self.variant} bs={self.batch_size} lr={self.lr}"
+
+    @property
+    def name(self) -> str:
+        """Name the run for people."""
+        return f"{self.configuration} seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Fits that train together: of one variant, one batch size and one number of training rows."""
+
+    fits: tuple[tuple[Run, int], ...]  # (run, split)
+    rows: int
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows of a minibatch."""
+        size = self.fits[0][0].batch_size
+        return self.rows if size == "full" else min(size, self.rows)
+
+    @property
+    def key(self) -> str:
+        """Hash all that determines the result, the same for the same fits in the same order."""
+        return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits]})
+
+
+def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
+    """List every run of the sweep, in the order of params.yaml."""
+    data = outs.md5(prepared)
+    runs = []
+    for variant in params.variants:
+        code = code_hash(variant)
+        for batch_size, lr, seed in product(params.sweep.batch_size, params.sweep.lr, params.sweep.seed):
+            values = {"variant": variant, "batch_size": batch_size, "lr": lr, "seed": seed, **params.train.model_dump()}
+            runs.append(Run(**values, fingerprint=fingerprint({"data": data, "code": code, **values})))
+    return runs
+
+
+def fingerprint(values: dict[str, object]) -> str:
+    """Hash all that determines a result; the same values give the same 32 hexadecimal digits everywhere."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def code_hash(variant: str, package: Path = PACKAGE) -> str:
+    """Hash the source that trains a variant's runs: the variant, the loop, the data's order and the stacking."""
+    files = ["sweep.py", "data.py", "fit.py", "train.py", f"variants/{variant}.py"]
+    return fingerprint({name: (package / name).read_text(encoding="utf-8") for name in files})
+
+
+def sweep_id(runs: Sequence[Run]) -> str:
+    """Identify a sweep by the runs that it consists of."""
+    return fingerprint({"runs": sorted(run.fingerprint for run in runs)})[:12]
+
+
+def stacks(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack]:
+    """Group one variant's runs, each on every split, into stacks of at most STACK_FLOATS numbers a minibatch.
+
+    Args:
+        runs: of one variant.
+        train_rows: the number of training rows of each split.
+        k: the number of features.
+    """
+    groups: dict[tuple[BatchSize, int], list[tuple[Run, int]]] = defaultdict(list)
+    for run, (split, rows) in product(runs, enumerate(train_rows)):
+        groups[run.batch_size, rows].append((run, split))
+    result = []
+    for (_, rows), fits in groups.items():
+        most = max(1, STACK_FLOATS // (Stack((fits[0],), rows).batch_size * k))
+        result += [Stack(tuple(fits[start : start + most]), rows) for start in range(0, len(fits), most)]
+    return result
+
+
+def curve_steps(epochs: int, points: int) -> list[int]:
+    """Choose the epochs of a stored curve: every 1st, 2nd, 5th, 10th, … and the last, at most `points`."""
+    strides = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
+    stride = next(stride for stride in strides if len({*range(0, epochs, stride), epochs - 1}) <= points)
+    return sorted({*range(0, epochs, stride), epochs - 1})

@@ -1,0 +1,133 @@
+"""The minibatches: which rows, in which order, whatever else trains beside them."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline import data
+from pipeline.data import MinibatchOrder, Prepared, Rows
+
+Epochs = list[list[tuple[int, ...]]]  # of one run: epochs, of minibatches, of rows
+
+
+def table(n: int, splits: int = 1, k: int = 1) -> Prepared:
+    """Return n rows whose X and y tell which row they are; every split but the first leaves a row of its own out."""
+    numbers = torch.arange(n, dtype=torch.float32).view(n, 1)
+    train = torch.ones(splits, n, dtype=torch.bool)
+    for split in range(1, splits):
+        train[split, split - 1] = False
+    return Prepared(numbers.repeat(1, k), 10 * numbers, train, torch.zeros(splits, k), torch.ones(splits, k))
+
+
+def read(order: MinibatchOrder, rows: Rows) -> list[Epochs]:
+    """Read the rows of each run's minibatches from their X."""
+    minibatches = [X[..., 0].int().tolist() for X, _ in data.minibatches(rows, order)]
+    return [
+        [[tuple(minibatch[r]) for minibatch in minibatches[first : first + order.steps]]
+         for first in range(0, len(minibatches), order.steps)]
+        for r in range(len(minibatches[0]))
+    ]  # fmt: skip
+
+
+def sequences(seeds: list[int], n: int, batch_size: int, epochs: range) -> list[Epochs]:
+    return read(MinibatchOrder(seeds, n, batch_size, epochs), Rows(table(n), [0] * len(seeds)))
+
+
+def flat(epoch: list[tuple[int, ...]]) -> list[int]:
+    return [row for minibatch in epoch for row in minibatch]
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (5, 1), (5, 2), (7, 3), (8, 4), (9, 64)])
+def test_every_epoch_takes_every_row_once_and_its_last_minibatch_may_be_short(n: int, batch_size: int) -> None:
+    sizes = [batch_size] * (n // batch_size) + [n % batch_size] * (n % batch_size > 0)
+    for run in sequences([3, 4, 3], n, batch_size, range(6)):
+        assert len(run) == 6
+        for epoch in run:
+            assert [len(minibatch) for minibatch in epoch] == sizes
+            assert sorted(flat(epoch)) == list(range(n))
+
+
+def test_seed_and_epoch_change_the_order() -> None:
+    orders = [tuple(data.permutation(seed, epoch, 20).tolist()) for seed, epoch in product(range(30), range(30))]
+    assert len(set(orders)) == 900
+
+
+def test_every_order_is_equally_likely() -> None:
+    counts = Counter(tuple(data.permutation(7, epoch, 3).tolist()) for epoch in range(6000))
+    assert len(counts) == 6
+    assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < 20.5  # chi squared, 5 degrees: p = 0.001
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_a_run_s_order_is_the_same_whatever_is_stacked_beside_it(batch_size: int) -> None:
+    epochs = range(4)
+    (alone,) = sequences([2], 7, batch_size, epochs)
+    assert sequences([9, 2, 2, 0], 7, batch_size, epochs)[1] == alone
+    assert sequences([2, *range(50)], 7, batch_size, epochs)[0] == alone
+
+
+def test_a_run_s_order_is_the_same_whatever_the_batch_size() -> None:
+    whole = [sequences([5], 7, batch_size, range(4))[0] for batch_size in (1, 2, 3, 6)]
+    orders = [[flat(epoch) for epoch in run] for run in whole]
+    assert all(order == orders[0] for order in orders)
+    assert orders[0] == [data.permutation(5, epoch, 7).tolist() for epoch in range(4)]
+
+
+@pytest.mark.parametrize("batch_size", [5, 8, 10**12])
+def test_a_minibatch_of_all_rows_keeps_the_table_s_order(batch_size: int) -> None:
+    assert sequences([1, 2], 5, batch_size, range(3)) == [[[(0, 1, 2, 3, 4)]] * 3] * 2
+
+
+@pytest.mark.parametrize(("batch_size", "block"), list(product([1, 2, 3, 7], [1, 2, 5, 7, 13, 14, 15, 100, 10**9])))
+def test_the_size_of_a_block_changes_no_minibatch(monkeypatch: pytest.MonkeyPatch, batch_size: int, block: int) -> None:
+    whole = sequences([1, 2], 7, batch_size, range(5))
+    monkeypatch.setattr(data, "BLOCK", block)
+    assert sequences([1, 2], 7, batch_size, range(5)) == whole
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+@pytest.mark.parametrize("begin", [1, 3, 5])
+def test_resuming_at_an_epoch_yields_the_minibatches_that_were_left(batch_size: int, begin: int) -> None:
+    whole = sequences([1, 2], 7, batch_size, range(6))
+    rest = sequences([1, 2], 7, batch_size, range(begin, 6))
+    assert rest == [run[begin:] for run in whole]
+
+
+def test_every_run_of_a_stack_trains_on_its_own_split_s_rows() -> None:
+    n, splits = 5, [3, 1, 2, 1]
+    rows = Rows(table(n, splits=4), splits)
+    assert len(rows) == n - 1
+    for split, run in zip(splits, read(MinibatchOrder([0] * 4, n - 1, 2, range(3)), rows), strict=True):
+        for epoch in run:
+            assert sorted(flat(epoch)) == [row for row in range(n) if row != split - 1]
+
+
+def test_x_and_y_of_a_minibatch_are_of_the_same_rows() -> None:
+    rows = Rows(table(6, splits=3, k=2), [1, 2])
+    for X, y in data.minibatches(rows, MinibatchOrder([0, 1], 5, 2, range(2))):
+        assert X.shape[:2] == y.shape[:2]
+        torch.testing.assert_close(y, 10 * X[..., :1], rtol=0, atol=0)
+
+
+def test_an_item_of_the_dataset_is_one_row_of_every_run() -> None:
+    rows = Rows(table(4, splits=3), [1, 2])
+    X, y = rows[1]
+    assert (X.tolist(), y.tolist()) == ([[[2.0]], [[2.0]]], [[[20.0]], [[20.0]]])
+    X, _ = rows[0]
+    assert X.tolist() == [[[1.0]], [[0.0]]]
+
+
+def test_every_run_sees_x_as_its_own_split_standardizes_it() -> None:
+    plain = table(5, splits=3, k=2)
+    mean, scale = torch.tensor([[0.0, 1], [2, 3], [2, 3]]), torch.tensor([[1.0, 2], [4, 5], [4, 8]])
+    rows = Rows(Prepared(plain.X, plain.y, plain.train, mean, scale), [1, 2, 1])
+    (X, y), *others = data.minibatches(rows, MinibatchOrder([0, 0, 0], 4, 4, range(1)))
+    assert not others
+    for run, split in enumerate((1, 2, 1)):
+        kept = plain.train[split]
+        expected: Tensor = (plain.X[kept] - mean[split]) / scale[split]
+        torch.testing.assert_close(X[run], expected, rtol=0, atol=0)
+        torch.testing.assert_close(y[run], plain.y[kept], rtol=0, atol=0)

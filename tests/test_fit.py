@@ -1,0 +1,293 @@
+"""Training: the post's figures, ties, bits, and what a diverging run does to others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline import data, fit, sweep
+from pipeline.data import MinibatchOrder, Prepared, Rows
+from pipeline.fit import State
+from pipeline.params import BatchSize, variant_names
+from pipeline.sweep import Run, Stack
+from pipeline.train import Fitted, initial_values, train_stack
+from pipeline.variants import variant
+
+RAW = Path(__file__).parents[1] / "data/raw"
+BATCH_SIZES: list[BatchSize] = [1, 2, 4, "full"]
+POST = {
+    0: 29661.80, 100: 1.563628, 200: 1.497595, 300: 1.435044, 400: 1.375726, 500: 1.319507,
+    600: 1.266222, 700: 1.215703, 800: 1.167810, 900: 1.122429, 999: 1.079796,
+}  # fmt: skip
+POST_W, POST_B = [0.717880, 0.612586, 0.680132], 0.009230
+every_variant = pytest.mark.parametrize("name", variant_names())
+every_size = pytest.mark.parametrize("batch_size", BATCH_SIZES)
+
+
+def table(name: str) -> Prepared:
+    """Return a file of data/raw, its last column the target, on all rows and on all but each one."""
+    cells = torch.from_numpy(np.loadtxt(RAW / name, delimiter=",", skiprows=1, dtype=np.float32))
+    X, y = cells[:, :-1], cells[:, -1:]
+    train = torch.cat([torch.ones(1, len(X)), 1 - torch.eye(len(X))]).bool()
+    return Prepared(X, y, train, torch.zeros(len(train), X.shape[1]), torch.ones(len(train), X.shape[1]))
+
+
+SCORES = table("scores.csv")
+DOUBLE = Prepared(SCORES.X.double(), SCORES.y.double(), SCORES.train, SCORES.mean, SCORES.scale)
+
+
+def run(
+    name: str, batch_size: BatchSize = "full", lr: float = 1e-5, seed: int = 1, epochs: int = 1000, init: str = "zeros"
+) -> Run:
+    return Run(name, batch_size, lr, seed, epochs, init, "cpu", fingerprint=f"{name} {batch_size} {lr} {seed}")
+
+
+def train(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> list[Fitted]:
+    """Train (run, split)s as one stack."""
+    stack = Stack(tuple(fits), prepared.train_rows[fits[0][1]])
+    return train_stack(stack, prepared, lambda *_: None)
+
+
+def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> State:
+    values = [[value.to(prepared.X.dtype) for value in initial_values(one, prepared.X.shape[1])] for one, _ in fits]
+    inits = [variant(one.variant).init(W, b) for (one, _), (W, b) in zip(fits, values, strict=True)]
+    return State.initial(fit.stack(inits), fits[0][0].epochs)
+
+
+def train_on(
+    state: State,
+    fits: Sequence[tuple[Run, int]],
+    prepared: Prepared = SCORES,
+    after_epoch: Callable[[State], None] = lambda _: None,
+) -> State:
+    """Train a stack from wherever it stands."""
+    rows = Rows(prepared, [split for _, split in fits])
+    size = Stack(tuple(fits), len(rows)).batch_size
+    order = MinibatchOrder([one.seed for one, _ in fits], len(rows), size, range(state.epoch, fits[0][0].epochs))
+    lr = torch.tensor([one.lr for one, _ in fits], dtype=prepared.X.dtype)
+    forward = variant(fits[0][0].variant).forward
+    return fit.fit(forward, state, data.minibatches(rows, order), order.steps, lr, after_epoch)
+
+
+def tensors(state: State) -> list[NDArray[Any]]:
+    return [tensor.detach().numpy() for tensor in (*state.parameters.values(), state.curve, state.diverged)]
+
+
+def weights(name: str, fitted: Fitted) -> Tensor:
+    """Return w1, w2, … b, as one tensor."""
+    W, b = variant(name).weights(fitted.parameters)
+    return torch.cat([W.flatten(), b])
+
+
+def same_bits(one: Fitted, other: Fitted) -> bool:
+    tensors = [*zip(one.parameters.values(), other.parameters.values(), strict=True), (one.curve, other.curve)]
+    same = [a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes() for a, b in tensors]
+    return all(same) and one.diverged == other.diverged
+
+
+def plain_loop(one: Run, split: int, prepared: Prepared = SCORES) -> tuple[list[float], Tensor, int]:
+    """Train as a tutorial does; return losses, weights and the epoch in which it diverged and stopped, or -1."""
+    rows = prepared.train[split]
+    X, y = prepared.X[rows], prepared.y[rows]
+    size = len(X) if one.batch_size == "full" else one.batch_size
+    model = nn.Linear(X.shape[1], 1, dtype=X.dtype)
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), initial_values(one, X.shape[1]), strict=True):
+            parameter.copy_(value.mT if value.dim() == 2 else value)
+    optimizer = torch.optim.SGD(model.parameters(), lr=one.lr)
+    losses: list[float] = []
+    for epoch in range(one.epochs):
+        order = torch.arange(len(X)) if size >= len(X) else data.permutation(one.seed, epoch, len(X))
+        total = 0.0
+        for minibatch in order.split(size):
+            loss = nn.functional.mse_loss(model(X[minibatch]), y[minibatch])
+            if not loss.isfinite():
+                return losses, torch.cat([model.weight[0], model.bias]).detach(), epoch
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(minibatch) / len(X)
+        losses.append(total)
+    return losses, torch.cat([model.weight[0], model.bias]).detach(), -1
+
+
+@every_variant
+def test_the_post_s_losses_and_weights_come_out(name: str) -> None:
+    (fitted,) = train([(run(name), 0)])
+    np.testing.assert_allclose(fitted.curve[list(POST)], list(POST.values()), rtol=1e-4)
+    np.testing.assert_allclose(weights(name, fitted), [*POST_W, POST_B], rtol=1e-4)
+
+
+def test_nn_linear_on_the_post_s_three_points_ends_where_the_post_s_does() -> None:
+    line = table("line.csv")
+    (fitted,) = train([(run("linear", lr=1e-2, epochs=2000, init="default"), 0)], line)
+    np.testing.assert_allclose(weights("linear", fitted), [1.999366, 0.001442], atol=1e-6)
+    np.testing.assert_allclose(fitted.curve[-1], 2.9956e-07, rtol=1e-3)
+
+
+@every_variant
+def test_default_initial_values_are_those_that_nn_linear_draws_from_the_run_s_seed(name: str) -> None:
+    for seed, fitted in enumerate(
+        train([(run(name, lr=1e-30, seed=seed, epochs=1, init="default"), 0) for seed in (0, 1)])
+    ):
+        torch.manual_seed(seed)
+        layer = nn.Linear(3, 1)
+        assert torch.equal(weights(name, fitted), torch.cat([layer.weight[0], layer.bias]))
+
+
+@every_size
+def test_all_variants_tie_whatever_the_seed(batch_size: BatchSize) -> None:
+    ends = {}
+    for name in variant_names():
+        fitted = train([(run(name, batch_size, seed=seed), 0) for seed in (1, 2, 3)])
+        ends[name] = torch.stack([torch.cat([weights(name, one), one.curve[[0, 500, -1]]]) for one in fitted])
+    for name in variant_names():
+        torch.testing.assert_close(ends[name], ends["handwritten"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("name", "batch_size"), list(product(variant_names(), BATCH_SIZES)))
+def test_a_run_in_a_stack_equals_the_same_run_alone_bit_for_bit(name: str, batch_size: BatchSize) -> None:
+    settings = product((1e-5, 3e-6, 2e-5), (1, 2, 3), range(6))
+    fits = [(run(name, batch_size, lr, seed, epochs=40), split) for lr, seed, split in settings]
+    for rows in (4, 5):
+        stacked = [one for one in fits if SCORES.train_rows[one[1]] == rows]
+        together = train(stacked)
+        for place in range(0, len(stacked), 7):
+            assert same_bits(train([stacked[place]])[0], together[place]), stacked[place]
+
+
+@every_variant
+def test_the_stacks_of_a_sweep_change_no_bit_of_a_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [run(name, 2, seed=seed, epochs=40) for seed in (1, 2)]
+    ends = []
+    for floats in (2**24, 2**4, 1):
+        monkeypatch.setattr(sweep, "STACK_FLOATS", floats)
+        stacks = sweep.stacks(runs, SCORES.train_rows, 3)
+        ends.append({key: one for stack in stacks for key, one in zip(stack.fits, train(stack.fits), strict=True)})
+    assert len(ends[0]) == 12
+    assert all(same_bits(end[key], ends[0][key]) for end in ends[1:] for key in ends[0])
+
+
+@every_size
+def test_every_variant_s_run_equals_a_plain_pytorch_loop(batch_size: BatchSize) -> None:
+    def fits(name: str) -> list[tuple[Run, int]]:
+        runs = [
+            run(name, batch_size, seed=seed, epochs=100, init=init) for seed, init in ((4, "zeros"), (5, "default"))
+        ]
+        return list(product(runs, (1, 3)))
+
+    expected = [plain_loop(one, split) for one, split in fits("linear")]
+    for name in variant_names():
+        for fitted, (losses, end, diverged) in zip(train(fits(name)), expected, strict=True):
+            np.testing.assert_allclose(weights(name, fitted), end, rtol=1e-5)
+            np.testing.assert_allclose(fitted.curve, losses, rtol=1e-4)  # float32's rounding alone is 3e-5
+            assert fitted.diverged == diverged == -1
+
+
+@every_size
+def test_but_for_float32_s_rounding_every_variant_is_the_plain_pytorch_loop(batch_size: BatchSize) -> None:
+    for name in variant_names():
+        fits = [(run(name, batch_size, seed=seed, epochs=50), split) for seed, split in ((1, 2), (2, 3))]
+        state = train_on(begin(fits, DOUBLE), fits, DOUBLE)
+        for r, (one, split) in enumerate(fits):
+            losses, end, _ = plain_loop(one, split, DOUBLE)
+            (W, b) = variant(name).weights({key: value[r].detach() for key, value in state.parameters.items()})
+            np.testing.assert_allclose([*W.flatten(), b.item()], end, rtol=1e-11)
+            np.testing.assert_allclose(state.curve[r], losses, rtol=1e-6)  # a curve is float32
+
+
+@pytest.mark.parametrize(("name", "batch_size"), list(product(variant_names(), [2, "full"])))
+def test_a_diverging_run_is_held_and_touches_no_neighbour(name: str, batch_size: BatchSize) -> None:
+    good = [(run(name, batch_size, seed=seed, epochs=60), 0) for seed in (1, 2)]
+    bad = run(name, batch_size, lr=1e-2, epochs=60)
+    first, diverged, second = train([good[0], (bad, 0), good[1]])
+    assert all(same_bits(*pair) for pair in zip((first, second), train(good), strict=True))
+
+    losses, end, epoch = plain_loop(bad, 0)
+    assert diverged.diverged == epoch > 0
+    np.testing.assert_allclose(diverged.curve[:epoch], losses, rtol=1e-3)
+    assert diverged.curve[epoch:].isnan().all()
+    np.testing.assert_allclose(weights(name, diverged), end, rtol=1e-3)
+    (stopped,) = train([(replace(bad, epochs=epoch + 1), 0)])
+    assert torch.equal(weights(name, diverged), weights(name, stopped))
+
+
+@every_variant
+def test_a_diverged_run_stays_held_whatever_minibatches_follow_and_when_resumed(name: str) -> None:
+    X = torch.tensor([[1.0], [1e25], [2], [3]])  # one row's loss is beyond float32, the others' are not
+    odd = Prepared(X, torch.ones(4, 1), torch.ones(1, 4).bool(), torch.zeros(1, 1), torch.ones(1, 1))
+    fits = [(run(name, 1, lr=1e-2, seed=seed, epochs=20, init="default"), 0) for seed in (1, 2, 3)]
+    state = train_on(begin(fits, odd), fits, odd)
+    early = [(replace(one, epochs=1), 0) for one, _ in fits]
+    stopped = train_on(begin(early, odd), early, odd)
+    stopped.curve = torch.cat([stopped.curve, torch.full((3, 19), torch.nan)], dim=1)
+    resumed = train_on(stopped, fits, odd)
+    for r, (one, _) in enumerate(fits):
+        _, end, _ = plain_loop(one, 0, odd)
+        for ended in (state, resumed):
+            (W, b) = variant(name).weights({key: value[r].detach() for key, value in ended.parameters.items()})
+            np.testing.assert_allclose([W.item(), b.item()], end, rtol=1e-5)
+            assert ended.diverged[r] == 0
+            assert ended.curve[r].isnan().all()
+
+
+def test_losses_whose_sum_is_too_large_for_float32_are_no_divergence() -> None:
+    y = torch.full((3, 1), 1e19)  # a loss of 1e38 each; the stack's sum is beyond 3.4e38
+    huge = Prepared(torch.zeros(3, 1), y, torch.ones(1, 3).bool(), torch.zeros(1, 1), torch.ones(1, 1))
+    fits = [(run("matrix", lr=1e-30, seed=seed, epochs=2), 0) for seed in range(5)]
+    for fitted in train(fits, huge):
+        assert fitted.diverged == -1
+        np.testing.assert_allclose(fitted.curve, 1e38, rtol=1e-6)
+
+
+@every_size
+def test_an_epoch_s_loss_is_the_mean_over_rows_however_short_the_last_minibatch(batch_size: BatchSize) -> None:
+    (fitted,) = train([(run("matrix", batch_size, lr=1e-30, epochs=3), 0)])
+    np.testing.assert_allclose(fitted.curve, float((SCORES.y.double() ** 2).mean()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("y_pred", "y"), [((1, 5, 1), (1, 5)), ((1, 5, 1), (5,)), ((2, 5, 1), (1, 5, 1))])
+def test_a_target_that_would_be_broadcast_is_refused(y_pred: tuple[int, ...], y: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"y_pred has shape .* y has"):
+        fit.mse(torch.zeros(y_pred), torch.zeros(y))
+
+
+@pytest.mark.parametrize(("name", "batch_size"), list(product(variant_names(), [2, "full"])))
+@pytest.mark.parametrize("pause", [1, 3, 25])
+def test_training_resumed_half_way_ends_with_the_bits_of_undisturbed_training(
+    name: str, batch_size: BatchSize, pause: int
+) -> None:
+    runs = [run(name, batch_size, lr, seed, 40, "default") for lr, seed in ((1e-5, 1), (1e-2, 2), (1e-5, 3))]
+    fits = [(one, split) for one, split in zip(runs, (1, 2, 3), strict=True)]
+    saved: list[State] = []
+
+    def save(state: State) -> None:
+        if state.epoch == pause:
+            parameters = {key: value.detach().clone() for key, value in state.parameters.items()}
+            saved.append(State(parameters, state.curve.clone(), state.diverged.clone(), state.epoch))
+
+    undisturbed = train_on(begin(fits), fits, after_epoch=save)
+    (half_way,) = saved
+    assert half_way.curve[:, pause:].isnan().all()
+    resumed = train_on(half_way, fits)
+    for one, other in zip(tensors(undisturbed), tensors(resumed), strict=True):
+        assert one.tobytes() == other.tobytes()
+    assert (undisturbed.diverged >= 0).tolist() == [False, True, False]
+
+
+def test_what_watches_training_is_called_after_every_epoch() -> None:
+    fits = [(run("matrix", 2, epochs=7), 0)]
+    seen: list[tuple[int, int]] = []
+
+    def watch(state: State) -> None:
+        seen.append((state.epoch, int(state.curve.isfinite().sum())))
+
+    train_on(begin(fits), fits, after_epoch=watch)
+    assert seen == [(epoch, epoch) for epoch in range(1, 8)]
