@@ -1,0 +1,262 @@
+"""The process that a stage's Tracker speaks to: finds or creates each run by its fingerprint and fills it in.
+
+Run as `python -m pipeline.recorder`; reads pickled messages from its standard input, writes MLflow's store.
+"""
+
+import json
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors.numpy import save
+
+from pipeline import outs, provenance
+from pipeline.params import Params
+from pipeline.records import CURVE, Array, Record
+from pipeline.sweep import Run, curve_steps, sweep_id
+from pipeline.tracker import STORE_LOST
+from pipeline.tracking import (
+    NO_TAGS,
+    PATIENCE_SECONDS,
+    STORE_ERRORS,
+    WEIGHTS,
+    Store,
+    StoredRun,
+    datasets,
+    is_at_work,
+    is_complete,
+    now,
+    weights_md5,
+)
+
+
+class Recorder:
+    """A stage's hold on its sweep's runs in MLflow.
+
+    A run goes through `start`, `follow` and `finish`, and after the evaluation `complete`. Each finds the run by its
+    fingerprint and stores only what is missing, so that repeating the same work stores nothing twice.
+    """
+
+    def __init__(self, params: Params, runs: Sequence[Run], pid: int, restored: str = "") -> None:
+        """Begin a stage's work on a sweep of `runs`, in the process `pid`; `restored`: when, if it only restores."""
+        self.params = params
+        self.sweep = sweep_id(runs)
+        self.steps = curve_steps(params.train.epochs, params.track.points)
+        self.own: dict[str, StoredRun] = {}  # by fingerprint, runs that this process opened and has not ended
+        self.logged: dict[str, set[int]] = {}  # by fingerprint, the own runs' steps that are stored
+        self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
+        self.owner = provenance.process_tags(pid)
+        self.patch = provenance.changes()
+        self.tags = provenance.code_tags() | data_tags() | self.owner | {"sweep": self.sweep, "torch": version("torch")}
+        if self.patch:
+            self.tags["git_changes"] = f"{sha256(self.patch).hexdigest()[:12]}.patch"
+        self.datasets = datasets(json.loads(outs.SUMMARY.read_text(encoding="utf-8")), self.tags)
+        self.parent = self._open_parent({"restored": restored} if restored else {})
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _open_parent(self, extra: Mapping[str, str]) -> StoredRun:
+        name = f"{self.tags.get('dvc_experiment', 'sweep')} {self.sweep}"
+        with self.store.lock:
+            found = self.store.search(f"tags.sweep = '{self.sweep}' and tags.role = 'sweep'", limit=1)
+            parent = found[0] if found else self.store.create(name, {**self.tags, "role": "sweep", **extra})
+            if found:
+                self._take(parent)
+            if "champion" not in parent.data.tags:  # new, or left by a process that may have been killed in between
+                self.store.log_params(parent, flat(self.params.model_dump()))
+                self.store.client.log_inputs(parent.info.run_id, self.datasets)
+                for path in (Path("params.yaml"), outs.SUMMARY):
+                    self.store.log_artifact(parent, path.name, path.read_bytes())
+        if self.patch:
+            self.store.log_artifact(parent, self.tags["git_changes"], self.patch)
+        return parent
+
+    def _take(self, run: StoredRun) -> None:
+        self.store.client.update_run(run.info.run_id, "RUNNING")
+        self.store.log_tags(run, self.owner | {"heartbeat": f"{time.time():.0f}"})
+        if "error" in run.data.tags:
+            self.store.client.delete_tag(run.info.run_id, "error")
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(provenance.HEARTBEAT_SECONDS)
+            for run in [self.parent, *list(self.own.values())]:
+                with suppress(*STORE_ERRORS):  # who stores next meets the same error
+                    self.store.log_tags(run, {"heartbeat": f"{time.time():.0f}"})
+
+    def start(self, runs: Sequence[Run]) -> None:
+        """Open the runs that the store lacks, or holds from an attempt that did not end well."""
+        for run in runs:
+            if run.fingerprint not in self.own:
+                with self.store.lock:
+                    self._open(run, self.store.find(run.fingerprint))
+
+    def _open(self, run: Run, stored: Sequence[StoredRun], **extra: str) -> None:
+        if not stored:
+            tags = {"role": "run", "fingerprint": run.fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
+            opened = self.store.create(run.name, {**self.tags, **tags, **extra})
+        elif is_complete(stored[0]) or is_at_work(stored[0]):
+            return
+        else:
+            opened = stored[0]
+            self._take(opened)
+        self.store.log_params(opened, run_params(run, self.params))
+        self.store.client.log_inputs(opened.info.run_id, self.datasets)
+        history = self.store.client.get_metric_history(opened.info.run_id, CURVE) if stored else []
+        self.own[run.fingerprint], self.logged[run.fingerprint] = opened, {metric.step for metric in history}
+
+    def follow(self, curves: Mapping[str, Array], epoch: int) -> None:
+        """Store by how much the curves (epochs,) of running runs have grown, `epoch` epochs done."""
+        for fingerprint, curve in curves.items():
+            if fingerprint in self.own:
+                self._log_curve(fingerprint, curve, epoch)
+
+    def _log_curve(self, fingerprint: str, curve: Array, epoch: int, tags: Mapping[str, str] = NO_TAGS) -> None:
+        new = [step for step in self.steps if step < epoch and step not in self.logged[fingerprint]]
+        self.store.log_points(self.own[fingerprint], dict(zip(new, curve[new].tolist(), strict=True)), tags)
+        self.logged[fingerprint].update(new)
+
+    def finish(self, record: Record) -> None:
+        """Store a trained run, or compare it with the one that is stored."""
+        with self.store.lock:
+            fingerprint = record.run.fingerprint
+            if fingerprint not in self.own:
+                stored = self.store.find(fingerprint)
+                if stored and is_complete(stored[0]):
+                    self._confirm(stored, record)
+                    return
+                self._open(record.run, stored)
+            if fingerprint in self.own:  # else another process, alive, is about to store it
+                self._end(record)
+
+    def _end(self, record: Record) -> None:
+        run = self.own[record.run.fingerprint]
+        content = save(dict(record.tensors))
+        self.store.log_artifact(run, WEIGHTS, content)
+        tags = {"weights_md5": weights_md5(content)} | ({"diverged": record.diverged} if record.diverged else {})
+        self._log_curve(record.run.fingerprint, record.curve, len(record.curve), tags)
+        self._terminate(run, "FAILED" if record.diverged else "FINISHED")
+        del self.own[record.run.fingerprint]
+
+    def _terminate(self, run: StoredRun, status: str) -> None:
+        if status == "SCHEDULED" or "restored" in run.data.tags:  # not at its end, or nobody measured when that was
+            self.store.client.update_run(run.info.run_id, status)
+        else:
+            self.store.client.set_terminated(run.info.run_id, status)
+
+    def _confirm(self, stored: Sequence[StoredRun], record: Record) -> None:
+        for run in stored:
+            if self._same(run, record):
+                times = int(run.data.tags.get("confirmed", "0")) + 1
+                self.store.log_tags(run, {"confirmed": str(times), "confirmed_at": now()})
+                return
+        first = stored[0].info.run_id
+        print(
+            f"WARNING: {record.run.name} was repeated with the same code, data and params, and came out differently "
+            f"from MLflow run {first}. It is stored beside it, tagged contradicts={first}. "
+            f"To see what differs: pipeline reproduce {first}",
+            file=sys.stderr,
+        )
+        self._open(record.run, [], contradicts=first)
+        self._end(record)
+
+    def _same(self, run: StoredRun, record: Record) -> bool:
+        if run.data.tags.get("weights_md5") != weights_md5(save(dict(record.tensors))):
+            return False
+        points = self.store.client.get_metric_history(run.info.run_id, CURVE)
+        return all(point.value == float(record.curve[point.step]) for point in points)
+
+    def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
+        """Store the evaluation's figures on the runs and its files on the parent, and end the sweep.
+
+        A run that is not in the store (trained elsewhere, or into another store) is restored from its record.
+        """
+        restored = now()
+        for record in evaluated:
+            with self.store.lock:
+                stored = self.store.find(record.run.fingerprint)
+                self._open(record.run, stored, restored=restored)
+                if record.run.fingerprint in self.own:
+                    self._end(record)
+                    stored = self.store.find(record.run.fingerprint)
+                weights = weights_md5(save(dict(record.tensors)))
+                for run in [run for run in stored if run.data.tags.get("weights_md5") == weights][:1]:
+                    self.store.log_metrics(run, record.metrics, record.run.epochs - 1)
+        for path in artifacts:
+            self.store.log_artifact(self.parent, path.name, path.read_bytes())
+        self.store.log_tags(self.parent, {"champion": champion})
+
+    def _delete_ghosts(self) -> None:
+        # A request to create a run whose answer never came may have been carried out late.
+        owner = " and ".join(f"tags.{key} = '{value}'" for key, value in self.owner.items())
+        known = {self.parent.info.run_id, *(run.info.run_id for run in self.own.values())}
+        for run in self.store.search(f"attributes.status = 'RUNNING' and {owner}"):
+            if run.info.run_id not in known:
+                self.store.client.delete_run(run.info.run_id)
+
+    def end(self, status: str, error: str) -> None:
+        """End the stage: what it left open gets `status`; the sweep is done, or waits for its next stage."""
+        if self.store.client.remote:
+            self._delete_ghosts()
+        if status == "FINISHED":
+            with self.store.lock:
+                evaluated = "champion" in self.store.client.get_run(self.parent.info.run_id).data.tags
+                self._terminate(self.parent, "FINISHED" if evaluated else "SCHEDULED")
+            return
+        for run in [*self.own.values(), self.parent]:
+            self.store.log_tags(run, {"error": error})
+            self.store.client.set_terminated(run.info.run_id, status)
+
+
+def serve(messages: BinaryIO) -> int:
+    """Do what a stage's Tracker says, a pickled (method, arguments) at a time, until it says `end`.
+
+    When the messages stop without it, the stage was killed, and so are its runs.
+
+    Returns:
+        0, or STORE_LOST where the store does not answer.
+    """
+    try:
+        recorder = Recorder(*pickle.load(messages))  # noqa: S301 - from our own parent process
+        method = ""
+        while method != "end":
+            try:
+                method, arguments = pickle.load(messages)  # noqa: S301
+            except (EOFError, pickle.UnpicklingError):
+                method, arguments = "end", ("KILLED", "the stage's process was killed")
+            getattr(recorder, method)(*arguments)
+    except STORE_ERRORS as error:
+        print(f"MLflow's store {provenance.store_uri()} fails: {error}", file=sys.stderr)
+        return STORE_LOST
+    return 0
+
+
+def data_tags() -> dict[str, str]:
+    """Name the data by the md5 that dvc.lock has: the prepared tensors and the raw table."""
+    summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
+    return {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}
+
+
+def run_params(run: Run, params: Params) -> dict[str, object]:
+    """List all that configures a run, under the names of params.yaml where the sweep does not choose them."""
+    own = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    return own | flat({"data": params.data.model_dump()})
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Join the keys of nested mappings with dots."""
+    joined: dict[str, object] = {}
+    for key, value in values.items():
+        joined |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return joined
+
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.stdin.buffer))

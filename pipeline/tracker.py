@@ -1,0 +1,119 @@
+"""A stage's line to MLflow: a process of its own does the storing, so that training neither waits nor loads MLflow.
+
+It outlives a killed stage and ends its runs as KILLED.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
+
+import psutil
+
+from pipeline import provenance
+from pipeline.params import Params
+from pipeline.records import Array, Record
+from pipeline.sweep import Run
+
+STORE_LOST = 3  # exit code of the storing process
+LOST = "WARNING: MLflow was lost; what is trained stays in DVC's outs, and is stored later by: pipeline sync"
+FOLLOW_SECONDS = 5.0  # between two batches of a growing curve
+Follow = Callable[[Mapping[str, int], Array, int], None]
+
+
+class Tracker:
+    """Tell `recorder.Recorder`, in a process beside this one, what a stage does; leaving waits until it is stored.
+
+    SIGINT, also where a shell had it ignored, and SIGTERM raise KeyboardInterrupt: the runs are KILLED. Any other
+    exception makes them FAILED.
+    """
+
+    def __init__(self, params: Params, runs: Sequence[Run]) -> None:
+        self.followed = time.monotonic()
+        self.first_message = params, list(runs), os.getpid()
+        self.lost = False
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
+        # A session of its own: Ctrl-C and the kill of a process group are the stage's to tell.
+        command = [sys.executable, "-m", "pipeline.recorder"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        threading.Thread(target=_stop_without, args=(provenance.dvc_process(),), daemon=True).start()
+        self._send(self.first_message)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
+        if not self.lost:
+            self._send(("end", (status, f"{type(error).__name__}: {error}")))
+        if not self.lost:
+            self._wait()
+
+    def start(self, runs: Sequence[Run]) -> None:
+        """Open runs that begin to train."""
+        self._send(("start", (list(runs),)))
+
+    def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
+        """Pass on the curves of running runs, every few seconds.
+
+        Args:
+            places: by fingerprint, rows of `curves`.
+            curves: (R, epochs), float32.
+            epoch: the number of epochs done.
+        """
+        if time.monotonic() - self.followed > FOLLOW_SECONDS:
+            grown = {fingerprint: curves[r] for fingerprint, r in places.items()}
+            self._send(("follow", (grown, epoch)))
+            self.followed = time.monotonic()
+
+    def finish(self, record: Record) -> None:
+        """Store and end a trained run."""
+        self._send(("finish", (record,)))
+
+    def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
+        """Store the evaluation of all runs, and end the sweep."""
+        self._send(("complete", (list(evaluated), list(artifacts), champion)))
+
+    def _send(self, message: object) -> None:
+        if self.lost:
+            return
+        assert self.process.stdin is not None
+        try:
+            pickle.dump(message, self.process.stdin)
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            self._wait()
+
+    def _wait(self) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.lost = self.process.wait() != 0
+        if self.process.returncode in {STORE_LOST, -signal.SIGKILL}:
+            print(LOST, file=sys.stderr)
+        elif self.lost:
+            raise SystemExit(1)  # the process has said why
+
+
+def _stop_without(dvc: psutil.Process | None) -> None:
+    """End this process when the DVC that runs it is gone, so that a second `dvc repro` does not meet it writing."""
+    while dvc is not None:
+        time.sleep(0.2)
+        if not dvc.is_running() or dvc.status() == psutil.STATUS_ZOMBIE:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(signal.Signals(number).name)

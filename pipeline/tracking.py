@@ -1,0 +1,313 @@
+"""MLflow: the only file that knows it.
+
+Store: MLFLOW_TRACKING_URI if set, else <repository>/mlflow.db with <repository>/mlartifacts beside it.
+"""
+
+import json
+import math
+import os
+import sqlite3
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import md5, sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+# Read when mlflow is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # Patient asks again, without MLflow's doubling pauses
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "90")
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline import outs, provenance
+from pipeline.params import InputError
+from pipeline.records import CURVE
+
+WEIGHTS = "weights.safetensors"
+PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # a stage waits for a server
+WAIT_SECONDS = 5.0  # a person does
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training, not traces
+BATCH = 1000  # most metrics that MLflow takes at once
+VALUE_LENGTH = 6000  # MLflow cuts longer values without a word
+SCHEMA_LENGTH = 1_000_000  # MLflow takes no longer one
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
+OWNED = [f"tags.{key} LIKE '%'" for key in ("host", "pid", "pid_started", "heartbeat")]
+UNANSWERED = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+
+
+class Patient:
+    """An MlflowClient that asks a server again, every second, for as long as `patience` seconds.
+
+    What is asked twice may be done twice: every request here has the same effect then, but for create_run.
+    """
+
+    def __init__(self, uri: str, patience: float) -> None:
+        self.patience = patience
+        self.remote = uri.startswith("http")
+        self.client = MlflowClient(uri)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(self.ask, getattr(self.client, name))
+
+    def ask(self, request: Callable[..., Any], *arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        """Make a request, again and again while no answer comes."""
+        give_up = time.monotonic() + self.patience
+        while True:
+            try:
+                return request(*arguments, **named)
+            except (MlflowException, OSError) as error:
+                refused = isinstance(error, RestException) and error.error_code not in UNANSWERED
+                if refused or not self.remote or time.monotonic() > give_up:
+                    raise
+            time.sleep(1)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow experiment in a tracking store, and the lock that its writers on this machine share."""
+
+    client: Patient
+    experiment: Experiment
+    uri: str
+    lock: FileLock
+
+    @classmethod
+    def open(cls, name: str, patience: float = WAIT_SECONDS) -> Self:
+        """Connect, and end the runs of the dead."""
+        store = cls.connect(name, patience)
+        store.end_the_dead()
+        return store
+
+    @classmethod
+    def connect(cls, name: str, patience: float = WAIT_SECONDS) -> Self:
+        """Connect to the store, creating it and its experiment where they are missing.
+
+        Raises:
+            InputError: the experiment was deleted.
+        """
+        root = provenance.root()
+        uri = provenance.store_uri()
+        file = provenance.sqlite_file(uri)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        unique = sha256(uri.encode()).hexdigest()[:16]
+        lock = FileLock(f"{file}.lock" if file else Path(tempfile.gettempdir()) / f"pipeline-{unique}.lock")
+        with lock:
+            if file is not None:
+                create_sqlite(file)
+            client = Patient(uri, patience)
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                location = None if uri.startswith("http") else (root / "mlartifacts").as_uri()
+                try:
+                    experiment = client.get_experiment(client.create_experiment(name, location, KIND))
+                except MlflowException:  # another host was faster, or the answer to our own first try was lost
+                    experiment = client.get_experiment_by_name(name)
+                    if experiment is None:
+                        raise
+        if experiment.lifecycle_stage != "active":
+            raise InputError(
+                f"params.yaml: track.experiment: {name!r} was deleted in MLflow; choose another name or bring it back: "
+                f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+            )
+        return cls(client, experiment, uri, lock)
+
+    def end_the_dead(self) -> list[StoredRun]:
+        """End runs that say RUNNING though their process is gone: KILLED, at its last sign of life."""
+        dead = []
+        for run in self.search(f"attributes.status = 'RUNNING' and {' and '.join(OWNED)}"):
+            with self.lock:
+                run = self.client.get_run(run.info.run_id)  # noqa: PLW2901 - it may have ended since
+                if run.info.status != "RUNNING" or provenance.is_alive(run.data.tags, time.time()):
+                    continue
+                points = self.client.get_metric_history(run.info.run_id, CURVE)
+                signs = [run.info.start_time, int(float(run.data.tags["heartbeat"]) * 1000)]
+                signs += [point.timestamp for point in points]
+                owner = f"process {run.data.tags['pid']} on {run.data.tags['host']}"
+                self.client.set_tag(run.info.run_id, "error", f"{owner} is gone, and did not end this run")
+                self.client.set_terminated(run.info.run_id, "KILLED", max(signs))
+                dead.append(run)
+        return dead
+
+    def search(self, condition: str, order_by: Sequence[str] = (), limit: int | None = None) -> list[StoredRun]:
+        """Find the experiment's runs, at most `limit`, page by page."""
+        found: list[StoredRun] = []
+        token = None
+        while limit is None or len(found) < limit:
+            size = 1000 if limit is None else min(1000, limit - len(found))
+            page = self.client.search_runs(
+                [self.experiment.experiment_id], condition, max_results=size, order_by=list(order_by), page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                break
+        return found
+
+    def find(self, fingerprint: str) -> list[StoredRun]:
+        """Find the runs with a fingerprint, the first stored first: one, unless a repeat contradicted it."""
+        return self.search(f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'", ["attributes.start_time"])
+
+    def create(self, name: str, tags: Mapping[str, str]) -> StoredRun:
+        """Create a run that says RUNNING."""
+        attempt = uuid.uuid4().hex
+        own = {"attempt": attempt, "heartbeat": f"{time.time():.0f}"}
+        run = self.client.create_run(self.experiment.experiment_id, tags={**tags, **own}, run_name=name)
+        if self.client.remote:
+            # The client repeats a request whose answer was lost, and the server then creates a run for each.
+            for ghost in self.search(f"tags.attempt = '{attempt}'"):
+                if ghost.info.run_id != run.info.run_id:
+                    self.client.delete_run(ghost.info.run_id)
+        return run
+
+    def log_params(self, run: StoredRun, params: Mapping[str, object]) -> None:
+        """Store what configures a run, as far as it is not stored: MLflow refuses to change a param."""
+        new = [Param(key, text(value)) for key, value in params.items() if key not in run.data.params]
+        if new:
+            self.client.log_batch(run.info.run_id, params=new)
+
+    def log_points(self, run: StoredRun, points: Mapping[int, float], tags: Mapping[str, str] = NO_TAGS) -> None:
+        """Store points of a curve, step -> value, and tags; what is not finite is left out, MLflow would change it."""
+        stamp = int(time.time() * 1000)
+        metrics = [Metric(CURVE, value, stamp, step) for step, value in points.items() if math.isfinite(value)]
+        self.log_tags(run, tags, metrics[:BATCH])
+        for start in range(BATCH, len(metrics), BATCH):
+            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + BATCH])
+
+    def log_tags(self, run: StoredRun, tags: Mapping[str, str], metrics: Sequence[Metric] = ()) -> None:
+        """Store tags, and metrics beside them, in one request."""
+        if tags or metrics:
+            items = [RunTag(key, text(value)) for key, value in tags.items()]
+            self.client.log_batch(run.info.run_id, metrics=metrics, tags=items)
+
+    def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], step: int) -> None:
+        """Store figures that the run does not have yet, or has with another value."""
+        stamp = int(time.time() * 1000)
+        new = [
+            Metric(key, value, stamp, step)
+            for key, value in metrics.items()
+            if math.isfinite(value) and run.data.metrics.get(key) != value
+        ]
+        if new:
+            self.client.log_batch(run.info.run_id, metrics=new)
+
+    def log_artifact(self, run: StoredRun, name: str, content: bytes) -> None:
+        """Store a file with the run."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(content)
+            # The client's own log_artifact asks the server for the run again, every time.
+            self.client.ask(get_artifact_repository(self.artifact_uri(run)).log_artifact, str(path))
+
+    def artifact(self, run: StoredRun, name: str) -> bytes:
+        """Read a file of the run.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                repository = get_artifact_repository(self.artifact_uri(run))
+                return Path(self.client.ask(repository.download_artifacts, name, folder)).read_bytes()
+            except (MlflowException, OSError) as error:
+                raise FileNotFoundError(f"{run.info.run_name}: {self.artifact_uri(run)}/{name}") from error
+
+    def artifact_uri(self, run: StoredRun) -> str:
+        """Locate a run's artifacts, also after the repository moved: MLflow stores the location as an absolute path."""
+        uri = str(run.info.artifact_uri)
+        moved = provenance.root() / "mlartifacts" / run.info.run_id
+        if uri.startswith("file:") and not Path(uri.removeprefix("file://")).exists() and moved.exists():
+            uri = (moved / "artifacts").as_uri()
+        return uri
+
+
+def is_complete(run: StoredRun) -> bool:
+    """Tell whether a run's training is stored whole: it finished, or it diverged."""
+    return run.info.status == "FINISHED" or (run.info.status == "FAILED" and "diverged" in run.data.tags)
+
+
+def is_at_work(run: StoredRun) -> bool:
+    """Tell whether a run says RUNNING and its process lives."""
+    return run.info.status == "RUNNING" and provenance.is_alive(run.data.tags, time.time())
+
+
+def create_sqlite(file: Path) -> None:
+    """Create a SQLite store with its tables where it is missing, whole or not at all; under the lock.
+
+    Several processes that let MLflow create the tables race and fail, and one that is killed leaves half of them.
+    """
+    if not file.exists():
+        with outs.replacing(file) as temporary:
+            MlflowClient(f"sqlite:///{temporary}")
+    connection = sqlite3.connect(file)
+    if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file; readers no longer block the writer
+    connection.close()
+
+
+def datasets(summary: Mapping[str, Any], tags: Mapping[str, str]) -> list[DatasetInput]:
+    """Describe, in MLflow's terms, the raw table and the prepared tensors with their folds; the digests are DVC's."""
+    columns = [*summary["features"], summary["target"]]
+    schema = json.dumps({"mlflow_colspec": [{"name": name, "type": "double", "required": True} for name in columns]})
+    profile = json.dumps({"num_rows": summary["rows"], "num_elements": summary["rows"] * len(columns)})
+    name, method = Path(summary["source"]).stem, summary["split"]["method"]
+    tested = "cross-validation" if method == "kfold" else "holdout"
+    found = []
+    for title, source, digest, context in (
+        (name, summary["source"], tags["source_md5"], "training"),
+        (f"{name} {tested}", str(outs.PREPARED), tags["data_md5"], tested),
+    ):
+        kept = schema if len(schema) < SCHEMA_LENGTH else None
+        dataset = Dataset(title, digest, "local", json.dumps({"uri": source}), kept, profile)
+        found.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+    return found
+
+
+def text(value: object) -> str:
+    """Write a param's or tag's value; what MLflow would cut ends in its length and hash."""
+    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(written) <= VALUE_LENGTH:
+        return written
+    whole = sha256(written.encode()).hexdigest()
+    return f"{written[: VALUE_LENGTH - 100]}… {len(written)} characters, sha256 {whole}"
+
+
+def weights_md5(content: bytes) -> str:
+    """Hash a weights file's content."""
+    return md5(content, usedforsecurity=False).hexdigest()
+
+
+def now() -> str:
+    """Write the present time."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Say it in one message when the store does not answer.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise InputError(f"MLflow's store {provenance.store_uri()} fails: {error}") from error
