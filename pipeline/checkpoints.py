@@ -1,0 +1,57 @@
+"""Checkpoints of a training that lasts: outside DVC's outs, in <repository>/.dvc/tmp, gone when the stage is done."""
+
+import time
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pipeline import outs, provenance
+from pipeline.fit import State
+
+SECONDS = 60.0  # between two checkpoints: a training that is shorter keeps none
+
+
+class Checkpoints:
+    """Where the stacks of a stage stand, kept so that a killed stage goes on with the same bits.
+
+    A stack's key hashes all that determines its result, and minibatch order follows from seed and epoch: parameters,
+    curve and epoch are the whole state.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or provenance.root() / ".dvc/tmp/checkpoints"
+        self.saved_at = time.monotonic()
+        self.unsaved: dict[str, State] = {}  # of this stage, by key, what has gone on since the last checkpoint
+        self.keys: set[str] = set()
+
+    def resume(self, key: str, initial: State) -> State:
+        """Return where a stack stood when its last checkpoint was taken, or `initial`."""
+        self.keys.add(key)
+        try:
+            tensors = load_file(self._path(key))
+        except (FileNotFoundError, SafetensorError):
+            return initial
+        parameters = {name: tensors[f"parameter {name}"].to(like.device) for name, like in initial.parameters.items()}
+        return State(parameters, tensors["curve"], tensors["diverged"], int(tensors["epoch"]))
+
+    def keep(self, key: str, state: State) -> None:
+        """Take note of a stack's state; every SECONDS, write all that is new."""
+        self.unsaved[key] = state
+        if time.monotonic() - self.saved_at > SECONDS:
+            for changed, one in self.unsaved.items():
+                tensors = {f"parameter {name}": value.detach().cpu() for name, value in one.parameters.items()}
+                tensors |= {"curve": one.curve, "diverged": one.diverged, "epoch": torch.tensor(one.epoch)}
+                with outs.replacing(self._path(changed)) as temporary:
+                    save_file(tensors, temporary)
+            self.unsaved = {key: state}
+            self.saved_at = time.monotonic()
+
+    def clear(self) -> None:
+        """Forget the stage's checkpoints."""
+        for key in self.keys:
+            self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"

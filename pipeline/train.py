@@ -1,0 +1,135 @@
+"""Stage train, one per variant: prepared tensors -> curves, weights and a table of runs.
+
+Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, weights.safetensors}.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import data, fit, outs, records, sweep
+from pipeline.checkpoints import Checkpoints
+from pipeline.params import InputError, Params, load
+from pipeline.records import Record
+from pipeline.sweep import Run, Stack
+from pipeline.tracker import Follow, Tracker
+from pipeline.variants import variant
+
+
+def main() -> None:
+    """Run the stage for the variant that the command line names."""
+    params = load()
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in params.variants:
+        raise InputError(f"usage: python -m pipeline.train VARIANT, one of {', '.join(params.variants)}; got {name!r}")
+    check_device(params)
+    runs = sweep.plan(params)
+    with Tracker(params, runs) as tracker:
+        checkpoints = Checkpoints()
+        own = [run for run in runs if run.variant == name]
+        records.write(outs.TRAINED / name, train(own, data.load(outs.PREPARED), tracker, checkpoints))
+        checkpoints.clear()
+
+
+def check_device(params: Params) -> None:
+    """Refuse a device that this machine lacks.
+
+    Raises:
+        InputError: the device is cuda and torch finds none.
+    """
+    if params.train.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("params.yaml: train.device: got 'cuda', but torch finds no CUDA device here; takes cpu")
+
+
+def train(runs: Sequence[Run], prepared: data.Prepared, tracker: Tracker, checkpoints: Checkpoints) -> list[Record]:
+    """Train one variant's runs stack by stack, and tell the tracker of each."""
+    done: dict[Run, Record] = {}
+    fits: dict[tuple[Run, int], Fitted] = {}
+    splits = range(len(prepared.train))
+    for stack in sweep.stacks(runs, prepared.train_rows, prepared.X.shape[1]):
+        tracker.start([run for run, _ in stack.fits])
+        fits |= zip(stack.fits, train_stack(stack, prepared, tracker.follow, checkpoints), strict=True)
+        for run in dict.fromkeys(run for run, _ in stack.fits):
+            if all((run, split) in fits for split in splits):
+                done[run] = collect(run, [fits.pop((run, split)) for split in splits], prepared)
+                tracker.finish(done[run])
+    return [done[run] for run in runs]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One fit: one run's parameters, curve (epochs,) and the epoch in which it diverged, -1 for never."""
+
+    parameters: fit.Parameters
+    curve: Tensor
+    diverged: int
+
+
+def train_stack(
+    stack: Stack, prepared: data.Prepared, follow: Follow, checkpoints: Checkpoints | None = None
+) -> list[Fitted]:
+    """Train a stack; it takes plain values and returns plain values, so that it can be done anywhere."""
+    written = variant(stack.fits[0][0].variant)
+    device = stack.fits[0][0].device
+    k = prepared.X.shape[1]
+    inits = [written.init(*initial_values(run, k)) for run, _ in stack.fits]
+    parameters = {name: value.to(device) for name, value in fit.stack(inits).items()}
+    state = fit.State.initial(parameters, stack.fits[0][0].epochs)
+    key = stack.key
+    if checkpoints:
+        state = checkpoints.resume(key, state)
+    rows = data.Rows(prepared, [split for _, split in stack.fits], device)
+    seeds = [run.seed for run, _ in stack.fits]
+    order = data.MinibatchOrder(seeds, len(rows), stack.batch_size, range(state.epoch, state.curve.shape[1]))
+    lr = torch.tensor([run.lr for run, _ in stack.fits], device=device)
+    on_all_rows = {run.fingerprint: r for r, (run, split) in enumerate(stack.fits) if split == 0}
+
+    def after_epoch(state: fit.State) -> None:
+        follow(on_all_rows, state.curve.numpy(), state.epoch)
+        if checkpoints:
+            checkpoints.keep(key, state)
+
+    fit.fit(written.forward, state, data.minibatches(rows, order), order.steps, lr, after_epoch)
+    trained = fit.unstack({name: value.cpu() for name, value in state.parameters.items()}, inits[0])
+    return [Fitted(*one) for one in zip(trained, state.curve, state.diverged.tolist(), strict=True)]
+
+
+def initial_values(run: Run, k: int) -> tuple[Tensor, Tensor]:
+    """Return W (k, 1) and b (1,), float32: zeros, or what nn.Linear draws from the run's seed."""
+    if run.init == "zeros":
+        return torch.zeros(k, 1), torch.zeros(1)
+    torch.manual_seed(run.seed)
+    layer = nn.Linear(k, 1)
+    return layer.weight.detach().mT, layer.bias.detach()
+
+
+def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record:
+    """Put together one run from its fits, one a split."""
+    written = variant(run.variant)
+    weights = [written.weights(fitted.parameters) for fitted in fits]
+    rows = prepared.train[0]
+    X, y = prepared.standardized(0)[rows], prepared.y[rows]
+    grad_W, grad_b = written.weights(fit.gradient(written.forward, fits[0].parameters, X, y))
+    tensors = {
+        "W": torch.stack([W for W, _ in weights]),
+        "b": torch.stack([b for _, b in weights]),
+        "grad_W": grad_W,
+        "grad_b": grad_b,
+        "mean": prepared.mean,
+        "scale": prepared.scale,
+    }
+    diverged = "; ".join(
+        f"{f'fold {split}' if split else 'all training rows'}, epoch {fitted.diverged}"
+        for split, fitted in enumerate(fits)
+        if fitted.diverged >= 0
+    )
+    arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
+    return Record(run, diverged, fits[0].curve.numpy(), arrays)
+
+
+if __name__ == "__main__":
+    main()
