@@ -1,0 +1,127 @@
+"""`pipeline …`: what a person runs besides dvc."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+
+from pipeline import outs
+from pipeline.params import METRICS, InputError, load
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command."""
+    parser = argparse.ArgumentParser(prog="pipeline", description="What DVC and MLflow lack together.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    top = commands.add_parser("top", help="print the best runs, with their MLflow ids")
+    top.add_argument("-n", type=_count, default=10, metavar="N", help="how many (default: %(default)s)")
+    top.add_argument("--by", choices=METRICS, metavar="METRIC", help=f"{', '.join(METRICS)} (default: evaluate.metric)")
+    runs = commands.add_parser("runs", help="list the MLflow runs of the workspace, a DVC experiment or a commit")
+    runs.add_argument("revision", nargs="?", metavar="EXPERIMENT|REV")
+    reproduce = commands.add_parser("reproduce", help="make runs again from their records, and compare bit for bit")
+    reproduce.add_argument("run_id", nargs="+", metavar="RUN_ID")
+    commands.add_parser("sync", help="store in MLflow what the workspace's outs hold and the store lacks")
+    doctor = commands.add_parser("doctor", help="check this installation, repository and store")
+    doctor.add_argument("--deep", action="store_true", help="hash outs, DVC's cache and the weights in MLflow as well")
+    commands.add_parser("leaderboard", help="print the last sweep's configurations, best first")
+    options = parser.parse_args(arguments)
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pipeline top | head` ends without a traceback
+    if options.command == "leaderboard":
+        print_leaderboard()
+    elif options.command == "doctor":
+        print_findings(options.deep)
+    elif options.command == "sync":
+        sync()
+    elif options.command == "reproduce":
+        print_differences(options.run_id)
+    else:
+        from pipeline import queries, revisions
+
+        params = load()
+        experiment = params.track.experiment
+        if options.command == "top":
+            print_table(queries.top(experiment, options.by or params.evaluate.metric, options.n))
+        else:
+            print_table(queries.runs(experiment, revisions.run_names(options.revision)))
+
+
+def sync() -> None:
+    """Store what the workspace's outs hold and MLflow lacks."""
+    from pipeline import queries, records, sweep
+
+    params = load()
+    try:
+        evaluated = records.read_evaluated(params.variants)
+        champion = json.loads(outs.METRICS.read_text(encoding="utf-8"))["champion"].get("configuration", "")
+        current = {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file here; run: dvc repro, or dvc pull") from error
+    if not current:
+        raise InputError("The outs here are of other params, data or code than lie beside them; run: dvc repro")
+    artifacts = [outs.LEADERBOARD, outs.METRICS, *sorted(outs.PLOTS.glob("*"))]
+    lacking = queries.sync(params, evaluated, artifacts, champion)
+    print(f"{len(evaluated)} runs, {lacking} of them stored now" if lacking else f"{len(evaluated)} runs, all stored")
+
+
+def print_differences(run_ids: Sequence[str]) -> None:
+    """Make runs again and print whether they are identical; exit code 1 where one is not."""
+    from pipeline.reproduce import reproduce
+
+    differences = reproduce(load().track.experiment, run_ids)
+    for run_id, found in differences.items():
+        print(f"{run_id}: {'differs' if found else 'identical'}")
+        print("".join(f"  {difference}\n" for difference in found), end="")
+    if any(differences.values()):
+        sys.exit(1)
+
+
+def print_findings(deep: bool) -> None:
+    """Print what is not to be trusted and how to mend it; exit code 1 where there is anything."""
+    from pipeline.doctor import examine
+
+    findings = examine(deep)
+    for finding in findings:
+        print(f"{finding.what}\n  mend: {finding.mend}")
+    print(
+        f"{len(findings)} findings" if findings else "nothing found: installation, repository and store can be trusted"
+    )
+    if findings:
+        sys.exit(1)
+
+
+def print_leaderboard() -> None:
+    """Print leaderboard.csv: the mean of each figure over the seeds, and its standard deviation."""
+    if not outs.LEADERBOARD.exists():
+        raise InputError(f"{outs.LEADERBOARD}: no such file here; run: dvc repro")
+    rows = []
+    for row in outs.read_csv(outs.LEADERBOARD):
+        shown = {key: row[key] for key in ("configuration", "runs", "diverged")}
+        for metric in METRICS:
+            mean, std = row[f"{metric} mean"], row[f"{metric} std"]
+            shown[metric] = f"{float(mean):.6g}" + (f" ± {float(std):.2g}" if std else "") if mean else ""
+        rows.append(shown)
+    print_table(rows)
+
+
+def print_table(rows: Sequence[dict[str, str]]) -> None:
+    """Print rows under their keys, columns aligned."""
+    if not rows:
+        print("no runs")
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number, 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""`pipeline doctor`: can this installation, repository and store be trusted? Each finding comes with its mending."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import psutil
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from pipeline import outs, provenance, queries
+from pipeline.params import InputError, load
+
+NETWORK = re.compile(r"nfs|cifs|smb|sshfs|9p|lustre|ceph|gluster|afs|s3fs|gcsfuse|davfs", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, where, and how to mend it."""
+
+    what: str
+    mend: str
+
+
+def examine(deep: bool) -> list[Finding]:
+    """Look for what the pipeline cannot prevent; `deep` hashes outs, cache and weights as well."""
+    findings = [*installation(), *environment(), *store()]
+    if deep:
+        root = provenance.root()
+        findings += [*damaged_outs(root), *damaged_cache(root), *damaged_weights()]
+    return findings
+
+
+def installation() -> Iterator[Finding]:
+    """Check the programs that DVC's stages and a person would run, and the versions installed."""
+    activate = "activate the environment: . .venv/bin/activate"
+    for program in ("python", "dvc", "mlflow"):
+        found = shutil.which(program)
+        if found is None:
+            yield Finding(f"{program}: not on PATH", activate)
+        elif Path(found).parent.resolve() != Path(sys.executable).parent.resolve():
+            yield Finding(f"{program}: the first on PATH is {found}, not that of {sys.prefix}", activate)
+    constraints = provenance.root() / "constraints.txt"
+    for line in constraints.read_text(encoding="utf-8").splitlines() if constraints.exists() else []:
+        name, _, pinned = line.partition("==")
+        try:
+            installed = version(name).split("+")[0]
+        except PackageNotFoundError:
+            continue  # another platform's, or one of the optional tools
+        if pinned and installed != pinned:
+            yield Finding(f"{name}: version {installed} is installed, constraints.txt pins {pinned}", "make setup")
+
+
+def environment() -> Iterator[Finding]:
+    """Check the variables that lead runs astray."""
+    if os.environ.get("MLFLOW_RUN_ID"):
+        yield Finding("MLFLOW_RUN_ID is set: MLflow's fluent calls write into that run", "unset MLFLOW_RUN_ID")
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    file = provenance.sqlite_file(given)
+    if file is not None and not file.is_absolute():
+        yield Finding(
+            f"MLFLOW_TRACKING_URI={given} is relative: mlflow itself opens another store in each folder",
+            f"export MLFLOW_TRACKING_URI=sqlite:///{provenance.root() / file}, or unset it",
+        )
+    if given and "://" not in given:
+        yield Finding(f"MLFLOW_TRACKING_URI={given} is a folder: MLflow no longer writes file stores", "unset it")
+
+
+def store() -> Iterator[Finding]:
+    """Check where the store and its artifacts lie, and the runs that say RUNNING."""
+    root = provenance.root()
+    file = provenance.sqlite_file(provenance.store_uri())
+    if file is not None:
+        kind = file_system(file)
+        if NETWORK.search(kind):
+            yield Finding(
+                f"{file}: lies on a network file system ({kind}), where SQLite's locks do not hold",
+                "set MLFLOW_TRACKING_URI to a file on a local disk, or to an MLflow server",
+            )
+        if not file.exists():
+            return
+    try:
+        state = queries.state(load().track.experiment)
+    except InputError as error:
+        yield Finding(str(error), "start the server, or unset MLFLOW_TRACKING_URI; store later: pipeline sync")
+        return
+    for run in state.ended:
+        yield Finding(f"{run}: said RUNNING though its process was gone; is KILLED now", "dvc repro")
+    for run_id, name in state.ownerless.items():
+        what = f"{name} ({run_id}): says RUNNING, and no process is on record for it"
+        yield Finding(what, f"mlflow runs delete --run-id {run_id}, or end it where it was started")
+    folder, expected = Path(unquote(urlparse(state.artifacts).path)), root / "mlartifacts"
+    if state.artifacts.startswith("file:") and not os.environ.get("MLFLOW_TRACKING_URI"):
+        if not folder.exists() and expected.exists():
+            yield Finding(
+                f"{folder}: is where MLflow looks for artifacts, and is gone; they moved to {expected}",
+                f"mkdir -p {folder.parent} && ln -s {expected} {folder}",
+            )
+        elif folder.exists() and folder.resolve() != expected.resolve():
+            yield Finding(
+                f"{folder}: is where MLflow keeps artifacts, not {expected}; this repository is a copy of another",
+                f"mv {root / 'mlflow.db'} {root / 'mlflow.copied.db'} && pipeline sync",
+            )
+
+
+def file_system(path: Path) -> str:
+    """Name the kind of file system that a path lies on."""
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(mount.mountpoint)]
+    return max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
+
+
+def damaged_outs(root: Path) -> Iterator[Finding]:
+    """Compare every out in the workspace with the md5 that dvc.lock has of it."""
+    lock = root / "dvc.lock"
+    recorded = YAML(typ="safe", pure=True).load(lock)["stages"] if lock.exists() else {}
+    with Repo(str(root)) as repo:
+        stages = {stage.addressing for stage in repo.index.stages}  # dvc.lock keeps those that dvc.yaml no longer has
+        outputs = [out for name, stage in recorded.items() if name in stages for out in stage.get("outs", [])]
+        for out in outputs:
+            yield from damaged_out(root, out["path"], out["md5"], Path(repo.cache.local.oid_to_path(out["md5"])))
+
+
+def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Finding]:
+    """Compare one out: a file, or each file of a folder, which DVC's cache has a list of."""
+    mend = f"rm -rf {out} && dvc checkout {out}, or dvc repro"
+    files = {out: md5}
+    if md5.endswith(".dir"):
+        if not cached.exists() or outs.md5(cached) != md5.removesuffix(".dir"):
+            yield Finding(f"{cached}: DVC's list of {out} is gone or damaged", f"rm -rf {cached} {out} && dvc repro")
+            return
+        listing = json.loads(cached.read_text(encoding="utf-8"))
+        files = {f"{out}/{file['relpath']}": file["md5"] for file in listing}
+        here = {path.relative_to(root).as_posix() for path in (root / out).rglob("*") if path.is_file()}
+        yield from (Finding(f"{path}: is not in DVC's list of {out}", mend) for path in sorted(here - set(files)))
+    for path, expected in files.items():
+        if not (root / path).exists():
+            yield Finding(f"{path}: is missing", mend)
+        elif outs.md5(root / path) != expected:
+            yield Finding(f"{path}: its bytes are not those of dvc.lock (md5 {expected})", mend)
+
+
+def damaged_cache(root: Path) -> Iterator[Finding]:
+    """Compare every file of DVC's cache with the md5 that it is named by; DVC trusts them unread."""
+    with Repo(str(root)) as repo:
+        folder = Path(repo.cache.local.path)
+    for path in sorted(folder.glob("??/*")):
+        md5 = path.parent.name + path.name.removesuffix(".dir")
+        if len(md5) == 32 and outs.md5(path) != md5:
+            yield Finding(
+                f"{path}: its bytes are not those that its name says", f"rm -f {path} && dvc fetch; or dvc repro"
+            )
+
+
+def damaged_weights() -> Iterator[Finding]:
+    """Compare the weights of every run in MLflow with the md5 on its record."""
+    for what in queries.damaged_weights(load().track.experiment):
+        yield Finding(
+            f"{what}: is gone, or its bytes are not those that were stored",
+            "delete that run in MLflow's pages, then: pipeline sync",
+        )

@@ -1,0 +1,153 @@
+"""What a person asks of the runs in MLflow, answered in plain values."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import outs, provenance
+from pipeline.params import HIGHER_IS_BETTER, METRICS, InputError, Params
+from pipeline.recorder import Recorder
+from pipeline.records import CURVE, Record
+from pipeline.sweep import sweep_id
+from pipeline.tracking import STORE_ERRORS, WEIGHTS, Store, StoredRun, answering, is_complete, now, weights_md5
+
+
+@answering()
+def top(experiment: str, metric: str, limit: int) -> list[dict[str, str]]:
+    """List the best runs, best first, as rows of text; what diverged or has no such figure is none of them."""
+    store = Store.open(experiment)
+    condition = f"attributes.status = 'FINISHED' and tags.role = 'run' and metrics.`{metric}` > -1e308"
+    order = f"metrics.`{metric}` {'DESC' if metric in HIGHER_IS_BETTER else 'ASC'}"
+    return [
+        {"run": run.info.run_name}
+        | {key: f"{run.data.metrics[key]:.6g}" for key in (metric, *METRICS) if key in run.data.metrics}
+        | {"run_id": run.info.run_id}
+        for run in store.search(condition, [order], limit)
+    ]
+
+
+@answering()
+def runs(experiment: str, names: Mapping[str, str]) -> list[dict[str, str]]:
+    """List the stored runs of fingerprints (fingerprint -> name), as rows of text; a missing one has no id."""
+    store = Store.open(experiment)
+    rows = []
+    for fingerprint, name in names.items():
+        for run in store.find(fingerprint) or [None]:
+            tags = run.data.tags if run else {}
+            row = {"run": name, "status": run.info.status if run else "missing", "fingerprint": fingerprint}
+            row |= {key: tags.get(key, "")[:12] for key in ("sweep", "dvc_experiment", "git_commit", "git_dirty")}
+            rows.append(row | {"run_id": run.info.run_id if run else ""})
+    return rows
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What MLflow holds of a run, in plain values: all that it takes to make the run again.
+
+    points: the stored curve, step -> train/mse. weights: a safetensors file, empty where it is missing. params_yaml and
+    summary: the sweep's params.yaml and summary.json. patch: what the code differed by from its commit.
+    """
+
+    run_id: str
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: Mapping[int, float]
+    weights: bytes
+    params_yaml: str
+    summary: str
+    patch: bytes
+
+
+def recall(experiment: str, run_id: str) -> Stored:
+    """Read all that MLflow holds of a run.
+
+    Raises:
+        InputError: there is no such run, or it is not one of the pipeline's, or the store does not answer.
+    """
+    try:
+        store = Store.open(experiment)
+        run = store.client.get_run(run_id)
+        if run.data.tags.get("role") != "run":
+            raise InputError(
+                f"{run_id}: is not a run that this pipeline made; list those with: pipeline top, pipeline runs"
+            )
+        parent = store.client.get_run(run.data.tags["mlflow.parentRunId"])
+        points = {point.step: point.value for point in store.client.get_metric_history(run_id, CURVE)}
+        changes = run.data.tags.get("git_changes")
+        try:
+            weights = store.artifact(run, WEIGHTS)
+        except FileNotFoundError:
+            weights = b""
+        return Stored(
+            run_id,
+            run.info.run_name,
+            run.data.tags,
+            run.data.params,
+            points,
+            weights,
+            store.artifact(parent, "params.yaml").decode(),
+            store.artifact(parent, outs.SUMMARY.name).decode(),
+            store.artifact(parent, changes) if changes else b"",
+        )
+    except FileNotFoundError as error:
+        raise InputError(f"{run_id}: its record is not whole, an artifact is gone: {error}") from error
+    except STORE_ERRORS as error:
+        raise InputError(f"{run_id}: cannot be read from MLflow's store {provenance.store_uri()}: {error}") from error
+
+
+@dataclass(frozen=True)
+class State:
+    """What is to be said of a store: runs that were just ended; runs without an owner, by id; where artifacts lie."""
+
+    ended: list[str]
+    ownerless: dict[str, str]
+    artifacts: str
+
+
+@answering()
+def state(experiment: str) -> State:
+    """Open a store, ending the runs of the dead, and say what there is to say of it."""
+    store = Store.connect(experiment)
+    ended = [f"{run.info.run_name} ({run.info.run_id})" for run in store.end_the_dead()]
+    running = store.search("attributes.status = 'RUNNING'")
+    ownerless = {run.info.run_id: run.info.run_name for run in running if "heartbeat" not in run.data.tags}
+    return State(ended, ownerless, store.experiment.artifact_location)
+
+
+@answering()
+def damaged_weights(experiment: str) -> list[str]:
+    """Name the weights files in MLflow that are gone, or whose bytes are not those that were stored."""
+    store = Store.open(experiment)
+    damaged = []
+    for run in store.search("tags.weights_md5 LIKE '%'"):
+        try:
+            whole = weights_md5(store.artifact(run, WEIGHTS)) == run.data.tags["weights_md5"]
+        except FileNotFoundError:
+            whole = False
+        if not whole:
+            damaged.append(f"{store.artifact_uri(run)}/{WEIGHTS} ({run.info.run_name}, run {run.info.run_id})")
+    return damaged
+
+
+@answering()
+def sync(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> int:
+    """Store what the store lacks of a sweep; return how many runs it lacked or held in part.
+
+    Raises:
+        InputError: the store does not answer.
+    """
+    store = Store.open(params.track.experiment)
+    runs = [record.run for record in evaluated]
+    parents = store.search(f"tags.sweep = '{sweep_id(runs)}' and tags.role = 'sweep' and tags.champion LIKE '%'")
+    lacking = sum(not any(_holds(run, record) for run in store.find(record.run.fingerprint)) for record in evaluated)
+    if lacking or not parents:
+        recorder = Recorder(params, runs, os.getpid(), now())
+        recorder.complete(evaluated, artifacts, champion)
+        recorder.end("FINISHED", "")
+    return lacking
+
+
+def _holds(run: StoredRun, record: Record) -> bool:
+    return is_complete(run) and all(run.data.metrics.get(key) == value for key, value in record.metrics.items())

@@ -1,0 +1,47 @@
+"""What DVC holds of other revisions and by md5."""
+
+import csv
+from pathlib import Path
+
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import SCMError
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.index import DataIndexDirError
+
+from pipeline import outs, provenance
+from pipeline.params import InputError
+
+
+def run_names(revision: str | None) -> dict[str, str]:
+    """List the runs, fingerprint -> name, of a commit or DVC experiment, or of the workspace.
+
+    Raises:
+        InputError: there is no such revision, or DVC no longer has its outs.
+    """
+    where = revision or "the workspace"
+    try:
+        files = DVCFileSystem(str(provenance.root()), rev=revision)
+        tables = sorted(files.glob(f"{outs.TRAINED}/*/runs.csv"))
+        texts = [files.read_text(path, encoding="utf-8") for path in tables]
+    except (DvcException, SCMError, DataIndexDirError, OSError) as error:
+        raise InputError(f"{where}: its outs cannot be read: {error}; try: dvc pull") from error
+    if not texts:
+        raise InputError(f"{where}: holds no trained runs; run: dvc repro")
+    rows = [row for text in texts for row in csv.DictReader(text.splitlines())]
+    return {row["fingerprint"]: row["name"] for row in rows}
+
+
+def content(md5: str) -> bytes | None:
+    """Find bytes by their md5 in DVC's cache, or in its remote; None where they are in neither."""
+    with Repo(str(provenance.root())) as repo:
+        path = Path(repo.cache.local.oid_to_path(md5))
+        if not _whole(path, md5) and repo.config["core"].get("remote"):
+            path.unlink(missing_ok=True)
+            repo.cloud.pull([HashInfo("md5", md5)])
+        return path.read_bytes() if _whole(path, md5) else None
+
+
+def _whole(path: Path, md5: str) -> bool:
+    return path.exists() and outs.md5(path) == md5
