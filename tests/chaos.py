@@ -1,0 +1,170 @@
+"""Kill the pipeline at random moments, let `dvc repro` go on, and look whether anything is lost, twice or false.
+
+`make chaos` kills 50 times and prints the tally; a test does it a few times.
+"""
+
+import argparse
+import hashlib
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+from conftest import copy_checkout, environment, run
+from mlflow import MlflowClient
+
+OUTS = ("data/prepared", "data/trained", "data/evaluated", "leaderboard.csv", "metrics.json", "plots", "dvc.lock")
+TARGETS = ("dvc", "stage", "both")
+
+
+def prepare(folder: Path, variants: str = "handwritten, matrix, linear, module") -> Path:
+    """Make a repository whose sweep is small: 4 runs of 50 epochs a variant."""
+    folder.mkdir()
+    copy_checkout(folder)
+    params = folder / "params.yaml"
+    text = params.read_text().replace("epochs: 1000", "epochs: 50").replace("seed: [1, 2, 3]", "seed: [1]")
+    params.write_text(re.sub("variants: .*]", f"variants: [{variants}]", text))
+    run("git", "commit", "--quiet", "--all", "--message", "A small sweep", cwd=folder)
+    return folder
+
+
+def wipe(repository: Path) -> None:
+    """Bring a repository back to where it was before its first run."""
+    run("git", "checkout", "--quiet", ".", cwd=repository)
+    run("git", "clean", "--quiet", "-dffx", cwd=repository)
+
+
+def outs(repository: Path) -> dict[str, str]:
+    """Hash every out."""
+    files = [path for name in OUTS for path in [repository / name, *(repository / name).rglob("*")] if path.is_file()]
+    return {str(path.relative_to(repository)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def kill_at(repository: Path, moment: float, target: str) -> str:
+    """Start `dvc repro`, kill it, its stage, or both and the storing process; return the stage that was hit."""
+    dvc = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=repository,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(moment)
+    try:
+        below = psutil.Process(dvc.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return "done"
+    stages = {process: words[2] for process in below if (words := _words(process)) and "pipeline." in words[2]}
+    doomed = [process for process, name in stages.items() if target == "both" or name != "pipeline.recorder"]
+    if target in {"dvc", "both"} or not doomed:
+        doomed = [psutil.Process(dvc.pid), *(doomed if target == "both" else [])]
+    hit = next((name for name in stages.values() if name != "pipeline.recorder"), "dvc alone")
+    for process in doomed:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    dvc.wait()
+    return hit
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return []
+    return words if len(words) > 2 and words[1] == "-m" else []
+
+
+def faults(repository: Path, expected: dict[str, str]) -> list[str]:
+    """Say what is wrong after the recovery: with the outs, and with the runs in the store."""
+    here = outs(repository)
+    found = [f"{path}: differs" for path in sorted({*here, *expected}) if here.get(path) != expected.get(path)]
+    return found + store_faults(f"sqlite:///{repository / 'mlflow.db'}")
+
+
+def store_faults(uri: str, count: int = 16, figure: str = "cv/mse") -> list[str]:
+    """Say what is wrong in a store that should hold `count` runs of 50 epochs, each once, whole and finished."""
+    client = MlflowClient(uri)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    everything = client.search_runs(ids, max_results=1000)
+    runs = [one for one in everything if one.data.tags["role"] == "run"]
+    times = Counter(one.data.tags["fingerprint"] for one in runs)
+    found = [f"{fingerprint}: stored {number} times" for fingerprint, number in times.items() if number != 1]
+    if (len(runs), len(everything)) != (count, count + 1):
+        found.append(f"{len(runs)} runs and {len(everything) - len(runs)} parents in the store")
+    done = {"FINISHED"} if figure == "cv/mse" else {"FINISHED", "SCHEDULED"}
+    found += [f"{one.info.run_name}: says {one.info.status}" for one in everything if one.info.status not in done]
+    for one in runs:
+        parts = {"params": len(one.data.params) > 10, "weights": "weights_md5" in one.data.tags}
+        parts["datasets"] = len(one.inputs.dataset_inputs) == 2
+        found += [f"{one.info.run_name}: lacks its {part}" for part, there in parts.items() if not there]
+        points = client.get_metric_history(one.info.run_id, "train/mse")
+        steps = Counter(point.step for point in points)
+        if set(steps) != set(range(50)) or max(steps.values()) > 1 or figure not in one.data.metrics:
+            found.append(f"{one.info.run_name}: has {len(points)} points, figures {sorted(one.data.metrics)}")
+    return found
+
+
+def start_at_once(repository: Path, folder: Path, processes: int) -> list[str]:
+    """Start stages of one sweep together on a store that is missing; say what went wrong."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    command = [sys.executable, "-m", "pipeline.train", "matrix"]
+    started = [
+        subprocess.Popen(command, cwd=repository, env=environment(MLFLOW_TRACKING_URI=uri), stderr=subprocess.PIPE)
+        for _ in range(processes)
+    ]
+    errors = [process.communicate()[1].decode() for process in started]
+    failed = [error for process, error in zip(started, errors, strict=True) if process.returncode or "WARNING" in error]
+    return failed + store_faults(uri, 4, "train/mse")
+
+
+def tally(repository: Path, kills: int, seed: int) -> list[str]:
+    """Kill `kills` times, print each outcome, and return those that went wrong."""
+    begin = time.monotonic()
+    run("dvc", "repro", cwd=repository)
+    length, expected = time.monotonic() - begin, outs(repository)
+    chance, wrong = random.Random(seed), []
+    for number in range(kills):
+        wipe(repository)
+        moment, target = chance.uniform(0.5, length), TARGETS[number % len(TARGETS)]
+        hit = kill_at(repository, moment, target)
+        again = run("dvc", "repro", cwd=repository, check=False)
+        found = faults(repository, expected) if again.returncode == 0 else [again.stdout + again.stderr]
+        outcome = "; ".join(found) or "recovered"
+        print(f"{number + 1:3} after {moment:5.1f} s, {target:5} in {hit:18} {outcome}", flush=True)
+        wrong += found[:1]
+    return wrong
+
+
+def main() -> None:
+    """Kill, or start at once, as often as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--starts", type=int, default=20, help="how often sixteen stages start together")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    wrong = []
+    with tempfile.TemporaryDirectory() as temporary:
+        repository = prepare(Path(temporary) / "repository")
+        if options.kills:
+            wrong += tally(repository, options.kills, options.seed)
+            print(f"{options.kills - len(wrong)} of {options.kills} kills recovered", flush=True)
+        wipe(repository)
+        run("python", "-m", "pipeline.prepare", cwd=repository)
+        for number in range(options.starts):
+            (folder := Path(temporary) / f"start {number}").mkdir()
+            found = start_at_once(repository, folder, 16)
+            print(f"{number + 1:3} sixteen at once: {'; '.join(found) or 'each run once'}", flush=True)
+            wrong += found[:1]
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

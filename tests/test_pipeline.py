@@ -1,0 +1,236 @@
+"""The whole pipeline, run as a user runs it."""
+
+import json
+import re
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, run, serving
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from safetensors.numpy import load_file
+
+METRICS = {"train/mse", "cv/mse", "cv/mae", "cv/r2", "excess_mse", "grad_error"}
+QUICK = ("-S", "train.epochs=20", "-S", "sweep.seed=[1]", "-S", "variants=[matrix,linear]")
+
+
+def stored(repository: Path, role: str = "run", condition: str = "") -> list[Run]:
+    client = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}")
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs: list[Run] = client.search_runs(ids, f"tags.role = '{role}' {condition}", max_results=5000)
+    return runs
+
+
+def curve(repository: Path, one: Run) -> dict[int, float]:
+    client = MlflowClient(f"sqlite:///{repository / 'mlflow.db'}")
+    return {point.step: point.value for point in client.get_metric_history(one.info.run_id, "train/mse")}
+
+
+def tree(repository: Path) -> str:
+    return run("git", "status", "--porcelain", cwd=repository).stdout
+
+
+def test_a_fresh_clone_reproduces_dvc_lock_and_a_second_repro_runs_nothing(default_run: Path) -> None:
+    assert tree(default_run) == ""
+    assert (default_run / "dvc.lock").read_bytes() == (REPOSITORY / "dvc.lock").read_bytes()
+    again = run("dvc", "repro", cwd=default_run).stdout
+    assert "Running stage" not in again
+    assert tree(default_run) == ""
+
+
+def test_every_run_is_stored_whole_and_finished(default_run: Path) -> None:
+    children, parents = stored(default_run), stored(default_run, "sweep")
+    assert (len(children), len(parents)) == (48, 1)
+    assert {one.info.status for one in children + parents} == {"FINISHED"}
+    assert len({one.data.tags["fingerprint"] for one in children}) == 48
+    commit = run("git", "rev-parse", "HEAD", cwd=default_run).stdout.strip()
+    lock = (default_run / "dvc.lock").read_text()
+    for one in children:
+        tags, params = one.data.tags, one.data.params
+        assert tags["mlflow.parentRunId"] == parents[0].info.run_id
+        assert (tags["git_commit"], tags["git_dirty"]) == (commit, "false")
+        assert tags["dvc_stage"] == f"train@{params['variant']}"
+        assert f"md5: {tags['data_md5']}" in lock
+        assert f"md5: {tags['source_md5']}" in lock
+        name = f"{params['variant']} bs={params['batch_size']} lr=1e-05 seed={params['seed']}"
+        assert one.info.run_name == name
+        assert params["data.features"] == '["quiz1", "quiz2", "quiz3"]'
+        assert set(one.data.metrics) == METRICS
+        assert set(curve(default_run, one)) == {*range(0, 1000, 10), 999}
+        weights = load_file(Path(one.info.artifact_uri.removeprefix("file://")) / "weights.safetensors")
+        assert weights["W"].shape == (6, 3, 1)
+    artifacts = Path(parents[0].info.artifact_uri.removeprefix("file://"))
+    assert {"leaderboard.csv", "metrics.json", "params.yaml", "loss.png", "predicted.png"} <= {
+        path.name for path in artifacts.iterdir()
+    }
+
+
+def test_full_batch_runs_have_the_posts_figures(default_run: Path) -> None:
+    full = stored(default_run, condition="and params.batch_size = 'full'")
+    assert {one.data.params["variant"] for one in full} == {"handwritten", "matrix", "linear", "module"}
+    for one in full:
+        points = curve(default_run, one)
+        expected = {0: 29661.80, 100: 1.563628, 500: 1.319507, 900: 1.122429, 999: 1.079796}
+        assert {step: points[step] for step in expected} == pytest.approx(expected, rel=1e-4)
+        assert one.data.metrics["train/mse"] == points[999]
+        weights = load_file(Path(one.info.artifact_uri.removeprefix("file://")) / "weights.safetensors")
+        assert weights["W"][0].flatten() == pytest.approx([0.717880, 0.612586, 0.680132], rel=1e-4)
+        assert weights["b"][0] == pytest.approx([0.009230], rel=1e-4)
+        assert one.data.metrics["excess_mse"] == pytest.approx(1.079796 - 0.104326, rel=1e-3)
+        assert one.data.metrics["grad_error"] < 1e-6
+
+
+def test_dvc_shows_metrics_and_plots(default_run: Path) -> None:
+    shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=default_run).stdout)
+    figures = shown[""]["data"]["metrics.json"]["data"]
+    assert figures["runs"] == 48
+    assert figures["champion"]["cv/mse"] == pytest.approx(
+        min(float(line.split(",")[6]) for line in (default_run / "leaderboard.csv").read_text().splitlines()[1:])
+    )
+    plots = json.loads(run("dvc", "plots", "show", "--json", "-o", "dvc_plots", cwd=default_run).stdout)["data"]
+    assert set(plots) == {"loss", "predicted", "plots/loss.png", "plots/predicted.png"}
+    content = plots["loss"][0]["content"]
+    assert {(row["variant"], row["batch_size"]) for row in content["data"]["values"]} == {
+        (variant, size) for variant in ("handwritten", "matrix", "linear", "module") for size in ("1", "2", "4", "full")
+    }
+    assert len(plots["predicted"][0]["content"]["data"]["values"]) == 20
+
+
+def test_top_prints_the_best_runs_with_their_ids(default_run: Path) -> None:
+    lines = run("pipeline", "top", "-n", "3", cwd=default_run).stdout.splitlines()
+    assert len(lines) == 4
+    best = min(stored(default_run), key=lambda one: float(one.data.metrics["cv/mse"]))
+    assert f"{best.data.metrics['cv/mse']:.6g}" in lines[1]
+    known = {one.info.run_id: one.info.run_name for one in stored(default_run)}
+    assert all(known[line.split()[-1]] in line for line in lines[1:])
+    by_r2 = run("pipeline", "top", "-n", "1", "--by", "cv/r2", cwd=default_run).stdout.splitlines()[1]
+    assert max(one.data.metrics["cv/r2"] for one in stored(default_run)) == pytest.approx(float(by_r2.split()[4]))
+    wrong = run("pipeline", "top", "--by", "accuracy", cwd=default_run, check=False)
+    assert wrong.returncode != 0
+    assert "accuracy" in wrong.stderr
+
+
+def test_a_temporary_experiment_lands_in_the_repositorys_store(clone: Path) -> None:
+    settings = {
+        "data.source": "data/raw/line.csv",
+        "data.features": "[x]",
+        "data.target": "y",
+        "data.split.folds": "3",
+        "train.init": "default",
+        "train.epochs": "2000",
+        "sweep.lr": "[0.01]",
+        "sweep.seed": "[1]",
+        "sweep.batch_size": "[full]",
+        "variants": "[linear]",
+    }
+    options = [part for key, value in settings.items() for part in ("-S", f"{key}={value}")]
+    run("dvc", "exp", "run", "--temp", "--name", "line", *options, cwd=clone)
+    assert not (clone / "data/trained").exists()
+    children = {one.data.params["variant"]: one for one in stored(clone)}
+    assert set(children) == {"linear"}
+    tags = children["linear"].data.tags
+    assert (tags["dvc_experiment"], tags["git_dirty"]) == ("line", "false")
+    assert tags["dvc_baseline"] == run("git", "rev-parse", "HEAD", cwd=clone).stdout.strip()
+    weights = load_file(Path(children["linear"].info.artifact_uri.removeprefix("file://")) / "weights.safetensors")
+    assert weights["W"][0].item() == pytest.approx(1.999366, rel=1e-5)
+    assert weights["b"][0].item() == pytest.approx(0.001442, rel=1e-3)
+    assert children["linear"].data.metrics["train/mse"] == pytest.approx(2.9956e-07, rel=2e-2)
+    assert tree(clone) == ""
+
+
+def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    run(
+        "dvc",
+        "exp",
+        "run",
+        "--temp",
+        "-S",
+        "sweep.lr=[1e-5,1e-2]",
+        "-S",
+        "variants=[matrix]",
+        cwd=default_run,
+        extra=store,
+    )
+    undisturbed = {one.info.run_name: one for one in stored(default_run)}
+    runs = stored(tmp_path)
+    assert len(runs) == 24
+    for one in runs:
+        if one.data.params["lr"] == "0.01":
+            assert one.info.status == "FAILED"
+            assert "epoch" in one.data.tags["diverged"]
+            assert set(one.data.metrics) <= {"train/mse"}
+            assert all(abs(value) < 1e38 for value in curve(tmp_path, one).values())
+        else:
+            assert one.info.status == "FINISHED"
+            assert one.data.metrics == undisturbed[one.info.run_name].data.metrics
+            assert curve(tmp_path, one) == curve(default_run, undisturbed[one.info.run_name])
+    shown = run("pipeline", "top", "-n", "96", cwd=default_run, extra=store).stdout
+    assert "lr=0.01" not in shown
+    assert len(shown.splitlines()) == 13
+
+
+def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(clone: Path) -> None:
+    run("dvc", "exp", "run", *QUICK, cwd=clone)
+    before = {one.info.run_id: one.data.metrics for one in stored(clone)}
+    assert len(before) == 8
+    repeated = run("dvc", "repro", "--force", cwd=clone).stdout
+    assert repeated.count("Running stage") == 4
+    assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
+    assert {len(curve(clone, one)) for one in stored(clone)} == {20}
+    with (clone / "pipeline/variants/linear.py").open("a") as file:
+        file.write("# another comment\n")
+    edited = run("dvc", "repro", cwd=clone).stdout
+    assert re.findall("Running stage '(.*)'", edited) == ["train@linear", "evaluate"]
+    assert len(stored(clone)) == 12
+    assert {one.info.status for one in stored(clone) + stored(clone, "sweep")} == {"FINISHED"}
+    new = [one for one in stored(clone) if one.info.run_id not in before]
+    assert {(one.data.params["variant"], one.data.tags["git_dirty"]) for one in new} == {("linear", "true")}
+
+
+def test_a_bare_mlflow_ui_lists_the_runs(default_run: Path) -> None:
+    with serving(default_run) as address:
+        body = json.dumps({"experiment_ids": ["1"], "max_results": 100, "filter": "tags.role = 'run'"}).encode()
+        request = urllib.request.Request(
+            f"{address}/api/2.0/mlflow/runs/search", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            runs = json.load(answer)["runs"]
+    assert {one["info"]["run_name"] for one in runs} == {one.info.run_name for one in stored(default_run)}
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    importing = {
+        path.name
+        for path in (REPOSITORY / "pipeline").rglob("*.py")
+        if re.search(r"^\s*(import|from) mlflow", path.read_text(), re.MULTILINE)
+    }
+    assert importing == {"tracking.py"}
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"^```bash\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
+
+
+def test_the_readmes_commands_work_in_their_order(clone: Path) -> None:
+    commands = readme_commands()
+    assert len(commands) > 10
+    # The environment is installed already, and the tests are what is running.
+    (clone / ".venv").mkdir()
+    for path in Path(sys.prefix).iterdir():
+        (clone / ".venv" / path.name).symlink_to(path)
+    (clone / ".venv/installed").unlink(missing_ok=True)
+    (clone / ".venv/installed").touch()
+    for command in commands:
+        if command.startswith(("git clone", "cd ", ". .venv", "make test", "make ui", "mlflow ui")):
+            continue
+        run("bash", "-euc", command, cwd=clone)
+    assert {one.info.status for one in stored(clone)} <= {"FINISHED", "FAILED"}
+
+
+@pytest.mark.parametrize("target", ["help", "setup", "repro", "test", "lint", "ui", "bench", "chaos", "clean"])
+def test_make_help_names_every_target(target: str) -> None:
+    assert re.search(rf"^{target}\s", run("make", "help", cwd=REPOSITORY).stdout, re.MULTILINE)

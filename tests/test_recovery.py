@@ -1,0 +1,188 @@
+"""Whatever is killed, signalled or started at once: every run once, none that says RUNNING falsely, the same bits."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import chaos
+import psutil
+import pytest
+from conftest import environment, run
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with prepared data, and a sweep of 4 short runs of each variant."""
+    folder = chaos.prepare(tmp_path_factory.mktemp("recovery") / "repository")
+    run("python", "-m", "pipeline.prepare", cwd=folder)
+    return folder
+
+
+def store(folder: Path) -> dict[str, str]:
+    return {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+
+
+def stored(folder: Path) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    found: list[Run] = client.search_runs(ids, max_results=1000)
+    return found
+
+
+@contextmanager
+def lasting(repository: Path, epochs: int) -> Iterator[None]:
+    """Let the sweep's runs train for more epochs, for a while."""
+    params = repository / "params.yaml"
+    short = params.read_text()
+    params.write_text(short.replace("epochs: 50", f"epochs: {epochs}"))
+    yield
+    params.write_text(short)
+
+
+def start_training(repository: Path, folder: Path, code: str = "") -> subprocess.Popen[bytes]:
+    """Start stage train, and wait until its runs are in the store."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from pipeline import train\n{code}\ntrain.main()", "matrix"],
+        cwd=repository,
+        env=environment(**store(folder)),
+        start_new_session=True,
+    )
+    if not any_run(folder):
+        process.kill()
+        raise AssertionError("no run appeared in the store")
+    return process
+
+
+def any_run(folder: Path) -> bool:
+    """Wait until the store holds a run."""
+    for _ in range(300):
+        time.sleep(0.1)
+        if (folder / "mlflow.db").exists() and any(one.data.tags.get("role") == "run" for one in stored(folder)):
+            return True
+    return False
+
+
+def wait_for(folder: Path, status: str) -> list[Run]:
+    for _ in range(100):
+        if all(one.info.status == status for one in stored(folder)):
+            break
+        time.sleep(0.1)
+    return stored(folder)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "reason"),
+    [
+        (signal.SIGINT, "KILLED", "SIGINT"),
+        (signal.SIGTERM, "KILLED", "SIGTERM"),
+        (signal.SIGKILL, "KILLED", "the stage's process was killed"),
+    ],
+)
+def test_a_signal_ends_the_runs_as_killed(
+    trained: Path, tmp_path: Path, number: signal.Signals, status: str, reason: str
+) -> None:
+    with lasting(trained, 10**6):
+        process = start_training(trained, tmp_path)
+    process.send_signal(number)
+    assert process.wait(60) != 0
+    runs = wait_for(tmp_path, status)
+    assert {one.info.status for one in runs} == {status}
+    assert all(reason in one.data.tags["error"] for one in runs)
+    assert not (trained / "data/trained/matrix").exists()
+
+
+def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_path: Path) -> None:
+    lines = [
+        "import time",
+        "from pipeline import fit",
+        "def broken(*_):",
+        " time.sleep(3)",
+        " raise ValueError('on purpose')",
+    ]
+    code = "\n".join([*lines, "fit.fit = broken"])
+    process = start_training(trained, tmp_path, code)
+    assert process.wait(60) != 0
+    runs = wait_for(tmp_path, "FAILED")
+    assert {one.info.status for one in runs} == {"FAILED"}
+    assert all(one.data.tags["error"] == "ValueError: on purpose" for one in runs)
+
+
+def test_the_next_command_ends_runs_whose_processes_are_gone_and_no_others(trained: Path, tmp_path: Path) -> None:
+    with lasting(trained, 10**6):
+        process = start_training(trained, tmp_path)
+    time.sleep(6)  # until points of the curves are stored
+    run("pipeline", "top", cwd=trained, extra=store(tmp_path))
+    assert {one.info.status for one in stored(tmp_path)} == {"RUNNING"}
+    for below in psutil.Process(process.pid).children():  # the storing process first, so that it cannot tell
+        below.kill()
+    process.kill()
+    process.wait()
+    assert {one.info.status for one in stored(tmp_path)} == {"RUNNING"}
+    killed_at = time.time() * 1000
+    time.sleep(1)
+    run("pipeline", "top", cwd=trained, extra=store(tmp_path))
+    client = MlflowClient(store(tmp_path)["MLFLOW_TRACKING_URI"])
+    for one in stored(tmp_path):
+        assert one.info.status == "KILLED"
+        assert one.info.start_time <= one.info.end_time <= killed_at
+        points = client.get_metric_history(one.info.run_id, "train/mse")
+        assert all(point.timestamp <= one.info.end_time for point in points)
+
+
+def test_a_stage_stops_when_its_dvc_was_killed(trained: Path, tmp_path: Path) -> None:
+    with lasting(trained, 10**6):
+        dvc = subprocess.Popen(
+            ["dvc", "repro", "train@matrix"], cwd=trained, env=environment(**store(tmp_path)), start_new_session=True
+        )
+        any_run(tmp_path)
+        dvc.kill()
+        dvc.wait()
+        runs = wait_for(tmp_path, "KILLED")
+    assert len(runs) > 1
+    assert {one.info.status for one in runs} == {"KILLED"}
+
+
+def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained: Path, tmp_path: Path) -> None:
+    epochs, code = 4000, "from pipeline import checkpoints\ncheckpoints.SECONDS = 0.3"
+    (tmp_path / "undisturbed").mkdir()
+    folder, checkpoints = trained / "data/trained/matrix", trained / ".dvc/tmp/checkpoints"
+    chance, resumed = random.Random(0), 0
+    with lasting(trained, epochs):
+        assert start_training(trained, tmp_path / "undisturbed").wait(120) == 0
+        undisturbed = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for path in folder.iterdir():
+            path.unlink()
+        for _ in range(5):
+            process = start_training(trained, tmp_path, code)
+            time.sleep(chance.uniform(0.3, 1.5))
+            process.kill()
+            process.wait()
+            resumed += any(checkpoints.iterdir()) if checkpoints.exists() else 0
+        assert resumed > 0
+        assert start_training(trained, tmp_path, code).wait(120) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == undisturbed
+    assert list(checkpoints.iterdir()) == []
+    runs = [one for one in wait_for(tmp_path, "FINISHED") if one.data.tags["role"] == "run"]
+    assert len(runs) == 4
+    client = MlflowClient(store(tmp_path)["MLFLOW_TRACKING_URI"])
+    for one in runs:
+        assert one.info.status == "FINISHED"
+        steps = Counter(point.step for point in client.get_metric_history(one.info.run_id, "train/mse"))
+        assert set(steps) == {*range(0, epochs, 50), epochs - 1}
+        assert max(steps.values()) == 1
+
+
+def test_killed_anywhere_dvc_repro_finishes_the_job(tmp_path: Path) -> None:
+    assert chaos.tally(chaos.prepare(tmp_path / "repository"), kills=2, seed=3) == []
+
+
+def test_eight_processes_at_once_on_a_missing_store_store_each_run_once(trained: Path, tmp_path: Path) -> None:
+    assert chaos.start_at_once(trained, tmp_path, 8) == []
