@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pandera.errors import SchemaErrors
 from safetensors.numpy import save_file
 
-from pipeline import outs
+from pipeline import outs, provenance
 from pipeline.params import Data, InputError, Split, load
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -23,6 +23,7 @@ Float32 = NDArray[np.float32]
 
 def main() -> None:
     """Run the stage."""
+    provenance.stop_when_told()
     data = load().data
     table = read(Path(data.source), [*data.features, data.target])
     train = split(len(table), data.split)

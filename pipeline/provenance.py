@@ -2,12 +2,17 @@
 
 import getpass
 import os
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import psutil
 
@@ -116,9 +121,7 @@ def is_alive(tags: Mapping[str, str], now: float) -> bool:
         return now - float(tags["heartbeat"]) < SILENCE_SECONDS
     try:
         process = psutil.Process(int(tags["pid"]))
-        # A zombie has ended; a later process may have been given the same number.
-        same = abs(process.create_time() - float(tags["pid_started"])) < 1
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process.create_time() - float(tags["pid_started"])) < 1 and not _is_gone(process)
     except psutil.NoSuchProcess:
         return False
 
@@ -132,11 +135,35 @@ def host() -> str:
     return f"{socket.gethostname()}/{machine}"
 
 
-def dvc_process() -> psutil.Process | None:
-    """Find the DVC process that runs this stage, or None where a person runs it."""
-    if "DVC_STAGE" not in os.environ:
-        return None
-    return next((parent for parent in psutil.Process().parents() if _is_dvc(parent)), None)
+def stop_when_told() -> None:
+    """Raise KeyboardInterrupt in this stage at SIGINT, SIGTERM, or when the DVC that runs it is gone.
+
+    A stage that outlived its DVC would write beside the next one. SIGINT is ignored in what a shell starts with `&`.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    if "DVC_STAGE" in os.environ:
+        dvc = next((parent for parent in psutil.Process().parents() if _is_dvc(parent)), None)
+        threading.Thread(target=_watch, args=(dvc,), daemon=True).start()
+
+
+def _watch(dvc: psutil.Process | None) -> None:
+    while dvc is not None and not _is_gone(dvc):
+        time.sleep(0.2)
+    if dvc is not None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    try:
+        # A zombie has ended. is_running compares start times too: a later process may have been given the same number.
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _is_dvc(process: psutil.Process) -> bool:

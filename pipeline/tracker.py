@@ -8,15 +8,12 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import NoReturn, Self
-
-import psutil
+from types import TracebackType
+from typing import Self
 
 from pipeline import provenance
 from pipeline.params import Params
@@ -32,8 +29,7 @@ Follow = Callable[[Mapping[str, int], Array, int], None]
 class Tracker:
     """Tell `recorder.Recorder`, in a process beside this one, what a stage does; leaving waits until it is stored.
 
-    SIGINT, also where a shell had it ignored, and SIGTERM raise KeyboardInterrupt: the runs are KILLED. Any other
-    exception makes them FAILED.
+    SIGINT, SIGTERM and the end of the DVC that runs the stage make its runs KILLED, any other exception FAILED.
     """
 
     def __init__(self, params: Params, runs: Sequence[Run]) -> None:
@@ -42,12 +38,10 @@ class Tracker:
         self.lost = False
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupt)
+        provenance.stop_when_told()
         # A session of its own: Ctrl-C and the kill of a process group are the stage's to tell.
         command = [sys.executable, "-m", "pipeline.recorder"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        threading.Thread(target=_stop_without, args=(provenance.dvc_process(),), daemon=True).start()
         self._send(self.first_message)
         return self
 
@@ -104,16 +98,3 @@ class Tracker:
             print(LOST, file=sys.stderr)
         elif self.lost:
             raise SystemExit(1)  # the process has said why
-
-
-def _stop_without(dvc: psutil.Process | None) -> None:
-    """End this process when the DVC that runs it is gone, so that a second `dvc repro` does not meet it writing."""
-    while dvc is not None:
-        time.sleep(0.2)
-        if not dvc.is_running() or dvc.status() == psutil.STATUS_ZOMBIE:
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-
-
-def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(signal.Signals(number).name)
