@@ -23,6 +23,8 @@ setup: .venv/installed ## make .venv with everything that constraints.txt pins
 	touch $@
 
 repro: setup ## prepare, train, evaluate and track whatever changed; print the leaderboard
+	@# DVC writes this file in place: killed in that moment, it leaves one that stops every later dvc command.
+	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock
 	dvc repro
 	@pipeline sync
 	@pipeline leaderboard

@@ -31,9 +31,9 @@ class Finding:
 
 def examine(deep: bool) -> list[Finding]:
     """Look for what the pipeline cannot prevent; `deep` hashes outs, cache and weights as well."""
-    findings = [*installation(), *environment(), *store()]
+    root = provenance.root()
+    findings = [*installation(), *environment(), *dvc_lock(root), *store()]
     if deep:
-        root = provenance.root()
         findings += [*damaged_outs(root), *damaged_cache(root), *damaged_weights()]
     return findings
 
@@ -71,6 +71,19 @@ def environment() -> Iterator[Finding]:
         )
     if given and "://" not in given:
         yield Finding(f"MLFLOW_TRACKING_URI={given} is a folder: MLflow no longer writes file stores", "unset it")
+
+
+def dvc_lock(root: Path) -> Iterator[Finding]:
+    """Check DVC's lock file, which DVC writes in place: killed in that moment, it leaves one that it cannot read."""
+    lock = root / ".dvc/tmp/rwlock"
+    try:
+        json.loads(lock.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        yield Finding(
+            f"{lock}: DVC was killed while it wrote this file, and cannot read it", f"rm {lock}; or make repro"
+        )
 
 
 def store() -> Iterator[Finding]:

@@ -142,6 +142,16 @@ def test_a_moved_repository_is_named_and_its_mending_works(
     assert doctor.examine(deep=True) == []
 
 
+def test_a_lock_file_that_dvc_left_half_written_is_named_and_its_mending_works(diagnose: Diagnose, small: Path) -> None:
+    lock = small / ".dvc/tmp/rwlock"
+    lock.write_text("")
+    assert run("dvc", "repro", cwd=small, check=False).returncode != 0
+    what, mend = only(diagnose())
+    assert str(lock) in what
+    run("bash", "-euc", mend.partition(";")[0], cwd=small)
+    run("dvc", "repro", cwd=small)
+
+
 def test_runs_that_say_running_are_named_unless_their_process_lives(
     diagnose: Diagnose, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
