@@ -15,7 +15,7 @@ help: ## say what the targets do
 
 setup: .venv/installed ## make .venv with everything that constraints.txt pins
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt pipeline/dvc_atomic.py
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	pip install --quiet --editable '.[dev]'
@@ -23,8 +23,6 @@ setup: .venv/installed ## make .venv with everything that constraints.txt pins
 	touch $@
 
 repro: setup ## prepare, train, evaluate and track whatever changed; print the leaderboard
-	@# DVC writes this file in place: killed in that moment, it leaves one that stops every later dvc command.
-	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock
 	dvc repro
 	@pipeline sync
 	@pipeline leaderboard

@@ -136,11 +136,6 @@ def tally(repository: Path, kills: int, seed: int) -> list[str]:
         moment, target = chance.uniform(0.5, length), TARGETS[number % len(TARGETS)]
         hit = kill_at(repository, moment, target)
         again = run("dvc", "repro", cwd=repository, check=False)
-        if "RWLock-file" in again.stderr and "corrupted" in again.stderr:
-            # DVC was killed while it wrote its own lock file in place; what `make repro` does first mends it.
-            hit += ", DVC's own lock half-written, needs make repro"
-            (repository / ".dvc/tmp/rwlock").unlink()
-            again = run("dvc", "repro", cwd=repository, check=False)
         found = faults(repository, expected) if again.returncode == 0 else [again.stdout + again.stderr]
         outcome = "; ".join(found) or "recovered"
         print(f"{number + 1:3} after {moment:5.1f} s, {target:5} in {hit:18} {outcome}", flush=True)
