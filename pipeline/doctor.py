@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlparse
 
 import psutil
 from dvc.repo import Repo
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from pipeline import outs, provenance, queries
 from pipeline.params import InputError, load
@@ -32,9 +32,12 @@ class Finding:
 def examine(deep: bool) -> list[Finding]:
     """Look for what the pipeline cannot prevent; `deep` hashes outs, cache and weights as well."""
     root = provenance.root()
-    findings = [*installation(), *environment(), *dvc_lock(root), *store()]
+    unreadable = [*lock_files(root)]
+    findings = [*installation(), *environment(), *unreadable, *store()]
     if deep:
-        findings += [*damaged_outs(root), *damaged_cache(root), *damaged_weights()]
+        if not unreadable:
+            findings += damaged_outs(root)
+        findings += [*damaged_cache(root), *damaged_weights()]
     return findings
 
 
@@ -47,6 +50,9 @@ def installation() -> Iterator[Finding]:
             yield Finding(f"{program}: not on PATH", activate)
         elif Path(found).parent.resolve() != Path(sys.executable).parent.resolve():
             yield Finding(f"{program}: the first on PATH is {found}, not that of {sys.prefix}", activate)
+    if "dvc_atomic" not in sys.modules:
+        what = f"{sys.prefix} lacks dvc_atomic.pth: a dvc that is killed may leave its lock files half-written"
+        yield Finding(what, "pip install --editable . -c constraints.txt")
     constraints = provenance.root() / "constraints.txt"
     for line in constraints.read_text(encoding="utf-8").splitlines() if constraints.exists() else []:
         name, _, pinned = line.partition("==")
@@ -73,17 +79,16 @@ def environment() -> Iterator[Finding]:
         yield Finding(f"MLFLOW_TRACKING_URI={given} is a folder: MLflow no longer writes file stores", "unset it")
 
 
-def dvc_lock(root: Path) -> Iterator[Finding]:
-    """Check DVC's lock file, which DVC writes in place: killed in that moment, it leaves one that it cannot read."""
-    lock = root / ".dvc/tmp/rwlock"
-    try:
-        json.loads(lock.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except ValueError:
-        yield Finding(
-            f"{lock}: DVC was killed while it wrote this file, and cannot read it", f"rm {lock}; or make repro"
-        )
+def lock_files(root: Path) -> Iterator[Finding]:
+    """Check that DVC can read its lock files, which another environment's DVC does not write in one step."""
+    for name, mend in {"dvc.lock": "git checkout dvc.lock", ".dvc/tmp/rwlock": "rm .dvc/tmp/rwlock"}.items():
+        try:
+            if YAML(typ="safe", pure=True).load(root / name) is None:  # JSON is YAML too
+                raise YAMLError
+        except FileNotFoundError:
+            continue
+        except (YAMLError, UnicodeDecodeError):
+            yield Finding(f"{root / name}: DVC cannot read this file", mend)
 
 
 def store() -> Iterator[Finding]:

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -142,14 +143,28 @@ def test_a_moved_repository_is_named_and_its_mending_works(
     assert doctor.examine(deep=True) == []
 
 
-def test_a_lock_file_that_dvc_left_half_written_is_named_and_its_mending_works(diagnose: Diagnose, small: Path) -> None:
-    lock = small / ".dvc/tmp/rwlock"
-    lock.write_text("")
-    assert run("dvc", "repro", cwd=small, check=False).returncode != 0
-    what, mend = only(diagnose())
+@pytest.mark.parametrize(("name", "half"), [(".dvc/tmp/rwlock", ""), ("dvc.lock", "schema: '2.0'\nstages: {")])
+def test_a_lock_file_that_is_half_written_is_named_and_its_mending_works(
+    diagnose: Diagnose, small: Path, name: str, half: str
+) -> None:
+    lock = small / name
+    whole = lock.read_text()
+    lock.write_text(half)
+    assert run("dvc", "status", cwd=small, check=False).returncode != 0 or name.endswith("rwlock")
+    what, mend = only(diagnose("--deep"))
     assert str(lock) in what
-    run("bash", "-euc", mend.partition(";")[0], cwd=small)
+    run("bash", "-euc", mend, cwd=small)
     run("dvc", "repro", cwd=small)
+    assert lock.read_text() == whole or name.endswith("rwlock")
+
+
+def test_an_environment_whose_dvc_would_write_in_place_is_named(
+    diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "dvc_atomic")
+    what, mend = only(diagnose())
+    assert "dvc_atomic.pth" in what
+    assert mend == "pip install --editable . -c constraints.txt"
 
 
 def test_runs_that_say_running_are_named_unless_their_process_lives(
