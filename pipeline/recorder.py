@@ -33,6 +33,7 @@ from pipeline.tracking import (
     datasets,
     is_at_work,
     is_complete,
+    milliseconds,
     now,
     weights_md5,
 )
@@ -45,13 +46,23 @@ class Recorder:
     fingerprint and stores only what is missing, so that repeating the same work stores nothing twice.
     """
 
-    def __init__(self, params: Params, runs: Sequence[Run], pid: int, restored: str = "") -> None:
-        """Begin a stage's work on a sweep of `runs`, in the process `pid`; `restored`: when, if it only restores."""
+    def __init__(self, params: Params, runs: Sequence[Run], pid: int, restored: str = "", begun: float = 0.0) -> None:
+        """Begin a stage's work on a sweep.
+
+        Args:
+            params: params.yaml.
+            runs: the sweep's.
+            pid: of the stage.
+            restored: when, if the stage only restores runs.
+            begun: when the stage began, in seconds since 1970; now, if not given.
+        """
         self.params = params
         self.sweep = sweep_id(runs)
         self.steps = curve_steps(params.train.epochs, params.track.points)
         self.own: dict[str, StoredRun] = {}  # by fingerprint, runs that this process opened and has not ended
         self.logged: dict[str, set[int]] = {}  # by fingerprint, the own runs' steps that are stored
+        self.told_at = begun or time.time()  # when the stage told what is being stored, in seconds since 1970
+        self.begun: dict[str, float] = {}  # by fingerprint, when the stage began a run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
         self.owner = provenance.process_tags(pid)
         self.patch = provenance.changes()
@@ -64,9 +75,10 @@ class Recorder:
 
     def _open_parent(self, extra: Mapping[str, str]) -> StoredRun:
         name = f"{self.tags.get('dvc_experiment', 'sweep')} {self.sweep}"
+        tags = {**self.tags, "role": "sweep", **extra}
         with self.store.lock:
             found = self.store.search(f"tags.sweep = '{self.sweep}' and tags.role = 'sweep'", limit=1)
-            parent = found[0] if found else self.store.create(name, {**self.tags, "role": "sweep", **extra})
+            parent = found[0] if found else self.store.create(name, tags, self.told_at)
             if found:
                 self._take(parent)
             if "champion" not in parent.data.tags:  # new, or left by a process that may have been killed in between
@@ -94,6 +106,7 @@ class Recorder:
     def start(self, runs: Sequence[Run]) -> None:
         """Open the runs that the store lacks, or holds from an attempt that did not end well."""
         for run in runs:
+            self.begun.setdefault(run.fingerprint, self.told_at)
             if run.fingerprint not in self.own:
                 with self.store.lock:
                     self._open(run, self.store.find(run.fingerprint))
@@ -101,7 +114,8 @@ class Recorder:
     def _open(self, run: Run, stored: Sequence[StoredRun], **extra: str) -> None:
         if not stored:
             tags = {"role": "run", "fingerprint": run.fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
-            opened = self.store.create(run.name, {**self.tags, **tags, **extra})
+            begun = self.begun.get(run.fingerprint, self.told_at)
+            opened = self.store.create(run.name, {**self.tags, **tags, **extra}, begun)
         elif is_complete(stored[0]) or is_at_work(stored[0]):
             return
         else:
@@ -120,7 +134,8 @@ class Recorder:
 
     def _log_curve(self, fingerprint: str, curve: Array, epoch: int, tags: Mapping[str, str] = NO_TAGS) -> None:
         new = [step for step in self.steps if step < epoch and step not in self.logged[fingerprint]]
-        self.store.log_points(self.own[fingerprint], dict(zip(new, curve[new].tolist(), strict=True)), tags)
+        points = dict(zip(new, curve[new].tolist(), strict=True))
+        self.store.log_points(self.own[fingerprint], points, self.told_at, tags)
         self.logged[fingerprint].update(new)
 
     def finish(self, record: Record) -> None:
@@ -149,7 +164,7 @@ class Recorder:
         if status == "SCHEDULED" or "restored" in run.data.tags:  # not at its end, or nobody measured when that was
             self.store.client.update_run(run.info.run_id, status)
         else:
-            self.store.client.set_terminated(run.info.run_id, status)
+            self.store.client.set_terminated(run.info.run_id, status, milliseconds(self.told_at))
 
     def _confirm(self, stored: Sequence[StoredRun], record: Record) -> None:
         for run in stored:
@@ -188,7 +203,7 @@ class Recorder:
                     stored = self.store.find(record.run.fingerprint)
                 weights = weights_md5(save(dict(record.tensors)))
                 for run in [run for run in stored if run.data.tags.get("weights_md5") == weights][:1]:
-                    self.store.log_metrics(run, record.metrics, record.run.epochs - 1)
+                    self.store.log_metrics(run, record.metrics, record.run.epochs - 1, self.told_at)
         for path in artifacts:
             self.store.log_artifact(self.parent, path.name, path.read_bytes())
         self.store.log_tags(self.parent, {"champion": champion})
@@ -212,11 +227,11 @@ class Recorder:
             return
         for run in [*self.own.values(), self.parent]:
             self.store.log_tags(run, {"error": error})
-            self.store.client.set_terminated(run.info.run_id, status)
+            self.store.client.set_terminated(run.info.run_id, status, milliseconds(self.told_at))
 
 
 def serve(messages: BinaryIO) -> int:
-    """Do what a stage's Tracker says, a pickled (method, arguments) at a time, until it says `end`.
+    """Do what a stage's Tracker says, a pickled (time, method, arguments) at a time, until it says `end`.
 
     When the messages stop without it, the stage was killed, and so are its runs.
 
@@ -224,13 +239,13 @@ def serve(messages: BinaryIO) -> int:
         0, or STORE_LOST where the store does not answer.
     """
     try:
-        recorder = Recorder(*pickle.load(messages))  # noqa: S301 - from our own parent process
-        method = ""
+        begun, method, (params, runs, pid) = pickle.load(messages)  # noqa: S301 - from our own parent process
+        recorder = Recorder(params, runs, pid, begun=begun)
         while method != "end":
             try:
-                method, arguments = pickle.load(messages)  # noqa: S301
+                recorder.told_at, method, arguments = pickle.load(messages)  # noqa: S301
             except (EOFError, pickle.UnpicklingError):
-                method, arguments = "end", ("KILLED", "the stage's process was killed")
+                recorder.told_at, method, arguments = time.time(), "end", ("KILLED", "the stage's process was killed")
             getattr(recorder, method)(*arguments)
     except STORE_ERRORS as error:
         print(f"MLflow's store {provenance.store_uri()} fails: {error}", file=sys.stderr)

@@ -34,7 +34,7 @@ class Tracker:
 
     def __init__(self, params: Params, runs: Sequence[Run]) -> None:
         self.followed = time.monotonic()
-        self.first_message = params, list(runs), os.getpid()
+        self.arguments = params, list(runs), os.getpid()
         self.lost = False
 
     def __enter__(self) -> Self:
@@ -42,7 +42,7 @@ class Tracker:
         # A session of its own: Ctrl-C and the kill of a process group are the stage's to tell.
         command = [sys.executable, "-m", "pipeline.recorder"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        self._send(self.first_message)
+        self._send("begin", *self.arguments)
         return self
 
     def __exit__(
@@ -50,13 +50,13 @@ class Tracker:
     ) -> None:
         status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
         if not self.lost:
-            self._send(("end", (status, f"{type(error).__name__}: {error}")))
+            self._send("end", status, f"{type(error).__name__}: {error}")
         if not self.lost:
             self._wait()
 
     def start(self, runs: Sequence[Run]) -> None:
         """Open runs that begin to train."""
-        self._send(("start", (list(runs),)))
+        self._send("start", list(runs))
 
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
         """Pass on the curves of running runs, every few seconds.
@@ -68,23 +68,24 @@ class Tracker:
         """
         if time.monotonic() - self.followed > FOLLOW_SECONDS:
             grown = {fingerprint: curves[r] for fingerprint, r in places.items()}
-            self._send(("follow", (grown, epoch)))
+            self._send("follow", grown, epoch)
             self.followed = time.monotonic()
 
     def finish(self, record: Record) -> None:
         """Store and end a trained run."""
-        self._send(("finish", (record,)))
+        self._send("finish", record)
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation of all runs, and end the sweep."""
-        self._send(("complete", (list(evaluated), list(artifacts), champion)))
+        self._send("complete", list(evaluated), list(artifacts), champion)
 
-    def _send(self, message: object) -> None:
+    def _send(self, method: str, *arguments: object) -> None:
         if self.lost:
             return
         assert self.process.stdin is not None
         try:
-            pickle.dump(message, self.process.stdin)
+            # With the time: the storing process starts later than training, and may lag behind it.
+            pickle.dump((time.time(), method, arguments), self.process.stdin)
             self.process.stdin.flush()
         except BrokenPipeError:
             self._wait()

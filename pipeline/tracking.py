@@ -139,7 +139,7 @@ class Store:
                 if run.info.status != "RUNNING" or provenance.is_alive(run.data.tags, time.time()):
                     continue
                 points = self.client.get_metric_history(run.info.run_id, CURVE)
-                signs = [run.info.start_time, int(float(run.data.tags["heartbeat"]) * 1000)]
+                signs = [run.info.start_time, milliseconds(float(run.data.tags["heartbeat"]))]
                 signs += [point.timestamp for point in points]
                 owner = f"process {run.data.tags['pid']} on {run.data.tags['host']}"
                 self.client.set_tag(run.info.run_id, "error", f"{owner} is gone, and did not end this run")
@@ -166,11 +166,12 @@ class Store:
         """Find the runs with a fingerprint, the first stored first: one, unless a repeat contradicted it."""
         return self.search(f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'", ["attributes.start_time"])
 
-    def create(self, name: str, tags: Mapping[str, str]) -> StoredRun:
-        """Create a run that says RUNNING."""
+    def create(self, name: str, tags: Mapping[str, str], begun: float) -> StoredRun:
+        """Create a run that says RUNNING, since `begun`, in seconds since 1970."""
         attempt = uuid.uuid4().hex
         own = {"attempt": attempt, "heartbeat": f"{time.time():.0f}"}
-        run = self.client.create_run(self.experiment.experiment_id, tags={**tags, **own}, run_name=name)
+        tags = {**tags, **own}
+        run = self.client.create_run(self.experiment.experiment_id, milliseconds(begun), tags, name)
         if self.client.remote:
             # The client repeats a request whose answer was lost, and the server then creates a run for each.
             for ghost in self.search(f"tags.attempt = '{attempt}'"):
@@ -184,9 +185,14 @@ class Store:
         if new:
             self.client.log_batch(run.info.run_id, params=new)
 
-    def log_points(self, run: StoredRun, points: Mapping[int, float], tags: Mapping[str, str] = NO_TAGS) -> None:
-        """Store points of a curve, step -> value, and tags; what is not finite is left out, MLflow would change it."""
-        stamp = int(time.time() * 1000)
+    def log_points(
+        self, run: StoredRun, points: Mapping[int, float], at: float, tags: Mapping[str, str] = NO_TAGS
+    ) -> None:
+        """Store points of a curve, step -> value, with the time `at`, in seconds since 1970, and tags.
+
+        What is not finite is left out, as MLflow would change it.
+        """
+        stamp = milliseconds(at)
         metrics = [Metric(CURVE, value, stamp, step) for step, value in points.items() if math.isfinite(value)]
         self.log_tags(run, tags, metrics[:BATCH])
         for start in range(BATCH, len(metrics), BATCH):
@@ -198,11 +204,10 @@ class Store:
             items = [RunTag(key, text(value)) for key, value in tags.items()]
             self.client.log_batch(run.info.run_id, metrics=metrics, tags=items)
 
-    def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], step: int, at: float) -> None:
         """Store figures that the run does not have yet, or has with another value."""
-        stamp = int(time.time() * 1000)
         new = [
-            Metric(key, value, stamp, step)
+            Metric(key, value, milliseconds(at), step)
             for key, value in metrics.items()
             if math.isfinite(value) and run.data.metrics.get(key) != value
         ]
@@ -293,6 +298,11 @@ def text(value: object) -> str:
 def weights_md5(content: bytes) -> str:
     """Hash a weights file's content."""
     return md5(content, usedforsecurity=False).hexdigest()
+
+
+def milliseconds(seconds: float) -> int:
+    """Write a time as MLflow does."""
+    return int(seconds * 1000)
 
 
 def now() -> str:

@@ -28,6 +28,7 @@ from pipeline.__main__ import main
 from pipeline.recorder import Recorder
 from pipeline.records import Record
 from pipeline.sweep import Run
+from pipeline.tracker import Tracker
 from pipeline.tracking import Store
 
 SMALL = {
@@ -127,6 +128,25 @@ def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, 
         assert (again.info.run_id, again.data.tags["confirmed"]) == (first.info.run_id, times)
         assert abs(datetime.now(UTC) - datetime.fromisoformat(again.data.tags["confirmed_at"])).total_seconds() < 60
         assert points(uri, again) == list(enumerate(record.curve.tolist()))
+
+
+def test_a_run_lasts_as_long_as_its_training_however_late_it_is_stored(
+    uri: str, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "stop_when_told", lambda: None)  # it would change this whole test run's signals
+    with Tracker(params.load(), [record.run]) as tracker:
+        begin = time.time()
+        tracker.start([record.run])
+        time.sleep(1)
+        tracker.finish(record)
+        end = time.time()
+    stored_at = time.time()
+    [stored] = of(uri, record)
+    assert begin - 0.01 < stored.info.start_time / 1000 < stored.info.end_time / 1000 < end + 0.01
+    assert stored.info.end_time - stored.info.start_time >= 1000
+    assert stored_at - end > 0.5  # the storing process has hardly begun when the training is over
+    parent = MlflowClient(uri).get_run(stored.data.tags["mlflow.parentRunId"])
+    assert begin - 1 < parent.info.start_time / 1000 < begin + 0.01
 
 
 @pytest.mark.parametrize("what", ["weights", "curve"])
