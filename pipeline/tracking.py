@@ -163,8 +163,9 @@ class Store:
         return found
 
     def find(self, fingerprint: str) -> list[StoredRun]:
-        """Find the runs with a fingerprint, the first stored first: one, unless a repeat contradicted it."""
-        return self.search(f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'", ["attributes.start_time"])
+        """Find the runs with a fingerprint: one, and after it those that contradict it."""
+        found = self.search(f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'", ["attributes.start_time"])
+        return sorted(found, key=lambda run: "contradicts" in run.data.tags)
 
     def create(self, name: str, tags: Mapping[str, str], begun: float) -> StoredRun:
         """Create a run that says RUNNING, since `begun`, in seconds since 1970."""
