@@ -1,8 +1,9 @@
-"""A clone of this checkout, and the default sweep made in one."""
+"""Clones of this checkout, the default sweep and a small one made in them, and ways to look at their stores."""
 
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as StoredRun
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -97,3 +100,61 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_checkout(tmp_path_factory.mktemp("default"))
     run("dvc", "repro", cwd=folder)
     return folder
+
+
+SMALL = {
+    "epochs: 1000": "epochs: 20",
+    "seed: [1, 2, 3]": "seed: [1]",
+    "batch_size: [1, 2, 4, full]": "batch_size: [2, full]",
+    "variants: [handwritten, matrix, linear, module]": "variants: [matrix, linear]",
+}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with 4 runs of its own and 2 of the queued experiment `other`; tests put back what they change."""
+    folder = copy_checkout(tmp_path_factory.mktemp("small"))
+    text = (folder / "params.yaml").read_text()
+    for old, new in SMALL.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    (folder / "dvc.lock").unlink()
+    run("git", "commit", "--quiet", "--all", "--message", "A small sweep", cwd=folder)
+    run("dvc", "repro", cwd=folder)
+    run("git", "add", "dvc.lock", cwd=folder)
+    run("git", "commit", "--quiet", "--message", "Its outs", cwd=folder)
+    settings = ("-S", "variants=[linear]", "-S", "sweep.lr=[1e-6,2e-6]", "-S", "sweep.batch_size=[full]")
+    run("dvc", "exp", "run", "--queue", "--name", "other", *settings, cwd=folder)
+    run("dvc", "exp", "run", "--run-all", cwd=folder)
+    return folder
+
+
+def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder as a user's fresh shell would, in this process."""
+    for key in [key for key in os.environ if key.startswith(("MLFLOW_RUN", "MLFLOW_TRACKING", "DVC_"))]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("PATH", environment()["PATH"])
+    monkeypatch.delattr(signal, "SIGPIPE")  # which `main` would set, for this whole test run
+    monkeypatch.chdir(folder)
+
+
+def default_store(repository: Path) -> str:
+    return f"sqlite:///{repository / 'mlflow.db'}"
+
+
+def copy_store(repository: Path, file: Path) -> str:
+    """Copy a repository's store, so that a test may spoil it; the artifacts stay where they are."""
+    with sqlite3.connect(repository / "mlflow.db") as original, sqlite3.connect(file) as copy:
+        original.backup(copy)
+    return f"sqlite:///{file}"
+
+
+def search(uri: str, condition: str = "tags.role = 'run'") -> list[StoredRun]:
+    client = MlflowClient(uri)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(ids, condition, max_results=1000, order_by=["attributes.start_time"]))
+
+
+def points(uri: str, one: StoredRun) -> list[tuple[int, float]]:
+    return sorted((p.step, p.value) for p in MlflowClient(uri).get_metric_history(one.info.run_id, "train/mse"))

@@ -13,19 +13,13 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from conftest import run
+from conftest import copy_store, default_store, enter, run, search
 from mlflow import MlflowClient
-from test_tracking import copy_store, default_store, enter, search, small_repository
 
 from pipeline import doctor, provenance
 from pipeline.__main__ import main
 
 Diagnose = Callable[..., dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_repository(tmp_path_factory.getbasetemp() / "small")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import chaos
 import psutil
 import pytest
-from conftest import environment, run
+from conftest import default_store, environment, run, search
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -27,14 +27,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def store(folder: Path) -> dict[str, str]:
-    return {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    return {"MLFLOW_TRACKING_URI": default_store(folder)}
 
 
 def stored(folder: Path) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: list[Run] = client.search_runs(ids, max_results=1000)
-    return found
+    return search(default_store(folder), "")
 
 
 @contextmanager

@@ -9,19 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import run
+from conftest import copy_store, default_store, enter, run, search
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from test_tracking import copy_store, default_store, enter, search, small_repository
 
 from pipeline import queries, records
 from pipeline.__main__ import main
 from pipeline.reproduce import compare, parse_params, place_data
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_repository(tmp_path_factory.getbasetemp() / "small")
 
 
 def reproduce(repository: Path, runs: Sequence[Run], uri: str | None = None) -> tuple[int, str]:

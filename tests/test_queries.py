@@ -1,0 +1,94 @@
+"""What a person asks of the runs: those of a revision, and to store what the store lacks."""
+
+import csv
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from conftest import default_store, enter, free_port, points, run, search
+from safetensors.numpy import load_file
+
+from pipeline.__main__ import main
+
+
+def test_pipeline_runs_lists_exactly_the_runs_of_a_revision(
+    small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(small, monkeypatch)
+
+    def listed(*revision: str) -> set[str]:
+        main(["runs", *revision])
+        return {line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]}
+
+    other = {one.info.run_id for one in search(default_store(small), "tags.dvc_experiment = 'other'")} - {
+        one.info.run_id for one in search(default_store(small), "tags.role = 'sweep'")
+    }
+    own = {one.info.run_id for one in search(default_store(small))} - other
+    assert (len(own), len(other)) == (4, 2)
+    assert (listed(), listed("HEAD"), listed("other")) == (own, own, other)
+    for unknown in ("nonsense", "HEAD~1"):  # the second is a commit without outs
+        with pytest.raises(SystemExit, match=unknown) as ended:
+            main(["runs", unknown])
+        assert isinstance(ended.value.code, str)  # a message, which Python prints, and exit code 1
+
+
+def test_sync_restores_every_run_once_into_a_new_store(small: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    run("pipeline", "sync", cwd=small, extra={"MLFLOW_TRACKING_URI": uri})
+    restored = {one.data.tags["fingerprint"]: one for one in search(uri)}
+    with (small / "data/evaluated/runs.csv").open() as file:
+        metrics = {row["fingerprint"]: row for row in csv.DictReader(file)}
+    assert set(restored) == set(metrics)
+    for variant in ("matrix", "linear"):
+        folder = small / "data/trained" / variant
+        curves, weights = load_file(folder / "curves.safetensors"), load_file(folder / "weights.safetensors")
+        for r, row in enumerate(csv.DictReader((folder / "runs.csv").read_text().splitlines())):
+            one = restored[row["fingerprint"]]
+            assert (one.info.status, one.info.end_time) == ("FINISHED", None)
+            assert datetime.fromisoformat(one.data.tags["restored"]).tzinfo == UTC
+            assert points(uri, one) == list(enumerate(curves["train/mse"][r].tolist()))
+            figures = {key: float(metrics[row["fingerprint"]][key]) for key in one.data.metrics}
+            assert one.data.metrics == figures
+            assert set(figures) == {"cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse", "grad_error"}
+            held = load_file(Path(one.info.artifact_uri.removeprefix("file://")) / "weights.safetensors")
+            assert {name: held[name].tobytes() for name in held} == {
+                name: weights[name][r].tobytes() for name in weights
+            }
+    before = {one.info.run_id: one.to_dictionary() for one in search(uri, "")}
+    assert len(before) == 5
+    run("pipeline", "sync", cwd=small, extra={"MLFLOW_TRACKING_URI": uri})
+    assert {one.info.run_id: one.to_dictionary() for one in search(uri, "")} == before
+
+
+def test_sync_refuses_outs_that_are_missing_or_of_other_params(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("git", "clone", "--quiet", str(small), str(tmp_path / "clone"), cwd=tmp_path)
+    missing = run("pipeline", "sync", cwd=tmp_path / "clone", check=False)
+    assert missing.returncode == 1
+    assert "dvc pull" in missing.stderr
+    assert "Traceback" not in missing.stderr
+    assert not (tmp_path / "clone/mlflow.db").exists()
+    enter(small, monkeypatch)
+    before, text = search(default_store(small), ""), Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("epochs: 20", "epochs: 21"))
+    try:
+        with pytest.raises(SystemExit, match="dvc repro"):
+            main(["sync"])
+    finally:
+        Path("params.yaml").write_text(text)
+    assert {one.info.run_id for one in search(default_store(small), "")} == {one.info.run_id for one in before}
+
+
+@pytest.mark.parametrize("command", ["top", "runs", "sync", "doctor"])
+def test_a_store_that_does_not_answer_gets_a_message(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    enter(small, monkeypatch)
+    address = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(SystemExit) as ended:
+        main([command])
+    assert ended.value.code not in {None, 0}
+    assert address in f"{ended.value.code}{capsys.readouterr().out}"
