@@ -45,7 +45,8 @@ bench: repro ## measure the default sweep, a sweep of 1,008 runs, and stacks aga
 chaos: setup ## kill the pipeline 50 times and start sixteen stages at once 20 times; print the tally
 	PYTHONPATH=tests python tests/chaos.py
 
-clean: ## remove outs and tools' caches; MLflow's store, DVC's cache and .venv stay
+clean: ## remove outs, checkpoints and tools' caches; MLflow's store, DVC's cache and .venv stay
 	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json
+	rm -rf .dvc/tmp/checkpoints
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power loss may keep the new name and lose the bytes
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
