@@ -114,6 +114,7 @@ class Recorder:
     def _open(self, run: Run, stored: Sequence[StoredRun], **extra: str) -> None:
         if not stored:
             tags = {"role": "run", "fingerprint": run.fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
+            tags["dvc_stage"] = f"train@{run.variant}"  # also where another stage, or none, stores it
             begun = self.begun.get(run.fingerprint, self.told_at)
             opened = self.store.create(run.name, {**self.tags, **tags, **extra}, begun)
         elif is_complete(stored[0]) or is_at_work(stored[0]):

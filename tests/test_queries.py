@@ -46,6 +46,7 @@ def test_sync_restores_every_run_once_into_a_new_store(small: Path, tmp_path: Pa
             one = restored[row["fingerprint"]]
             assert (one.info.status, one.info.end_time) == ("FINISHED", None)
             assert datetime.fromisoformat(one.data.tags["restored"]).tzinfo == UTC
+            assert one.data.tags["dvc_stage"] == f"train@{variant}"
             assert points(uri, one) == list(enumerate(curves["train/mse"][r].tolist()))
             figures = {key: float(metrics[row["fingerprint"]][key]) for key in one.data.metrics}
             assert one.data.metrics == figures
