@@ -81,14 +81,15 @@ def environment() -> Iterator[Finding]:
 
 def lock_files(root: Path) -> Iterator[Finding]:
     """Check that DVC can read its lock files, which another environment's DVC does not write in one step."""
-    for name, mend in {"dvc.lock": "git checkout dvc.lock", ".dvc/tmp/rwlock": "rm .dvc/tmp/rwlock"}.items():
+    lock, rwlock = root / "dvc.lock", root / ".dvc/tmp/rwlock"
+    for file, mend in {lock: "git checkout HEAD -- dvc.lock && dvc repro", rwlock: f"rm {rwlock}"}.items():
         try:
-            if YAML(typ="safe", pure=True).load(root / name) is None:  # JSON is YAML too
+            if YAML(typ="safe", pure=True).load(file) is None:  # JSON is YAML too
                 raise YAMLError
         except FileNotFoundError:
             continue
         except (YAMLError, UnicodeDecodeError):
-            yield Finding(f"{root / name}: DVC cannot read this file", mend)
+            yield Finding(f"{file}: DVC cannot read this file", mend)
 
 
 def store() -> Iterator[Finding]:

@@ -137,19 +137,25 @@ def test_a_moved_repository_is_named_and_its_mending_works(
     assert doctor.examine(deep=True) == []
 
 
-@pytest.mark.parametrize(("name", "half"), [(".dvc/tmp/rwlock", ""), ("dvc.lock", "schema: '2.0'\nstages: {")])
-def test_a_lock_file_that_is_half_written_is_named_and_its_mending_works(
-    diagnose: Diagnose, small: Path, name: str, half: str
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (".dvc/tmp/rwlock", ""),
+        ("dvc.lock", "schema: '2.0'\nstages: {"),
+        ("dvc.lock", "<<<<<<< HEAD\nschema: '2.0'\n=======\nschema: '2.0'\n>>>>>>> other\n"),
+    ],
+)
+def test_a_lock_file_that_dvc_cannot_read_is_named_and_its_mending_works(
+    diagnose: Diagnose, small: Path, name: str, content: str
 ) -> None:
-    lock = small / name
-    whole = lock.read_text()
-    lock.write_text(half)
-    assert run("dvc", "status", cwd=small, check=False).returncode != 0 or name.endswith("rwlock")
+    (small / name).write_text(content)
+    assert run("dvc", "repro", cwd=small, check=False).returncode != 0
     what, mend = only(diagnose("--deep"))
-    assert str(lock) in what
+    assert what.startswith(str(small / name))
     run("bash", "-euc", mend, cwd=small)
     run("dvc", "repro", cwd=small)
-    assert lock.read_text() == whole or name.endswith("rwlock")
+    assert doctor.examine(deep=True) == []
+    assert run("git", "status", "--porcelain", cwd=small).stdout == ""
 
 
 def test_an_environment_whose_dvc_would_write_in_place_is_named(
