@@ -71,11 +71,9 @@ def test_a_run_lasts_as_long_as_its_training_however_late_it_is_stored(
         time.sleep(1)
         tracker.finish(record)
         end = time.time()
-    stored_at = time.time()
     [stored] = of(uri, record)
     assert begin - 0.01 < stored.info.start_time / 1000 < stored.info.end_time / 1000 < end + 0.01
     assert stored.info.end_time - stored.info.start_time >= 1000
-    assert stored_at - end > 0.5  # the storing process has hardly begun when the training is over
     parent = MlflowClient(uri).get_run(stored.data.tags["mlflow.parentRunId"])
     assert begin - 1 < parent.info.start_time / 1000 < begin + 0.01
 
