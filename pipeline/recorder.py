@@ -62,14 +62,16 @@ class Recorder:
         self.own: dict[str, StoredRun] = {}  # by fingerprint, runs that this process opened and has not ended
         self.logged: dict[str, set[int]] = {}  # by fingerprint, the own runs' steps that are stored
         self.told_at = begun or time.time()  # when the stage told what is being stored, in seconds since 1970
-        self.begun: dict[str, float] = {}  # by fingerprint, when the stage began a run
+        self.started: dict[str, float] = {}  # by fingerprint, when the stage began a run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
         self.owner = provenance.process_tags(pid)
         self.patch = provenance.changes()
-        self.tags = provenance.code_tags() | data_tags() | self.owner | {"sweep": self.sweep, "torch": version("torch")}
+        summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
+        self.tags = provenance.code_tags() | self.owner | {"sweep": self.sweep, "torch": version("torch")}
+        self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         if self.patch:
             self.tags["git_changes"] = f"{sha256(self.patch).hexdigest()[:12]}.patch"
-        self.datasets = datasets(json.loads(outs.SUMMARY.read_text(encoding="utf-8")), self.tags)
+        self.datasets = datasets(summary, self.tags)
         self.parent = self._open_parent({"restored": restored} if restored else {})
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -106,7 +108,7 @@ class Recorder:
     def start(self, runs: Sequence[Run]) -> None:
         """Open the runs that the store lacks, or holds from an attempt that did not end well."""
         for run in runs:
-            self.begun.setdefault(run.fingerprint, self.told_at)
+            self.started.setdefault(run.fingerprint, self.told_at)
             if run.fingerprint not in self.own:
                 with self.store.lock:
                     self._open(run, self.store.find(run.fingerprint))
@@ -115,8 +117,8 @@ class Recorder:
         if not stored:
             tags = {"role": "run", "fingerprint": run.fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
             tags["dvc_stage"] = f"train@{run.variant}"  # also where another stage, or none, stores it
-            begun = self.begun.get(run.fingerprint, self.told_at)
-            opened = self.store.create(run.name, {**self.tags, **tags, **extra}, begun)
+            started = self.started.get(run.fingerprint, self.told_at)
+            opened = self.store.create(run.name, {**self.tags, **tags, **extra}, started)
         elif is_complete(stored[0]) or is_at_work(stored[0]):
             return
         else:
@@ -252,12 +254,6 @@ def serve(messages: BinaryIO) -> int:
         print(f"MLflow's store {provenance.store_uri()} fails: {error}", file=sys.stderr)
         return STORE_LOST
     return 0
-
-
-def data_tags() -> dict[str, str]:
-    """Name the data by the md5 that dvc.lock has: the prepared tensors and the raw table."""
-    summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
-    return {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}
 
 
 def run_params(run: Run, params: Params) -> dict[str, object]:
