@@ -1,1 +1,85 @@
-"""One regression written four ways in PyTorch, swept, evaluated and tracked."""
+"""One regression written four ways in PyTorch, swept, evaluated and tracked.
+
+Importing the package pins the kernels that numpy and torch compute with, so that results have the same bits on every
+x86-64 processor with AVX2. It must come before numpy and torch: they choose their kernels when they are loaded.
+"""
+
+import ctypes
+import os
+import platform
+import sys
+from collections.abc import Mapping
+
+# Intel and AMD, AVX2 and AVX-512 take different paths, which sum in different orders: MKL (torch's products), ATEN
+# (torch's own loops), OpenBLAS (numpy's products) and numpy's own loops. Threads split sums by their number.
+_ONE_THREAD = dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# Names of numpy 2.4 and of those before it; it passes over the ones that it does not know.
+_AVX512 = "X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL"
+PINS: Mapping[str, Mapping[str, str]] = {
+    "avx2": {
+        "MKL_CBWR": "COMPATIBLE",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": _AVX512,
+        **_ONE_THREAD,
+    },
+    "default": {
+        "MKL_CBWR": "COMPATIBLE",
+        "ATEN_CPU_CAPABILITY": "default",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "NPY_DISABLE_CPU_FEATURES": f"{_AVX512} X86_V3 AVX2 FMA3",
+        **_ONE_THREAD,
+    },
+    "native": {},
+}
+_PINNED = {(name, value) for pins in PINS.values() for name, value in pins.items()}
+_OUTSIDE = dict(os.environ.items() - _PINNED)  # a pin there is that of the process that started this one
+
+
+def has_avx2() -> bool:
+    """Ask the processor, on Linux; /proc/cpuinfo tells of the host's where this one is emulated."""
+    try:
+        find = ctypes.CDLL(None).dlvsym
+        find.restype, find.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
+        # See: __cpu_model of libgcc: vendor, type, subtype, features; torch needs this library too.
+        address = find(ctypes.CDLL("libgcc_s.so.1")._handle, b"__cpu_model", b"GCC_4.8.0")  # noqa: SLF001
+    except (AttributeError, OSError):
+        return False
+    return bool(address and (ctypes.c_uint * 4).from_address(address)[3] >> 10 & 1)
+
+
+def choose_kernels() -> str:
+    """Choose the path: avx2; default, without AVX2; native, whatever the machine takes, where nothing can be pinned.
+
+    PIPELINE_KERNELS, native or default, overrides it.
+    """
+    given = os.environ.get("PIPELINE_KERNELS", "")
+    if given not in {"", "native", "default"}:
+        raise SystemExit(f"PIPELINE_KERNELS: got {given!r}, takes native or default; or unset it")
+    if given or not (sys.platform == "linux" and platform.machine() == "x86_64"):
+        return given or "native"
+    return "avx2" if has_avx2() else "default"
+
+
+def unpinned() -> dict[str, str]:
+    """Return the environment as it was outside, for processes that are to choose for themselves."""
+    return dict(os.environ.items() - _PINNED) | {name: _OUTSIDE[name] for name, _ in _PINNED if name in _OUTSIDE}
+
+
+def check_pins() -> None:
+    """Refuse to compute with libraries that chose their kernels before they were pinned.
+
+    Raises:
+        SystemExit: numpy or torch was loaded first.
+    """
+    if LOADED and KERNELS != "native":
+        raise SystemExit(
+            f"{' and '.join(LOADED)}: loaded before the pipeline, so that its kernels are not pinned; "
+            "import pipeline first, or set PIPELINE_KERNELS=native"
+        )
+
+
+ARCHITECTURE = platform.machine()
+LOADED = sorted({"numpy", "torch"} & sys.modules.keys())
+KERNELS = choose_kernels()
+os.environ.update(PINS[KERNELS])

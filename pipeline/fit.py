@@ -15,7 +15,7 @@ from pipeline.data import Minibatch
 Parameters = dict[str, Tensor]
 Forward = Callable[[Parameters, Tensor], Tensor]
 
-# Threads split sums by their number, and tensors this small gain nothing from them: one thread, the same bits anywhere.
+# Tensors this small gain nothing from threads; where kernels are native, they would split sums by their number.
 torch.set_num_threads(1)
 
 

@@ -3,6 +3,9 @@
 Reads `data.source`; writes data/prepared/tensors.safetensors and, for people, data/prepared/summary.json.
 """
 
+import lzma
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,16 +16,18 @@ from numpy.typing import NDArray
 from pandera.errors import SchemaErrors
 from safetensors.numpy import save_file
 
-from pipeline import outs, provenance
+from pipeline import check_pins, outs, provenance
 from pipeline.params import Data, InputError, Split, load
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+UNREADABLE = (OSError, ValueError, EOFError, ImportError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
 Mask = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
 
 
 def main() -> None:
     """Run the stage."""
+    check_pins()
     provenance.stop_when_told()
     data = load().data
     table = read(Path(data.source), [*data.features, data.target])
@@ -46,12 +51,14 @@ def read(source: Path, columns: Sequence[str]) -> pd.DataFrame:
         InputError: listing every missing column, or every bad cell with row (1 is the first below the header,
             blank lines do not count), column and value.
     """
+    if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, a device may never end
+        raise InputError(f"{source}: is not a regular file; params.yaml names it in data.source")
     try:
         cells = pd.read_csv(source, dtype=str, keep_default_na=False)
         header = pd.read_csv(source, dtype=str, keep_default_na=False, header=None, nrows=1).iloc[0].tolist()
     except FileNotFoundError as error:
         raise InputError(f"{source}: no such file; params.yaml names it in data.source") from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except UNREADABLE as error:  # ImportError: zst without its package
         raise InputError(f"{source}: cannot be read as CSV: {error}") from error
     if not isinstance(cells.index, pd.RangeIndex):  # pandas takes what is too much for an index
         raise InputError(f"{source}: its rows have more cells than its header has columns")

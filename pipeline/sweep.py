@@ -76,8 +76,8 @@ def fingerprint(values: dict[str, object]) -> str:
 
 
 def code_hash(variant: str, package: Path = PACKAGE) -> str:
-    """Hash the source that trains a variant's runs: the variant, the loop, the data's order and the stacking."""
-    files = ["sweep.py", "data.py", "fit.py", "train.py", f"variants/{variant}.py"]
+    """Hash the source that trains a variant's runs: kernels, variant, loop, the data's order and the stacking."""
+    files = ["__init__.py", "sweep.py", "data.py", "fit.py", "train.py", f"variants/{variant}.py"]
     return fingerprint({name: (package / name).read_text(encoding="utf-8") for name in files})
 
 
@@ -107,5 +107,5 @@ def stacks(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack
 def curve_steps(epochs: int, points: int) -> list[int]:
     """Choose the epochs of a stored curve: every 1st, 2nd, 5th, 10th, … and the last, at most `points`."""
     strides = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
-    stride = next(stride for stride in strides if len({*range(0, epochs, stride), epochs - 1}) <= points)
-    return sorted({*range(0, epochs, stride), epochs - 1})
+    stride = next(stride for stride in strides if (epochs - 2) // stride + 2 <= points)  # multiples below the last, it
+    return [*range(0, epochs - 1, stride), epochs - 1]

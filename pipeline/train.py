@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import data, fit, outs, records, sweep
+from pipeline import check_pins, data, fit, outs, records, sweep
 from pipeline.checkpoints import Checkpoints
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
@@ -22,6 +22,7 @@ from pipeline.variants import variant
 
 def main() -> None:
     """Run the stage for the variant that the command line names."""
+    check_pins()
     params = load()
     name = sys.argv[1] if len(sys.argv) == 2 else ""
     if name not in params.variants:

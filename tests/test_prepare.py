@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from functools import reduce
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -220,3 +221,21 @@ def test_features_are_standardized_by_their_training_rows_alone() -> None:
         np.testing.assert_array_equal(prepare.standardization(changed, train[[split]]), (mean[[split]], scale[[split]]))
     assert (scale[:, 1] == 1).all()
     assert len(np.unique(mean[:, 0])) == 5
+
+
+def test_a_source_that_is_no_regular_file_is_refused_without_opening_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for source in (tmp_path / "fifo", tmp_path, Path("/dev/zero")):
+        with pytest.raises(InputError, match="is not a regular file"):
+            prepare.read(source, ["a"])
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.bz2", "t.csv.xz", "t.csv.zip", "t.csv.zst", "t\0.csv"])
+@pytest.mark.parametrize(
+    "start", [b"a,b\n1,2\n", b"\x1f\x8b\x08\0\0\0\0\0\0\xff\xff\xff", b"BZh9", b"\xfd7zXZ\0", b"PK\3\4"]
+)
+def test_a_broken_archive_and_a_path_with_nul_are_refused(tmp_path: Path, name: str, start: bytes) -> None:
+    if "\0" not in name:
+        (tmp_path / name).write_bytes(start)
+    with pytest.raises(InputError, match="cannot be read as CSV"):
+        prepare.read(tmp_path / name, ["a"])

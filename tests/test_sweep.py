@@ -175,3 +175,11 @@ def test_a_stored_curve_has_its_first_and_last_epoch_and_never_too_many_points(p
         assert len(set(map(int.__sub__, steps[1:-1], steps[:-2]))) <= 1  # evenly apart, but for the last
         if epochs <= points:
             assert len(steps) == epochs
+
+
+def test_the_stride_of_a_curve_is_the_smallest_that_fits_and_takes_no_memory_to_find() -> None:
+    strides = [digit * 10**power for power in range(4) for digit in (1, 2, 5)]
+    for epochs, points in product(range(1, 120), range(2, 130)):
+        curves = (sorted({*range(0, epochs, stride), epochs - 1}) for stride in strides)
+        assert sweep.curve_steps(epochs, points) == next(curve for curve in curves if len(curve) <= points)
+    assert sweep.curve_steps(10**9, 101) == [*range(0, 10**9, 10**7), 10**9 - 1]

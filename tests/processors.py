@@ -1,0 +1,136 @@
+"""Train and evaluate on this processor and on emulated ones, and compare every byte of the outs.
+
+`make processors` runs it. Debian's qemu-user emulates the processors; numpy and torch choose their kernels there as on
+the real ones. Nehalem has no AVX2, and is compared with this processor on the path that goes without it.
+"""
+
+import argparse
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from conftest import copy_checkout, environment
+from ruamel.yaml import YAML
+
+EMULATOR = "qemu-x86_64"
+WITH_AVX2 = ("Haswell", "EPYC", "Skylake-Client")  # Intel, AMD, Intel
+WITHOUT = "Nehalem"
+OUTS = ("data/prepared", "data/trained", "data/evaluated", "plots", "leaderboard.csv", "metrics.json")
+# name: rows, features, batch sizes, epochs. From 400 numbers a product on, torch goes through MKL.
+TABLES = {
+    "default": (0, 3, [1, 2, 4, "full"], 20),
+    "tall": (2000, 8, [64, 500], 3),
+    "wide": (60, 120, [32, "full"], 10),
+    "both": (900, 60, [128, "full"], 3),
+}
+
+
+def make_repository(folder: Path, table: str) -> Path:
+    """Make a checkout whose sweep is one of TABLES."""
+    folder.mkdir(parents=True)
+    copy_checkout(folder)
+    rows, k, sizes, epochs = TABLES[table]
+    params: dict[str, Any] = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    params["train"]["epochs"], params["sweep"]["batch_size"], params["sweep"]["seed"] = epochs, sizes, [1, 2]
+    if rows:
+        names = [f"x{i}" for i in range(k)]
+        chance = random.Random(table)
+        cells = [[str(chance.randrange(-3000, 3000) / 1000) for _ in range(k + 1)] for _ in range(rows)]
+        (folder / "table.csv").write_text("\n".join(map(",".join, [[*names, "y"], *cells])) + "\n")
+        params["data"] |= {"source": "table.csv", "features": names, "target": "y", "standardize": True}
+        params["sweep"]["lr"], params["data"]["split"]["folds"] = [1e-3], 3
+    YAML(typ="safe", pure=True).dump(params, folder / "params.yaml")
+    return folder
+
+
+class Untracked:
+    """A tracker that stores nothing."""
+
+    def start(self, *_: object) -> None:
+        """Open runs."""
+
+    follow = finish = start
+
+
+def run_stages() -> None:
+    """Run all stages in this process and working folder, without a store."""
+    from safetensors.numpy import load_file  # noqa: PLC0415 - after the pins
+
+    from pipeline import data, evaluate, outs, prepare, records, sweep, train  # noqa: PLC0415
+    from pipeline.params import load  # noqa: PLC0415
+
+    prepare.main()
+    params = load()
+    evaluated = []
+    for variant in params.variants:
+        runs = [run for run in sweep.plan(params) if run.variant == variant]
+        trained = train.train(runs, data.load(outs.PREPARED), Untracked(), None)  # type: ignore[arg-type]
+        records.write(outs.TRAINED / variant, trained)
+        prepared = load_file(outs.PREPARED)
+        evaluated += [replace(record, metrics=evaluate.figures(record, prepared)) for record in trained]
+    board = evaluate.leaderboard(evaluated, params.evaluate.metric)
+    evaluate.write(evaluated, board, prepared, params)
+
+
+def outs_on(processor: str, table: str, folder: Path, **extra: str) -> dict[str, bytes]:
+    """Run the stages on a processor, this one where it is empty; return every out's bytes."""
+    repository = make_repository(folder / f"{processor or 'native'}{'-'.join(extra.values())}" / table, table)
+    emulator = [EMULATOR, "-cpu", processor] if processor else []
+    command = [*emulator, os.path.realpath(sys.executable), str(Path(__file__).resolve()), "--stages"]
+    packages = os.pathsep.join([str(repository), str(Path(__file__).parent.resolve()), *sys.path])
+    result = subprocess.run(
+        command, cwd=repository, env=environment(PYTHONPATH=packages, **extra), capture_output=True, check=False
+    )
+    if result.returncode != 0:
+        sys.exit(f"{processor or 'this processor'}, {table}: ended with {result.returncode}\n{result.stderr.decode()}")
+    files = [path for name in OUTS for path in (repository / name, *(repository / name).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(repository)): path.read_bytes() for path in files}
+
+
+def main() -> None:
+    """Compare; exit code 1 where a byte differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stages", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--processors", default=",".join([*WITH_AVX2, WITHOUT]), help="default: %(default)s")
+    parser.add_argument("--tables", default=",".join(TABLES), help="default: %(default)s")
+    options = parser.parse_args()
+    if options.stages:
+        run_stages()
+        return
+    if platform.machine() != "x86_64" or not shutil.which(EMULATOR):
+        sys.exit(f"{EMULATOR}: not on PATH of an x86-64 machine; on Debian or Ubuntu: apt-get install qemu-user")
+    total, differing = 0, 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for table in options.tables.split(","):
+            here: dict[str, dict[str, bytes]] = {}
+            for processor in options.processors.split(","):
+                path = {"PIPELINE_KERNELS": "default"} if processor == WITHOUT else {}
+                key = str(path)
+                if key not in here:
+                    here[key] = outs_on("", table, Path(temporary), **path)
+                begin = time.monotonic()
+                there = outs_on(processor, table, Path(temporary))
+                names = sorted({*here[key], *there})
+                wrong = [name for name in names if here[key].get(name) != there.get(name)]
+                size = sum(map(len, here[key].values()))
+                total, differing = total + size, differing + len(wrong)
+                verdict = f"differs: {', '.join(wrong)}" if wrong else "the same"
+                seconds = time.monotonic() - begin
+                print(
+                    f"{table:8} {processor:15} {len(names):3} files, {size:9,} bytes, {seconds:4.0f} s  {verdict}",
+                    flush=True,
+                )
+    print(f"{total:,} bytes compared, {differing} files differ")
+    sys.exit(bool(differing))
+
+
+if __name__ == "__main__":
+    main()
