@@ -1,6 +1,7 @@
 """What DVC holds of other revisions and by md5."""
 
 import csv
+import re
 from pathlib import Path
 
 from dvc.api import DVCFileSystem
@@ -34,14 +35,23 @@ def run_names(revision: str | None) -> dict[str, str]:
 
 
 def content(md5: str) -> bytes | None:
-    """Find bytes by their md5 in DVC's cache, or in its remote; None where they are in neither."""
-    with Repo(str(provenance.root())) as repo:
-        path = Path(repo.cache.local.oid_to_path(md5))
-        if not _whole(path, md5) and repo.config["core"].get("remote"):
-            path.unlink(missing_ok=True)
-            repo.cloud.pull([HashInfo("md5", md5)])
-        return path.read_bytes() if _whole(path, md5) else None
+    """Find bytes by their md5 in DVC's cache, or in its remote; None where they are in neither.
+
+    Raises:
+        InputError: it is no md5, which would lead to other files than the cache's, or DVC fails.
+    """
+    if not re.fullmatch("[0-9a-f]{32}", md5):
+        raise InputError(f"{md5!a}: is no md5, which is 32 hexadecimal digits")
+    try:
+        with Repo(str(provenance.root())) as repo:
+            path = Path(repo.cache.local.oid_to_path(md5))
+            if not _whole(path, md5) and repo.config["core"].get("remote"):
+                path.unlink(missing_ok=True)
+                repo.cloud.pull([HashInfo("md5", md5)])
+            return path.read_bytes() if _whole(path, md5) else None
+    except (DvcException, SCMError, OSError) as error:
+        raise InputError(f"md5 {md5}: DVC's cache or remote cannot be read: {error}") from error
 
 
 def _whole(path: Path, md5: str) -> bool:
-    return path.exists() and outs.md5(path) == md5
+    return path.is_file() and outs.md5(path) == md5

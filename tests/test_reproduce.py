@@ -15,14 +15,15 @@ from mlflow.entities import Run
 
 from pipeline import queries, records
 from pipeline.__main__ import main
-from pipeline.reproduce import compare, parse_params, place_data
+from pipeline.reproduce import compare, place_data
+from pipeline.stored import parse_params
 
 
-def reproduce(repository: Path, runs: Sequence[Run], uri: str | None = None) -> tuple[int, str]:
+def reproduce(repository: Path, runs: Sequence[Run], uri: str | None = None, *switches: str) -> tuple[int, str]:
     """Run the command; return its exit code and all that it printed."""
     ids = [one.info.run_id for one in runs]
     extra = {"MLFLOW_TRACKING_URI": uri} if uri else None
-    result = run("pipeline", "reproduce", *ids, cwd=repository, extra=extra, check=False)
+    result = run("pipeline", "reproduce", *switches, *ids, cwd=repository, extra=extra, check=False)
     assert "Traceback" not in result.stderr
     return result.returncode, result.stdout + result.stderr
 
@@ -89,7 +90,10 @@ def dirty(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_of_a_dirty_tree_is_made_again_after_the_changes_are_gone(dirty: Path) -> None:
     runs = search(default_store(dirty))
     assert [one.data.tags["git_dirty"] for one in runs] == ["true"]
-    assert lines(reproduce(dirty, runs)) == identical(runs)
+    code, printed = reproduce(dirty, runs)
+    assert code == 1
+    assert all(part in printed for part in ("--allow-patch", "pipeline/untracked.py", "linear.py", "mlartifacts"))
+    assert lines(reproduce(dirty, runs, None, "--allow-patch")) == identical(runs)
     assert run("git", "status", "--porcelain", cwd=dirty).stdout == ""
 
 
@@ -97,10 +101,10 @@ def test_lost_data_are_prepared_again_from_the_raw_table_as_long_as_that_is_the_
     runs = search(default_store(dirty))
     shutil.rmtree(dirty / "data/prepared")
     shutil.rmtree(dirty / ".dvc/cache")
-    assert lines(reproduce(dirty, runs)) == identical(runs)
+    assert lines(reproduce(dirty, runs, None, "--allow-patch")) == identical(runs)
     with (dirty / "data/raw/own.csv").open("a") as file:
         file.write("1,2,3,4\n")
-    code, printed = reproduce(dirty, runs)
+    code, printed = reproduce(dirty, runs, None, "--allow-patch")
     assert code == 1
     assert "its data are gone" in printed
     assert all(runs[0].data.tags[key] in printed for key in ("data_md5", "source_md5"))
@@ -145,7 +149,7 @@ def test_one_flipped_bit_of_a_tensor_and_one_changed_point_are_named(small: Path
     assert "grad_W: 1 of 3 values differ" in printed
     assert "train/mse: 1 of 20 points differ, by at most 1; the first, step 10" in printed
     said = [line.split(":")[0] for line in printed[printed.index(one.info.run_id) :].splitlines()]
-    assert said == [one.info.run_id, "  grad_W", "  train/mse"]
+    assert said == [one.info.run_id, "  weights_md5", "  grad_W", "  train/mse"]
 
 
 @pytest.mark.parametrize("points", [{}, {10: None}, {20: 1.0}])
@@ -153,7 +157,7 @@ def test_a_lost_point_and_one_too_many_are_differences(
     small: Path, monkeypatch: pytest.MonkeyPatch, points: dict[int, float | None]
 ) -> None:
     enter(small, monkeypatch)
-    record = records.read(Path("data/trained/matrix"))[0]
+    record = records.read_evaluated(["matrix"])[0]
     [one] = search(default_store(small), f"tags.fingerprint = '{record.run.fingerprint}'")
     stored = queries.recall("regression", one.info.run_id)
     assert compare(stored, record) == []
@@ -209,6 +213,7 @@ def test_a_raw_table_outside_of_the_repository_is_never_written(
     tags = {**stored.tags, "source_md5": md5, "data_md5": "0" * 32}
     params = parse_params(stored)
     params["data"]["source"] = str(table)
+    (tmp_path / "new").mkdir()
     try:
         with pytest.raises(SystemExit):
             place_data(replace(stored, tags=tags), params, tmp_path / "new")

@@ -1,0 +1,296 @@
+"""A run's record as a store returns it: data that others may have written, checked for their form before any use."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from pipeline import params
+from pipeline.params import InputError, Params
+from pipeline.recorder import flat
+from pipeline.records import CURVE
+from pipeline.tracking import text
+
+TEXT_BYTES = 2**18  # most of params.yaml and of summary.json: 0.2 s to parse
+PATCH_BYTES = 2**26
+WEIGHTS_BYTES = 2**28
+HEADER_BYTES = 2**14  # of a weights file, beside its numbers
+NESTING = 20  # of params.yaml and summary.json; the pipeline's own is 3
+ALIASES = 10  # in params.yaml; each merge of two may double what it holds
+REQUIRED = {
+    "fingerprint": "[0-9a-f]{32}",
+    "sweep": "[0-9a-f]{12}",
+    "data_md5": "[0-9a-f]{32}",
+    "source_md5": "[0-9a-f]{32}",
+    "mlflow.parentRunId": "[0-9a-f]{32}",
+}
+OPTIONAL = {
+    "torch": r"[0-9]+(\.[0-9]+)+[0-9A-Za-z.+]{0,40}",
+    "git_commit": "[0-9a-f]{40}",
+    "git_changes": r"[0-9a-f]{12}([0-9a-f]{52})?\.patch",
+    "weights_md5": "[0-9a-f]{32}",
+    "contradicts": "[0-9a-f]{32}",
+    "diverged": "[ -~]{1,6000}",
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What MLflow holds of a run, in plain values: all that it takes to make the run again.
+
+    metrics: the last value of each. points: the stored curve, step -> train/mse. weights: a safetensors file, empty
+    where it is missing. params_yaml and summary: the sweep's params.yaml and summary.json. patch: what the code
+    differed by from its commit; patch_uri: where that lies. evaluated: whether the sweep's evaluation was stored.
+    """
+
+    run_id: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    points: Mapping[int, float]
+    weights: bytes
+    params_yaml: str
+    summary: str
+    patch: bytes
+    patch_uri: str
+    evaluated: bool
+
+    @property
+    def commit(self) -> str:
+        """The commit of its code, empty where none is on record."""
+        return self.tags.get("git_commit", "")
+
+
+class Summary(BaseModel):
+    """What a record's summary.json must hold, as far as it is used here."""
+
+    model_config = ConfigDict(strict=True)
+
+    source_md5: str
+    rows: int = Field(ge=1, lt=2**31)
+    features: list[str]
+    target: str
+    train_rows: list[int] = Field(min_length=1)
+
+
+def run_id(value: str) -> str:
+    """Check a run's id.
+
+    Raises:
+        InputError: it is not 32 hexadecimal digits.
+    """
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{32}", value):
+        raise InputError(f"{shown(value)}: is no run id, which is 32 hexadecimal digits; list them with: pipeline top")
+    return value
+
+
+def check_tags(name: str, tags: Mapping[str, str]) -> None:
+    """Check the tags of a run that say where it comes from.
+
+    Raises:
+        InputError: naming each that is missing or of another form.
+    """
+    faults = []
+    for key, form in (REQUIRED | OPTIONAL).items():
+        value = tags.get(key)
+        if value is None and key in OPTIONAL:
+            continue
+        if not isinstance(value, str) or not re.fullmatch(form, value):
+            faults.append(f"tag {key}: got {'nothing' if value is None else shown(value)}, takes {form}")
+    refuse(name, faults)
+
+
+def check(stored: Stored) -> Stored:
+    """Check all of a record, its tags being checked, and that its parts agree with each other.
+
+    Raises:
+        InputError: naming what is malformed.
+    """
+    name = stored.run_id
+    values = parse_params(stored)
+    settings = params.check({**values, "variants": params.variant_names()[:1]})
+    refuse(name, disagreements(stored.params, settings, values))
+    try:
+        summary = Summary.model_validate(json.loads(stored.summary))
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise InputError(f"{name}: its sweep's summary.json is malformed: {first_line(error)}") from error
+    if (summary.features, summary.target) != (settings.data.features, settings.data.target):
+        raise InputError(f"{name}: its sweep's summary.json and params.yaml name different columns")
+    if summary.source_md5 != stored.tags["source_md5"]:
+        raise InputError(f"{name}: its sweep's summary.json and tag source_md5 name different tables")
+    splits = 1 + settings.data.split.folds if settings.data.split.method == "kfold" else 1
+    if len(summary.train_rows) != splits:
+        raise InputError(f"{name}: its sweep's summary.json tells of another split than params.yaml")
+    check_points(name, stored.points, settings.train.epochs)
+    check_weights(name, stored.weights, splits, len(summary.features))
+    check_patch(name, stored.tags.get("git_changes", ""), stored.patch)
+    return stored
+
+
+def parse_params(stored: Stored) -> dict[str, Any]:
+    """Read the sweep's params.yaml.
+
+    Raises:
+        InputError: it is too large or too deep, is not YAML, or no params that this version of the pipeline takes.
+    """
+    name = f"{stored.run_id}: its sweep's params.yaml"
+    reader = YAML(typ="safe", pure=True)
+    depth = aliases = 0
+    try:
+        for event in reader.parse(stored.params_yaml):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            aliases += isinstance(event, AliasEvent)
+            if depth > NESTING or aliases > ALIASES:
+                raise InputError(f"{name} nests more than {NESTING} deep, or has more than {ALIASES} aliases")
+        values = reader.load(stored.params_yaml)
+    except Exception as error:  # the reader raises KeyError, TypeError and others too
+        raise InputError(f"{name} is not YAML: {first_line(error)}") from error
+    variant = stored.params.get("variant", "")
+    if (
+        not isinstance(values, dict)
+        or not isinstance(values.get("variants"), list)
+        or variant not in values["variants"]
+    ):
+        raise InputError(f"{name} does not list the run's variant {shown(variant)}")
+    if not re.fullmatch("[a-z][a-z0-9_]{0,60}", variant):
+        raise InputError(f"{stored.run_id}: param variant: got {shown(variant)}, takes the name of a variant")
+    # A variant of another commit may be unknown here: its own code says so.
+    params.check({**values, "variants": params.variant_names()[:1]}, name)
+    return values | {"variants": [variant]}
+
+
+def disagreements(own: Mapping[str, str], settings: Params, values: Mapping[str, Any]) -> list[str]:
+    """Say which params of a run are not among those of its sweep.
+
+    Args:
+        own: the run's.
+        settings: the sweep's.
+        values: the sweep's as they are written; a key that has come since, with a default, is not among them.
+    """
+    told: dict[str, list[object]] = {
+        "batch_size": list(settings.sweep.batch_size),
+        "lr": list(settings.sweep.lr),
+        "seed": list(settings.sweep.seed),
+    }
+    fixed = settings.train.model_dump() | flat({"data": settings.data.model_dump()})
+    written = {**flat(values["train"]), **flat({"data": values["data"]})}
+    told |= {key: [value] for key, value in fixed.items() if key in own or key in written}
+    return [
+        f"param {key}: got {shown(own.get(key))}, and its sweep's params.yaml has {shown(', '.join(texts))}"
+        for key, choices in told.items()
+        if own.get(key) not in (texts := [text(choice) for choice in choices])
+    ]
+
+
+def check_curve(name: str, history: Iterable[tuple[int, float]]) -> dict[int, float]:
+    """Return a stored curve, step -> train/mse; a step that was stored twice must have one value.
+
+    Raises:
+        InputError: naming a step that has two values.
+    """
+    points: dict[int, float] = {}
+    for step, value in history:
+        if points.setdefault(step, value) != value:
+            raise InputError(f"{name}: {CURVE}: step {step} has two values: {points[step]} and {value}")
+    return points
+
+
+def check_points(name: str, points: Mapping[int, float], epochs: int) -> None:
+    """Check a stored curve's points.
+
+    Raises:
+        InputError: a step is no epoch, a value not finite.
+    """
+    for step, value in points.items():
+        if type(step) is not int or not 0 <= step < epochs:
+            raise InputError(f"{name}: {CURVE}: step {shown(step)} is no epoch of the run's {epochs}")
+        if not isinstance(value, float) or not math.isfinite(value):
+            raise InputError(f"{name}: {CURVE}: step {step} is {shown(value)}, takes a finite number")
+
+
+def check_weights(name: str, weights: bytes, splits: int, k: int) -> None:
+    """Check the names, shapes and dtypes of a weights file; an empty one is missing, and left for the comparison.
+
+    Raises:
+        InputError: it is not a weights file of so many splits and features.
+    """
+    shapes = {"W": (splits, k, 1), "b": (splits, 1), "grad_W": (k, 1), "grad_b": (1,)}
+    shapes |= {"mean": (splits, k), "scale": (splits, k)}
+    if not weights:
+        return
+    try:
+        if len(weights) > weights_bytes(splits, k):
+            raise InputError(
+                f"{name}: its weights have {len(weights)} bytes, more than its params and summary.json tell"
+            )
+        found = {key: (tensor.shape, str(tensor.dtype)) for key, tensor in load(weights).items()}
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{name}: its weights cannot be read: {first_line(error)}") from error
+    if found != {key: (shape, "float32") for key, shape in shapes.items()}:
+        raise InputError(f"{name}: its weights are {shown(found)}, and its params and summary.json tell {shapes}")
+
+
+def weights_bytes(splits: int, k: int) -> int:
+    """Bound the size of a weights file."""
+    return 4 * (3 * splits * k + splits + k + 1) + HEADER_BYTES
+
+
+def check_patch(name: str, title: str, patch: bytes) -> None:
+    """Check that a patch is the one that its name, its hash, tells.
+
+    Raises:
+        InputError: it is not.
+    """
+    if title and not sha256(patch).hexdigest().startswith(title.removesuffix(".patch")):
+        raise InputError(f"{name}: {title}: its content has another hash than its name; it was altered")
+
+
+def decode(name: str, what: str, content: bytes) -> str:
+    """Read an artifact as text.
+
+    Raises:
+        InputError: it is too long, or not UTF-8.
+    """
+    if len(content) > TEXT_BYTES:
+        raise InputError(f"{name}: its sweep's {what} has more than {TEXT_BYTES} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: its sweep's {what} is not UTF-8: {error}") from error
+
+
+def refuse(name: str, faults: list[str]) -> None:
+    """Refuse a record with all its faults.
+
+    Raises:
+        InputError: there are any.
+    """
+    if faults:
+        raise InputError("\n".join(f"{name}: {fault}" for fault in faults))
+
+
+def shown(value: object) -> str:
+    """Write what came from a store in at most 100 printable characters."""
+    written = ascii(value)
+    return written if len(written) <= 100 else f"{written[:97]}…"
+
+
+def readable(content: bytes) -> str:
+    """Write text for a terminal, with what could steer one, or hide in it, made visible."""
+    decoded = content.decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in decoded)
+
+
+def first_line(error: BaseException) -> str:
+    """Write an error in one line."""
+    return shown(" ".join(str(error).split()))[1:-1] or type(error).__name__

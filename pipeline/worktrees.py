@@ -1,0 +1,203 @@
+"""A run's code in a folder of its own: what of it may be checked out, asked for where it is not the user's own."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+
+from pipeline import provenance
+from pipeline.params import InputError
+from pipeline.stored import Stored, readable, shown
+
+# Links become plain files that hold their target, so that nothing can be written through one; no hook of git runs.
+SAFE = ["-c", "core.symlinks=false", "-c", f"core.hooksPath={os.devnull}"]
+GITS_OWN = {".gitattributes", ".gitmodules", ".lfsconfig"}  # make git itself run filters, or fetch from elsewhere
+FOLDER = re.compile(r"pipeline-reproduce-([0-9a-f]{8})-([0-9]{1,10})-([0-9.]{1,20})-\w+")
+
+
+def permit(stored: Stored, allow_patch: bool, allow_commit: bool) -> None:
+    """Check that a run's code may be run: it is the user's own, or allowed by a switch or at the terminal.
+
+    Raises:
+        InputError: it is not, or its patch may not be applied at all.
+    """
+    name, commit = stored.run_id, stored.commit
+    if not commit or provenance.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+        raise InputError(f"{name}: git does not have its commit {commit or '(none on record)'}; fetch it first")
+    if not allow_commit and not is_reached(commit):
+        what = f"{name}: its commit {commit} is in no local branch, tag or DVC experiment"
+        show = f"to read it: git show {commit}"
+        shown_commit = provenance.git("show", "--stat", "--no-color", commit) or ""
+        ask(what, show, "--allow-commit", shown_commit.encode("utf-8", "surrogateescape"))
+    if stored.patch:
+        files = patched_files(stored)
+        if not allow_patch:
+            what = f"{name}: its record holds a patch to the code, which is in no commit: {', '.join(files)}"
+            ask(what, f"to read it: {stored.patch_uri}", "--allow-patch", stored.patch)
+
+
+def is_reached(commit: str) -> bool:
+    """Tell whether a local branch, a tag, a DVC experiment or the commit that is checked out reaches a commit."""
+    refs = provenance.git("for-each-ref", "--count=1", "--contains", commit, "refs/heads", "refs/tags", "refs/exps")
+    return bool(refs) or provenance.git("merge-base", "--is-ancestor", commit, "HEAD") is not None
+
+
+def ask(what: str, show: str, switch: str, code: bytes) -> None:
+    """Show code from a store and ask whether to run it.
+
+    Raises:
+        InputError: the answer is no, or there is no terminal to ask at.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InputError(f"{what}\n  {show}\n  to run it: pipeline reproduce {switch}")
+    print(f"{readable(code)}\n{what}")
+    if input("Run this code? [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise InputError(f"{what}: not run")
+
+
+def patched_files(stored: Stored) -> list[str]:
+    """Name the files that a patch changes, as git itself reads it, in an index of its own.
+
+    Raises:
+        InputError: git cannot apply the patch, or it makes links or submodules, or changes what is git's or DVC's own.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        objects = Path(provenance.git("rev-parse", "--git-path", "objects") or ".").resolve()
+        own = {
+            "GIT_INDEX_FILE": f"{temporary}/index",
+            "GIT_OBJECT_DIRECTORY": temporary,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
+        }
+        top = Path(provenance.git("rev-parse", "--show-toplevel") or ".")  # elsewhere git leaves files above out
+        git(stored, top, "read-tree", stored.commit, extra=own)
+        apply(stored, top, "--cached", extra=own)
+        raw = git(stored, top, "diff-index", "--cached", "--raw", "--no-renames", "-z", stored.commit, extra=own)
+    parts = raw.decode("utf-8", "surrogateescape").split("\0")
+    modes = {path: line.split()[1] for line, path in zip(parts[::2], parts[1::2], strict=False)}
+    refused = [f"{shown(path)[1:-1]} ({why})" for path, mode in modes.items() if (why := refusal(path, mode))]
+    if refused:
+        raise InputError(f"{stored.run_id}: its patch is refused: {'; '.join(refused)}")
+    return [shown(path)[1:-1] for path in modes]
+
+
+def refusal(path: str, mode: str) -> str:
+    """Say why a patch may not give a file this mode; empty where it may."""
+    names = [part.rstrip(". ").lower() for part in path.split("/")]
+    if mode in {"120000", "160000"}:
+        return "a link" if mode == "120000" else "a submodule"
+    if ".." in path.split("/") or path.startswith("/"):
+        return "outside of the tree"
+    if {".git", ".dvc"} & set(names) or names[-1] in GITS_OWN:
+        return "git's or DVC's own"
+    return ""
+
+
+@contextmanager
+def worktree(stored: Stored) -> Iterator[Path]:
+    """Check out a run's commit, with the changes that lay over it, into a folder that is removed afterwards.
+
+    Raises:
+        InputError: git cannot.
+    """
+    with tempfile.TemporaryDirectory(prefix=prefix()) as temporary:
+        folder, here = Path(temporary).resolve() / "worktree", Path.cwd()
+        try:
+            git(stored, here, "worktree", "add", "--quiet", "--detach", str(folder), stored.commit)
+            if stored.patch:
+                apply(stored, folder)
+            yield folder
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", folder], check=False, capture_output=True)
+
+
+def prefix() -> str:
+    """Name a temporary folder by this process, so that another can tell later whether it is left over."""
+    tags = provenance.process_tags(os.getpid())
+    return f"pipeline-reproduce-{_host()}-{tags['pid']}-{tags['pid_started']}-"
+
+
+def _host() -> str:
+    return sha256(provenance.host().encode()).hexdigest()[:8]
+
+
+def remove_leftovers() -> None:
+    """Remove the worktrees of `pipeline reproduce` that was killed, on this host, and stop the stages in them."""
+    listed = provenance.git("worktree", "list", "--porcelain") or ""
+    paths = [Path(line.removeprefix("worktree ")) for line in listed.splitlines() if line.startswith("worktree ")]
+    folders = {path.parent for path in paths if path.name == "worktree"}
+    for folder in sorted(folders | set(Path(tempfile.gettempdir()).resolve().glob("pipeline-reproduce-*"))):
+        if _is_left_over(folder):
+            _stop_stages(folder)
+            command = ["git", "worktree", "remove", "--force", str(folder / "worktree")]
+            subprocess.run(command, check=False, capture_output=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left_over(folder: Path) -> bool:
+    found = FOLDER.fullmatch(folder.name)
+    if not found or found[1] != _host() or folder.is_symlink():
+        return False
+    if folder.exists() and folder.stat().st_uid != os.getuid():
+        return False
+    tags = {"host": provenance.host(), "pid": found[2], "pid_started": found[3]}
+    return not provenance.is_alive(tags, 0.0)
+
+
+def _stop_stages(folder: Path) -> None:
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        cwd, command = process.info["cwd"] or "", process.info["cmdline"] or []
+        if Path(cwd).is_relative_to(folder) and any(part.startswith("pipeline.") for part in command[1:4]):
+            process.kill()
+
+
+def apply(stored: Stored, folder: Path, *options: str, extra: Mapping[str, str] | None = None) -> None:
+    """Apply a run's patch with git.
+
+    Raises:
+        InputError: git refuses it.
+    """
+    git(stored, folder, "apply", *options, "--binary", "--whitespace=nowarn", "-", given=stored.patch, extra=extra)
+
+
+def git(
+    stored: Stored, folder: Path, *arguments: str, given: bytes = b"", extra: Mapping[str, str] | None = None
+) -> bytes:
+    """Run git, safely, in a folder; return what it prints.
+
+    Raises:
+        InputError: it fails.
+    """
+    command = ["git", *SAFE, *arguments]
+    result = subprocess.run(
+        command, cwd=folder, env=os.environ | (extra or {}), input=given, capture_output=True, check=False
+    )
+    if result.returncode != 0:
+        raise InputError(f"{stored.run_id}: git {' '.join(arguments)}: {readable(result.stderr).strip()}")
+    return result.stdout
+
+
+def write(stored: Stored, folder: Path, path: Path, content: bytes) -> None:
+    """Write a file of a worktree, in the place of what is there, through no link.
+
+    Raises:
+        InputError: a folder above it is a link, or a file.
+    """
+    for parent in reversed(path.parents[:-1]):
+        above = folder / parent
+        if not os.path.lexists(above):
+            above.mkdir()
+        elif not stat.S_ISDIR(above.lstat().st_mode):
+            raise InputError(f"{stored.run_id}: at its commit {parent} is a link or a file, and takes a folder")
+    (folder / path).unlink(missing_ok=True)
+    descriptor = os.open(folder / path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
