@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs.add_argument("revision", nargs="?", metavar="EXPERIMENT|REV")
     reproduce = commands.add_parser("reproduce", help="make runs again from their records, and compare bit for bit")
     reproduce.add_argument("run_id", nargs="+", metavar="RUN_ID")
+    reproduce.add_argument("--allow-patch", action="store_true", help="run code that a record holds, unasked")
+    unreached = "run a commit that no local branch, tag or DVC experiment reaches, unasked"
+    reproduce.add_argument("--allow-commit", action="store_true", help=unreached)
     commands.add_parser("sync", help="store in MLflow what the workspace's outs hold and the store lacks")
     doctor = commands.add_parser("doctor", help="check this installation, repository and store")
     doctor.add_argument("--deep", action="store_true", help="hash outs, DVC's cache and the weights in MLflow as well")
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.command == "sync":
         sync()
     elif options.command == "reproduce":
-        print_differences(options.run_id)
+        print_differences(options.run_id, options.allow_patch, options.allow_commit)
     else:
         from pipeline import queries, revisions
 
@@ -65,11 +68,11 @@ def sync() -> None:
     print(f"{len(evaluated)} runs, {lacking} of them stored now" if lacking else f"{len(evaluated)} runs, all stored")
 
 
-def print_differences(run_ids: Sequence[str]) -> None:
+def print_differences(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:
     """Make runs again and print whether they are identical; exit code 1 where one is not."""
     from pipeline.reproduce import reproduce
 
-    differences = reproduce(load().track.experiment, run_ids)
+    differences = reproduce(load().track.experiment, run_ids, allow_patch, allow_commit)
     for run_id, found in differences.items():
         print(f"{run_id}: {'differs' if found else 'identical'}")
         print("".join(f"  {difference}\n" for difference in found), end="")
@@ -84,9 +87,8 @@ def print_findings(deep: bool) -> None:
     findings = examine(deep)
     for finding in findings:
         print(f"{finding.what}\n  mend: {finding.mend}")
-    print(
-        f"{len(findings)} findings" if findings else "nothing found: installation, repository and store can be trusted"
-    )
+    looked_at = "installation, repository and store" + (", outs, cache and weights" if deep else "")
+    print(f"{len(findings)} findings" if findings else f"nothing found; looked at: {looked_at}")
     if findings:
         sys.exit(1)
 

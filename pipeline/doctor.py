@@ -181,6 +181,6 @@ def damaged_weights() -> Iterator[Finding]:
     """Compare the weights of every run in MLflow with the md5 on its record."""
     for what in queries.damaged_weights(load().track.experiment):
         yield Finding(
-            f"{what}: is gone, or its bytes are not those that were stored",
+            f"{what}: is gone, or its md5 is not the weights_md5 of its run",
             "delete that run in MLflow's pages, then: pipeline sync",
         )

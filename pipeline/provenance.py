@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,11 +11,14 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import psutil
+
+from pipeline import ARCHITECTURE, KERNELS
 
 HEARTBEAT_SECONDS = 30.0
 SILENCE_SECONDS = 10 * HEARTBEAT_SECONDS  # after which a process of another host counts as gone
@@ -36,6 +40,11 @@ def store_uri() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     file = sqlite_file(uri)
     return uri if file is None else f"sqlite:///{root() / file}"
+
+
+def without_password(text: str) -> str:
+    """Hide the passwords of the URIs in a text."""
+    return re.sub(r"(://[^\s/:@]*):\S*@", r"\1:***@", text)  # up to the last @: a password may hold / and @
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -103,6 +112,11 @@ def changes() -> bytes:
             subprocess.run(["git", *command], env=os.environ | own, check=True, capture_output=True)
         diff = ["git", "diff", "--cached", "--binary", "HEAD"]
         return subprocess.run(diff, env=os.environ | own, check=True, capture_output=True).stdout
+
+
+def numeric_tags() -> dict[str, str]:
+    """Name what a run's bits depend on beside its fingerprint: architecture, kernel path and torch."""
+    return {"architecture": ARCHITECTURE, "kernels": KERNELS, "torch": version("torch")}
 
 
 def process_tags(pid: int) -> dict[str, str]:

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import outs, provenance
+from pipeline import outs, provenance, stored
 from pipeline.params import HIGHER_IS_BETTER, METRICS, InputError, Params
 from pipeline.recorder import Recorder
 from pipeline.records import CURVE, Record
+from pipeline.stored import Stored
 from pipeline.sweep import sweep_id
 from pipeline.tracking import STORE_ERRORS, WEIGHTS, Store, StoredRun, answering, is_complete, now, weights_md5
 
@@ -41,60 +42,62 @@ def runs(experiment: str, names: Mapping[str, str]) -> list[dict[str, str]]:
     return rows
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What MLflow holds of a run, in plain values: all that it takes to make the run again.
-
-    points: the stored curve, step -> train/mse. weights: a safetensors file, empty where it is missing. params_yaml and
-    summary: the sweep's params.yaml and summary.json. patch: what the code differed by from its commit.
-    """
-
-    run_id: str
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    points: Mapping[int, float]
-    weights: bytes
-    params_yaml: str
-    summary: str
-    patch: bytes
-
-
 def recall(experiment: str, run_id: str) -> Stored:
-    """Read all that MLflow holds of a run.
+    """Read all that MLflow holds of a run, and check it.
 
     Raises:
-        InputError: there is no such run, or it is not one of the pipeline's, or the store does not answer.
+        InputError: there is no such run, or it is not one of the pipeline's, or its record is malformed, or the store
+            does not answer.
     """
+    stored.run_id(run_id)
     try:
-        store = Store.open(experiment)
-        run = store.client.get_run(run_id)
-        if run.data.tags.get("role") != "run":
-            raise InputError(
-                f"{run_id}: is not a run that this pipeline made; list those with: pipeline top, pipeline runs"
-            )
-        parent = store.client.get_run(run.data.tags["mlflow.parentRunId"])
-        points = {point.step: point.value for point in store.client.get_metric_history(run_id, CURVE)}
-        changes = run.data.tags.get("git_changes")
-        try:
-            weights = store.artifact(run, WEIGHTS)
-        except FileNotFoundError:
-            weights = b""
-        return Stored(
-            run_id,
-            run.info.run_name,
-            run.data.tags,
-            run.data.params,
-            points,
-            weights,
-            store.artifact(parent, "params.yaml").decode(),
-            store.artifact(parent, outs.SUMMARY.name).decode(),
-            store.artifact(parent, changes) if changes else b"",
-        )
+        return stored.check(_read(Store.open(experiment), run_id))
     except FileNotFoundError as error:
         raise InputError(f"{run_id}: its record is not whole, an artifact is gone: {error}") from error
     except STORE_ERRORS as error:
         raise InputError(f"{run_id}: cannot be read from MLflow's store {provenance.store_uri()}: {error}") from error
+    except Exception as error:  # MLflow and its drivers raise anything over rows that MLflow did not write
+        fault = f"{type(error).__name__}: {stored.first_line(error)}"
+        raise InputError(f"{run_id}: its record in MLflow's store cannot be read: {fault}") from error
+
+
+def _read(store: Store, run_id: str) -> Stored:
+    run = store.client.get_run(run_id)
+    tags = run.data.tags
+    if tags.get("role") != "run":
+        raise InputError(
+            f"{run_id}: is not a run that this pipeline made; list those with: pipeline top, pipeline runs"
+        )
+    stored.check_tags(run_id, tags)
+    parent = store.client.get_run(tags["mlflow.parentRunId"])
+    if (parent.data.tags.get("role"), parent.data.tags.get("sweep")) != ("sweep", tags["sweep"]):
+        raise InputError(
+            f"{run_id}: its parent {tags['mlflow.parentRunId']} is not the run of its sweep {tags['sweep']}"
+        )
+    history = [(point.step, point.value) for point in store.client.get_metric_history(run_id, CURVE)]
+    changes = tags.get("git_changes", "")
+    params_yaml, summary = (
+        stored.decode(run_id, name, store.artifact(parent, name, stored.TEXT_BYTES))
+        for name in ("params.yaml", outs.SUMMARY.name)
+    )
+    try:
+        weights = store.artifact(run, WEIGHTS, stored.WEIGHTS_BYTES)
+    except FileNotFoundError:
+        weights = b""
+    return Stored(
+        run_id,
+        run.info.status,
+        tags,
+        run.data.params,
+        run.data.metrics,
+        stored.check_curve(run_id, history),
+        weights,
+        params_yaml,
+        summary,
+        store.artifact(parent, changes, stored.PATCH_BYTES) if changes else b"",
+        f"{store.artifact_uri(parent)}/{changes}",
+        "champion" in parent.data.tags,
+    )
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,14 @@ def state(experiment: str) -> State:
 
 @answering()
 def damaged_weights(experiment: str) -> list[str]:
-    """Name the weights files in MLflow that are gone, or whose bytes are not those that were stored."""
+    """Name the weights in MLflow that are gone, or whose md5 is not on their run's record."""
     store = Store.open(experiment)
     damaged = []
-    for run in store.search("tags.weights_md5 LIKE '%'"):
+    for run in store.search("tags.role = 'run'"):
+        if "weights_md5" not in run.data.tags and not is_complete(run):
+            continue  # may have been killed before its weights were stored
         try:
-            whole = weights_md5(store.artifact(run, WEIGHTS)) == run.data.tags["weights_md5"]
+            whole = weights_md5(store.artifact(run, WEIGHTS)) == run.data.tags.get("weights_md5")
         except FileNotFoundError:
             whole = False
         if not whole:

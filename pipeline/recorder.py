@@ -12,17 +12,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
 from safetensors.numpy import save
 
 from pipeline import outs, provenance
-from pipeline.params import Params
+from pipeline.params import InputError, Params
 from pipeline.records import CURVE, Array, Record
 from pipeline.sweep import Run, curve_steps, sweep_id
-from pipeline.tracker import STORE_LOST
+from pipeline.tracker import INPUT_WRONG, STORE_LOST
 from pipeline.tracking import (
     NO_TAGS,
     PATIENCE_SECONDS,
@@ -31,6 +30,7 @@ from pipeline.tracking import (
     Store,
     StoredRun,
     datasets,
+    failure,
     is_at_work,
     is_complete,
     milliseconds,
@@ -67,7 +67,7 @@ class Recorder:
         self.owner = provenance.process_tags(pid)
         self.patch = provenance.changes()
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
-        self.tags = provenance.code_tags() | self.owner | {"sweep": self.sweep, "torch": version("torch")}
+        self.tags = provenance.code_tags() | self.owner | {"sweep": self.sweep}
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         if self.patch:
             self.tags["git_changes"] = f"{sha256(self.patch).hexdigest()[:12]}.patch"
@@ -152,13 +152,15 @@ class Recorder:
                     return
                 self._open(record.run, stored)
             if fingerprint in self.own:  # else another process, alive, is about to store it
-                self._end(record)
+                self._end(record, provenance.numeric_tags())
 
-    def _end(self, record: Record) -> None:
+    def _end(self, record: Record, made_with: Mapping[str, str] = NO_TAGS) -> None:
+        # made_with: what the bits depend on; unknown of a run that is restored from its outs.
         run = self.own[record.run.fingerprint]
         content = save(dict(record.tensors))
         self.store.log_artifact(run, WEIGHTS, content)
-        tags = {"weights_md5": weights_md5(content)} | ({"diverged": record.diverged} if record.diverged else {})
+        tags = {**made_with, "weights_md5": weights_md5(content)}
+        tags |= {"diverged": record.diverged} if record.diverged else {}
         self._log_curve(record.run.fingerprint, record.curve, len(record.curve), tags)
         self._terminate(run, "FAILED" if record.diverged else "FINISHED")
         del self.own[record.run.fingerprint]
@@ -183,7 +185,7 @@ class Recorder:
             file=sys.stderr,
         )
         self._open(record.run, [], contradicts=first)
-        self._end(record)
+        self._end(record, provenance.numeric_tags())
 
     def _same(self, run: StoredRun, record: Record) -> bool:
         if run.data.tags.get("weights_md5") != weights_md5(save(dict(record.tensors))):
@@ -239,7 +241,7 @@ def serve(messages: BinaryIO) -> int:
     When the messages stop without it, the stage was killed, and so are its runs.
 
     Returns:
-        0, or STORE_LOST where the store does not answer.
+        0, STORE_LOST where the store does not answer, or INPUT_WRONG.
     """
     try:
         begun, method, (params, runs, pid) = pickle.load(messages)  # noqa: S301 - from our own parent process
@@ -251,8 +253,11 @@ def serve(messages: BinaryIO) -> int:
                 recorder.told_at, method, arguments = time.time(), "end", ("KILLED", "the stage's process was killed")
             getattr(recorder, method)(*arguments)
     except STORE_ERRORS as error:
-        print(f"MLflow's store {provenance.store_uri()} fails: {error}", file=sys.stderr)
+        print(failure(error), file=sys.stderr)
         return STORE_LOST
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return INPUT_WRONG
     return 0
 
 

@@ -5,7 +5,6 @@ It outlives a killed stage and ends its runs as KILLED.
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pipeline.params import Params
 from pipeline.records import Array, Record
 from pipeline.sweep import Run
 
-STORE_LOST = 3  # exit code of the storing process
+STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
 LOST = "WARNING: MLflow was lost; what is trained stays in DVC's outs, and is stored later by: pipeline sync"
 FOLLOW_SECONDS = 5.0  # between two batches of a growing curve
 Follow = Callable[[Mapping[str, int], Array, int], None]
@@ -95,7 +94,7 @@ class Tracker:
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         self.lost = self.process.wait() != 0
-        if self.process.returncode in {STORE_LOST, -signal.SIGKILL}:
-            print(LOST, file=sys.stderr)
-        elif self.lost:
+        if self.process.returncode == INPUT_WRONG:
             raise SystemExit(1)  # the process has said why
+        if self.lost:  # also by an error of its own: that costs no training
+            print(LOST, file=sys.stderr)

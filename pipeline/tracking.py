@@ -6,6 +6,7 @@ Store: MLFLOW_TRACKING_URI if set, else <repository>/mlflow.db with <repository>
 import json
 import math
 import os
+import re
 import sqlite3
 import tempfile
 import time
@@ -19,6 +20,7 @@ from hashlib import md5, sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 # Read when mlflow is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -32,8 +34,9 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import outs, provenance
@@ -50,7 +53,8 @@ SCHEMA_LENGTH = 1_000_000  # MLflow takes no longer one
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
 OWNED = [f"tags.{key} LIKE '%'" for key in ("host", "pid", "pid_started", "heartbeat")]
 UNANSWERED = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+REFUSED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "401", "403"}
+STORE_ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 
 
 class Patient:
@@ -62,7 +66,12 @@ class Patient:
     def __init__(self, uri: str, patience: float) -> None:
         self.patience = patience
         self.remote = uri.startswith("http")
-        self.client = MlflowClient(uri)
+        try:
+            if self.remote and not urlsplit(uri).hostname:
+                raise ValueError("it names no host")
+            self.client = MlflowClient(uri)
+        except ValueError as error:
+            raise MlflowException(f"MLFLOW_TRACKING_URI: {error}") from error
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return partial(self.ask, getattr(self.client, name))
@@ -74,8 +83,14 @@ class Patient:
             try:
                 return request(*arguments, **named)
             except (MlflowException, OSError) as error:
-                refused = isinstance(error, RestException) and error.error_code not in UNANSWERED
-                if refused or not self.remote or time.monotonic() > give_up:
+                answered = isinstance(error, RestException) and error.error_code not in UNANSWERED
+                if (
+                    answered
+                    or isinstance(error, InvalidUrlException)
+                    or is_refusal(error)
+                    or not self.remote
+                    or time.monotonic() > give_up
+                ):
                     raise
             time.sleep(1)
 
@@ -223,18 +238,24 @@ class Store:
             # The client's own log_artifact asks the server for the run again, every time.
             self.client.ask(get_artifact_repository(self.artifact_uri(run)).log_artifact, str(path))
 
-    def artifact(self, run: StoredRun, name: str) -> bytes:
-        """Read a file of the run.
+    def artifact(self, run: StoredRun, name: str, most: int | None = None) -> bytes:
+        """Read a file of the run, of at most so many bytes.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is none; or it is larger, or not a file but a device or a pipe.
         """
+        uri = self.artifact_uri(run)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                repository = get_artifact_repository(self.artifact_uri(run))
+                repository = get_artifact_repository(uri)
+                if most is not None:
+                    sizes = {Path(one.path).name: one.file_size for one in self.client.ask(repository.list_artifacts)}
+                    place = Path(local_file_uri_to_path(uri)) / name if uri.startswith("file:") else None
+                    if (sizes.get(name) or 0) > most or (place and not place.is_file()):
+                        raise OSError(f"is no file of at most {most} bytes")
                 return Path(self.client.ask(repository.download_artifacts, name, folder)).read_bytes()
             except (MlflowException, OSError) as error:
-                raise FileNotFoundError(f"{run.info.run_name}: {self.artifact_uri(run)}/{name}") from error
+                raise FileNotFoundError(f"{run.info.run_name}: {uri}/{name}: {error}") from error
 
     def artifact_uri(self, run: StoredRun) -> str:
         """Locate a run's artifacts, also after the repository moved: MLflow stores the location as an absolute path."""
@@ -321,4 +342,23 @@ def answering() -> Iterator[None]:
     try:
         yield
     except STORE_ERRORS as error:
-        raise InputError(f"MLflow's store {provenance.store_uri()} fails: {error}") from error
+        raise InputError(failure(error)) from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether a server answered 401 or 403, with MLflow's error code or in a text of its own."""
+    code = str(getattr(error, "error_code", ""))
+    return code in REFUSED or re.search(r"error code 40[13] ", str(error)) is not None
+
+
+def failure(error: Exception) -> str:
+    """Say that the store fails, and why, without the password that its URI may hold."""
+    said = f"MLflow's store {provenance.store_uri()} fails: {error}"
+    if is_refusal(error):
+        said = (
+            f"MLflow's store {provenance.store_uri()} refuses access; set MLFLOW_TRACKING_USERNAME and "
+            f"MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN: {error}"
+        )
+    elif isinstance(error, ImportError):
+        said += "; install the package that this kind of store needs"
+    return provenance.without_password(said)

@@ -52,7 +52,7 @@ def only(findings: dict[str, str]) -> tuple[str, str]:
 
 def test_a_healthy_repository_has_no_findings(small: Path) -> None:
     healthy = run("pipeline", "doctor", "--deep", cwd=small)
-    assert healthy.stdout == "nothing found: installation, repository and store can be trusted\n"
+    assert healthy.stdout == "nothing found; looked at: installation, repository and store, outs, cache and weights\n"
 
 
 def test_a_variant_that_was_dropped_from_the_sweep_is_no_damage(inside: Path) -> None:
@@ -276,3 +276,16 @@ def test_missing_files_are_named(inside: Path, diagnose: Diagnose, tmp_path: Pat
     names = [str(lost[0]), str(lost[1].relative_to(inside))]
     assert [len([what for what in findings if name in what]) for name in names] == [1, 1]
     assert len(findings) == 2
+
+
+def test_weights_whose_md5_was_removed_from_the_record_are_named(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = copy_store(inside, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert doctor.examine(deep=True) == []
+    run_id = search(uri)[0].info.run_id
+    MlflowClient(uri).delete_tag(run_id, "weights_md5")
+    [finding] = doctor.examine(deep=True)
+    assert run_id in finding.what
+    assert "weights_md5" in finding.what

@@ -1,0 +1,113 @@
+"""A store that cannot be opened costs one message, no training, and shows no password."""
+
+import io
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import free_port
+
+from pipeline import provenance, recorder, tracker
+from pipeline.__main__ import main
+from pipeline.params import load
+from pipeline.tracking import Store
+
+BAD = [
+    "mysql://ann:s3cr:et@host/db",
+    "mysql+pymysql://ann:s3cr:et@host/db",
+    "postgresql://ann:s3cr:et@host/db",
+    "postgresql://",
+    "mssql://host/db",
+    "http://",
+    "https://",
+    "http://a b",
+    "http://[::1",
+    "http://127.0.0.1:99999",
+    "http://ann:s3cr:et@127.0.0.1:1",
+    "sqlite:/x",
+    "sqlite:///",
+    "sqlite:////proc",
+    "foo://bar",
+    "a b",
+    "/proc",
+    "file:///proc/x",
+]
+
+
+def stored(patience: float, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(recorder, "PATIENCE_SECONDS", patience)
+    params = load()
+    told: tuple[object, ...] = (time.time(), "begin", (params, [], os.getpid()))
+    return recorder.serve(io.BytesIO(pickle.dumps(told)))
+
+
+@pytest.mark.parametrize("uri", BAD)
+def test_a_store_that_cannot_be_opened_is_one_message_to_stage_and_person(
+    uri: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.delattr(signal, "SIGPIPE")  # which `main` would set, for this whole test run
+    assert stored(0.0, monkeypatch) == tracker.STORE_LOST
+    said = capsys.readouterr().err
+    assert "MLflow's store" in said
+    monkeypatch.setattr("pipeline.queries.Store.open", lambda name: Store.connect(name, 0.0))
+    with pytest.raises(SystemExit) as ended:
+        main(["top"])
+    assert "MLflow's store" in str(ended.value.code)
+    assert "s3cr" not in said + str(ended.value.code)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("body", ['{"error_code": "PERMISSION_DENIED", "message": "no"}', "<html>no</html>"])
+def test_a_server_that_refuses_access_is_asked_once(
+    status: int, body: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_POST = do_GET  # noqa: N815 - the name that the server calls
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", free_port()), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+    assert stored(3.0, monkeypatch) == tracker.STORE_LOST
+    server.shutdown()
+    assert len(asked) == 1
+    assert "MLFLOW_TRACKING_TOKEN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [1, 7])
+def test_an_error_of_the_storing_process_costs_no_training(
+    code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = tmp_path / f"fails{code}"
+    failing.write_text(f"#!/bin/sh\nexit {code}\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(failing))
+    monkeypatch.setattr("pipeline.provenance.stop_when_told", lambda: None)
+    trained = False
+    with tracker.Tracker(load(), []):
+        trained = True
+    assert trained
+    assert capsys.readouterr().err.count(tracker.LOST) == 1
+
+
+@pytest.mark.parametrize("password", ["secret", "se/cret", "se@cret", "s/e@c:ret"])
+def test_a_password_is_hidden_whatever_it_holds(password: str) -> None:
+    shown = provenance.without_password(f"mysql://user:{password}@host/x fails")
+    assert shown == "mysql://user:***@host/x fails"
