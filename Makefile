@@ -1,6 +1,11 @@
 # PYTHON: which Python makes .venv; 3.11 or newer.
 PYTHON ?= python3
 PORT ?= 5000
+# PROCESSORS: options of tests/processors.py, such as --tables default --processors Haswell,EPYC
+PROCESSORS ?=
+# How often `make chaos` kills the pipeline, and starts sixteen stages at once.
+KILLS ?= 50
+STARTS ?= 20
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -8,10 +13,10 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup repro test lint ui bench chaos clean
+.PHONY: help setup repro test acceptance lint ui bench chaos processors clean
 
 help: ## say what the targets do
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/installed ## make .venv with everything that constraints.txt pins
 
@@ -28,8 +33,11 @@ repro: setup ## prepare, train, evaluate and track whatever changed; print the l
 	@pipeline leaderboard
 	@echo "To look at the runs: make ui, then open http://127.0.0.1:$(PORT)"
 
-test: lint ## format, lint, types and all tests
+test: lint ## format, lint, types and the tests
 	pytest
+
+acceptance: setup ## the tests that take longer: real servers, and the README's commands one by one
+	pytest tests/acceptance
 
 lint: setup ## format, lint and types
 	ruff format --check .
@@ -42,8 +50,11 @@ ui: setup ## serve MLflow's pages on this machine
 bench: repro ## measure the default sweep, a sweep of 1,008 runs, and stacks against plain PyTorch loops
 	PYTHONPATH=tests python tests/bench.py
 
-chaos: setup ## kill the pipeline 50 times and start sixteen stages at once 20 times; print the tally
-	PYTHONPATH=tests python tests/chaos.py
+chaos: setup ## kill the pipeline KILLS times and start sixteen stages at once STARTS times; print the tally
+	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS)
+
+processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
+	PYTHONPATH=tests python tests/processors.py $(PROCESSORS)
 
 clean: ## remove outs, checkpoints and tools' caches; MLflow's store, DVC's cache and .venv stay
 	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json

@@ -11,16 +11,32 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pipeline  # before numpy, which MLflow imports: it pins the kernels
+
+# isort: split
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
 REPOSITORY = Path(__file__).parent.parent
+SHARED = ("small", "default_run", "trained")  # fixtures that outlive a test
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Send all tests of a shared fixture to one worker: it is made once, and nobody sees what they put back."""
+    for item in items:
+        used = getattr(item, "fixturenames", [])
+        for name in SHARED:
+            if name in used:
+                item.add_marker(pytest.mark.xdist_group(name))
+                break
 
 
 def environment(**extra: str) -> dict[str, str]:
     """A user's shell in the activated environment, without what this test run's own shell may have set."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "GIT_"))}
+    own = ("MLFLOW_", "DVC_", "GIT_", "PIPELINE_", "MAKE")
+    kept = {key: value for key, value in pipeline.unpinned().items() if not key.startswith(own)}
     identity = {
         f"GIT_{role}_{key}": "someone@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
     }
@@ -110,10 +126,8 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with 4 runs of its own and 2 of the queued experiment `other`; tests put back what they change."""
-    folder = copy_checkout(tmp_path_factory.mktemp("small"))
+def shorten(folder: Path) -> Path:
+    """Commit params of 4 short runs to a copy of this checkout."""
     text = (folder / "params.yaml").read_text()
     for old, new in SMALL.items():
         assert old in text
@@ -121,6 +135,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(text)
     (folder / "dvc.lock").unlink()
     run("git", "commit", "--quiet", "--all", "--message", "A small sweep", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with 4 runs of its own and 2 of the queued experiment `other`; tests put back what they change."""
+    folder = shorten(copy_checkout(tmp_path_factory.mktemp("small")))
     run("dvc", "repro", cwd=folder)
     run("git", "add", "dvc.lock", cwd=folder)
     run("git", "commit", "--quiet", "--message", "Its outs", cwd=folder)

@@ -2,12 +2,10 @@
 
 import json
 import re
-import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run, serving
+from conftest import REPOSITORY, run
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.numpy import load_file
@@ -190,17 +188,6 @@ def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(
     assert {(one.data.params["variant"], one.data.tags["git_dirty"]) for one in new} == {("linear", "true")}
 
 
-def test_a_bare_mlflow_ui_lists_the_runs(default_run: Path) -> None:
-    with serving(default_run) as address:
-        body = json.dumps({"experiment_ids": ["1"], "max_results": 100, "filter": "tags.role = 'run'"}).encode()
-        request = urllib.request.Request(
-            f"{address}/api/2.0/mlflow/runs/search", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            runs = json.load(answer)["runs"]
-    assert {one["info"]["run_name"] for one in runs} == {one.info.run_name for one in stored(default_run)}
-
-
 def test_only_tracking_imports_mlflow() -> None:
     importing = {
         path.name
@@ -210,27 +197,7 @@ def test_only_tracking_imports_mlflow() -> None:
     assert importing == {"tracking.py"}
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"^```bash\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
-
-
-def test_the_readmes_commands_work_in_their_order(clone: Path) -> None:
-    commands = readme_commands()
-    assert len(commands) > 10
-    # The environment is installed already, and the tests are what is running.
-    (clone / ".venv").mkdir()
-    for path in Path(sys.prefix).iterdir():
-        (clone / ".venv" / path.name).symlink_to(path)
-    (clone / ".venv/installed").unlink(missing_ok=True)
-    (clone / ".venv/installed").touch()
-    for command in commands:
-        if command.startswith(("git clone", "cd ", ". .venv", "make test", "make ui", "mlflow ui")):
-            continue
-        run("bash", "-euc", command, cwd=clone)
-    assert {one.info.status for one in stored(clone)} <= {"FINISHED", "FAILED"}
-
-
-@pytest.mark.parametrize("target", ["help", "setup", "repro", "test", "lint", "ui", "bench", "chaos", "clean"])
-def test_make_help_names_every_target(target: str) -> None:
-    assert re.search(rf"^{target}\s", run("make", "help", cwd=REPOSITORY).stdout, re.MULTILINE)
+def test_make_help_names_every_target() -> None:
+    targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert {"test", "acceptance", "chaos"} <= set(targets)
+    assert re.findall(r"^\S+", run("make", "help", cwd=REPOSITORY).stdout, re.MULTILINE) == targets
