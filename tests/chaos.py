@@ -82,14 +82,14 @@ def _words(process: psutil.Process) -> list[str]:
     return words if len(words) > 2 and words[1] == "-m" else []
 
 
-def faults(repository: Path, expected: dict[str, str]) -> list[str]:
-    """Say what is wrong after the recovery: with the outs, and with the runs in the store."""
+def faults(repository: Path, expected: dict[str, str], count: int) -> list[str]:
+    """Say what is wrong after the recovery: with the outs, and with the runs in the store, which should be `count`."""
     here = outs(repository)
     found = [f"{path}: differs" for path in sorted({*here, *expected}) if here.get(path) != expected.get(path)]
-    return found + store_faults(f"sqlite:///{repository / 'mlflow.db'}")
+    return found + store_faults(f"sqlite:///{repository / 'mlflow.db'}", count)
 
 
-def store_faults(uri: str, count: int = 16, figure: str = "cv/mse") -> list[str]:
+def store_faults(uri: str, count: int, figure: str = "cv/mse") -> list[str]:
     """Say what is wrong in a store that should hold `count` runs of 50 epochs, each once, whole and finished."""
     client = MlflowClient(uri)
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -125,7 +125,7 @@ def start_at_once(repository: Path, folder: Path, processes: int) -> list[str]:
     return failed + store_faults(uri, 4, "train/mse")
 
 
-def tally(repository: Path, kills: int, seed: int) -> list[str]:
+def tally(repository: Path, kills: int, seed: int, count: int = 16) -> list[str]:
     """Kill `kills` times, print each outcome, and return those that went wrong."""
     begin = time.monotonic()
     run("dvc", "repro", cwd=repository)
@@ -136,7 +136,7 @@ def tally(repository: Path, kills: int, seed: int) -> list[str]:
         moment, target = chance.uniform(0.5, length), TARGETS[number % len(TARGETS)]
         hit = kill_at(repository, moment, target)
         again = run("dvc", "repro", cwd=repository, check=False)
-        found = faults(repository, expected) if again.returncode == 0 else [again.stdout + again.stderr]
+        found = faults(repository, expected, count) if again.returncode == 0 else [again.stdout + again.stderr]
         outcome = "; ".join(found) or "recovered"
         print(f"{number + 1:3} after {moment:5.1f} s, {target:5} in {hit:18} {outcome}", flush=True)
         wrong += found[:1]

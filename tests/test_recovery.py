@@ -178,7 +178,8 @@ def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained
 
 
 def test_killed_anywhere_dvc_repro_finishes_the_job(tmp_path: Path) -> None:
-    assert chaos.tally(chaos.prepare(tmp_path / "repository"), kills=2, seed=3) == []
+    repository = chaos.prepare(tmp_path / "repository", "matrix, linear")
+    assert chaos.tally(repository, kills=2, seed=3, count=8) == []
 
 
 def test_eight_processes_at_once_on_a_missing_store_store_each_run_once(trained: Path, tmp_path: Path) -> None:
