@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reproduce.add_argument("--allow-commit", action="store_true", help=unreached)
     commands.add_parser("sync", help="store in MLflow what the workspace's outs hold and the store lacks")
     doctor = commands.add_parser("doctor", help="check this installation, repository and store")
-    doctor.add_argument("--deep", action="store_true", help="hash outs, DVC's cache and the weights in MLflow as well")
+    doctor.add_argument("--deep", action="store_true", help="hash outs, DVC's cache and the records in MLflow as well")
     commands.add_parser("leaderboard", help="print the last sweep's configurations, best first")
     options = parser.parse_args(arguments)
     if hasattr(signal, "SIGPIPE"):
@@ -81,15 +81,15 @@ def print_differences(run_ids: Sequence[str], allow_patch: bool, allow_commit: b
 
 
 def print_findings(deep: bool) -> None:
-    """Print what is not to be trusted and how to mend it; exit code 1 where there is anything."""
+    """Print what is wrong and how to mend it; exit code 1 where there is anything."""
     from pipeline.doctor import examine
 
-    findings = examine(deep)
-    for finding in findings:
+    examined = examine(deep)
+    for finding in examined.findings:
         print(f"{finding.what}\n  mend: {finding.mend}")
-    looked_at = "installation, repository and store" + (", outs, cache and weights" if deep else "")
-    print(f"{len(findings)} findings" if findings else f"nothing found; looked at: {looked_at}")
-    if findings:
+    count = len(examined.findings)
+    print(f"{count} findings" if count else f"nothing found; looked at: {examined.looked_at}")
+    if count:
         sys.exit(1)
 
 

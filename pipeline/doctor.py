@@ -1,13 +1,14 @@
-"""`pipeline doctor`: can this installation, repository and store be trusted? Each finding comes with its mending."""
+"""`pipeline doctor`: what is wrong with installation, repository and store? Each finding comes with its mending."""
 
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -15,30 +16,37 @@ import psutil
 from dvc.repo import Repo
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline import outs, provenance, queries
+from pipeline import outs, provenance, queries, records
+from pipeline.audit import Finding, audit
 from pipeline.params import InputError, load
 
+MD5 = r"[0-9a-f]{32}(\.dir)?"
 NETWORK = re.compile(r"nfs|cifs|smb|sshfs|9p|lustre|ceph|gluster|afs|s3fs|gcsfuse|davfs", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What is wrong, where, and how to mend it."""
+class Examination:
+    """What was found, and what was looked at, in words."""
 
-    what: str
-    mend: str
+    findings: list[Finding]
+    looked_at: str
 
 
-def examine(deep: bool) -> list[Finding]:
-    """Look for what the pipeline cannot prevent; `deep` hashes outs, cache and weights as well."""
+def examine(deep: bool) -> Examination:
+    """Look for what the pipeline cannot prevent; `deep` hashes outs, cache and the records in MLflow as well."""
     root = provenance.root()
+    findings = [*installation(), *environment()]
+    if not (root / ".dvc").is_dir():
+        return Examination(findings, "the installation alone; here is no repository: no folder above has .dvc in it")
     unreadable = [*lock_files(root)]
-    findings = [*installation(), *environment(), *unreadable, *store()]
+    findings += [*unreadable, *store()]
+    looked_at = "installation, repository and store"
     if deep:
-        if not unreadable:
-            findings += damaged_outs(root)
-        findings += [*damaged_cache(root), *damaged_weights()]
-    return findings
+        recorded, said = records_in_store()
+        outs_here = [] if unreadable else [*damaged_outs(root)]
+        findings += [*outs_here, *damaged_cache(root), *recorded]
+        looked_at += f"; as recorded: {said}"
+    return Examination(findings, looked_at)
 
 
 def installation() -> Iterator[Finding]:
@@ -84,12 +92,34 @@ def lock_files(root: Path) -> Iterator[Finding]:
     lock, rwlock = root / "dvc.lock", root / ".dvc/tmp/rwlock"
     for file, mend in {lock: "git checkout HEAD -- dvc.lock && dvc repro", rwlock: f"rm {rwlock}"}.items():
         try:
-            if YAML(typ="safe", pure=True).load(file) is None:  # JSON is YAML too
+            content = YAML(typ="safe", pure=True).load(file)  # JSON is YAML too
+            if not isinstance(content, dict):
                 raise YAMLError
         except FileNotFoundError:
             continue
         except (YAMLError, UnicodeDecodeError):
             yield Finding(f"{file}: DVC cannot read this file", mend)
+            continue
+        if file == lock:
+            yield from (Finding(f"{file}: {fault}", mend) for fault in broken_entries(content))
+
+
+def broken_entries(lock: Mapping[str, object]) -> Iterator[str]:
+    """Say which entries of dvc.lock have no md5; DVC ends in a traceback over them.
+
+    Args:
+        lock: the file's content.
+    """
+    stages = lock.get("stages", {})
+    for name, stage in stages.items() if isinstance(stages, dict) else [("stages", None)]:
+        entries = [stage.get(kind, []) for kind in ("deps", "outs")] if isinstance(stage, dict) else []
+        if not entries or not all(isinstance(listed, list) for listed in entries):
+            yield f"{name}: is no stage"
+            continue
+        for entry in chain(*entries):
+            path, md5 = (entry.get("path"), entry.get("md5")) if isinstance(entry, dict) else (None, None)
+            if not isinstance(path, str) or not isinstance(md5, str) or not re.fullmatch(MD5, md5):
+                yield f"stage {name}, path {path!a}: md5 {md5!a} is none, which is 32 hexadecimal digits"
 
 
 def store() -> Iterator[Finding]:
@@ -142,6 +172,8 @@ def damaged_outs(root: Path) -> Iterator[Finding]:
     with Repo(str(root)) as repo:
         stages = {stage.addressing for stage in repo.index.stages}  # dvc.lock keeps those that dvc.yaml no longer has
         outputs = [out for name, stage in recorded.items() if name in stages for out in stage.get("outs", [])]
+        if not any((root / out["path"]).exists() for out in outputs):
+            return  # a clone that has not pulled or made them
         for out in outputs:
             yield from damaged_out(root, out["path"], out["md5"], Path(repo.cache.local.oid_to_path(out["md5"])))
 
@@ -177,10 +209,13 @@ def damaged_cache(root: Path) -> Iterator[Finding]:
             )
 
 
-def damaged_weights() -> Iterator[Finding]:
-    """Compare the weights of every run in MLflow with the md5 on its record."""
-    for what in queries.damaged_weights(load().track.experiment):
-        yield Finding(
-            f"{what}: is gone, or its md5 is not the weights_md5 of its run",
-            "delete that run in MLflow's pages, then: pipeline sync",
-        )
+def records_in_store() -> tuple[list[Finding], str]:
+    """Compare the runs in MLflow with their seals and with the outs; say also what was looked at."""
+    settings = load()
+    try:
+        evaluated, here = records.read_evaluated(settings.variants), "outs"
+    except FileNotFoundError:
+        evaluated, here = [], "no outs, as none are here (dvc pull, or dvc repro, brings them)"
+    found = audit(settings.track.experiment, evaluated)
+    unsealed = f" ({found.unsealed} of them unsealed, older than seals)" if found.unsealed else ""
+    return found.findings, f"{here}, cache, {found.runs} runs{unsealed}, their artifacts"

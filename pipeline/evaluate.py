@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from pipeline import check_pins, outs, plots, records, sweep
-from pipeline.params import HIGHER_IS_BETTER, METRICS, Params, load
-from pipeline.records import CURVE, Record
+from pipeline.params import HIGHER_IS_BETTER, Params, load
+from pipeline.records import CURVE, FIGURES, Record
 from pipeline.sweep import curve_steps
 from pipeline.tracker import Tracker
 
 Float64 = NDArray[np.float64]
-FIGURES = (*METRICS, "grad_error")
 
 
 def main() -> None:

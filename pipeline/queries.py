@@ -5,40 +5,60 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import outs, provenance, stored
+from pipeline import outs, parents, provenance, seals, stored
 from pipeline.params import HIGHER_IS_BETTER, METRICS, InputError, Params
 from pipeline.recorder import Recorder
 from pipeline.records import CURVE, Record
 from pipeline.stored import Stored
 from pipeline.sweep import sweep_id
-from pipeline.tracking import STORE_ERRORS, WEIGHTS, Store, StoredRun, answering, is_complete, now, weights_md5
+from pipeline.tracking import (
+    STORE_ERRORS,
+    WEIGHTS,
+    Store,
+    StoredRun,
+    answering,
+    is_complete,
+    now,
+    seal_state,
+)
 
 
 @answering()
 def top(experiment: str, metric: str, limit: int) -> list[dict[str, str]]:
-    """List the best runs, best first, as rows of text; what diverged or has no such figure is none of them."""
+    """List the best runs, best first, as rows of text; what diverged or has no such figure is none of them.
+
+    Runs that were altered since they ended, and would be among the best, stand below them, marked.
+    """
     store = Store.open(experiment)
     condition = f"attributes.status = 'FINISHED' and tags.role = 'run' and metrics.`{metric}` > -1e308"
     order = f"metrics.`{metric}` {'DESC' if metric in HIGHER_IS_BETTER else 'ASC'}"
-    return [
-        {"run": run.info.run_name}
-        | {key: f"{run.data.metrics[key]:.6g}" for key in (metric, *METRICS) if key in run.data.metrics}
-        | {"run_id": run.info.run_id}
-        for run in store.search(condition, [order], limit)
-    ]
+    sound: list[dict[str, str]] = []
+    altered: list[dict[str, str]] = []
+    for run in store.search(condition, [order], min(1000, limit + 10)):
+        row = {"run": run.info.run_name}
+        row |= {key: f"{run.data.metrics[key]:.6g}" for key in (metric, *METRICS) if key in run.data.metrics}
+        row |= {"seal": seal_state(run), "run_id": run.info.run_id}
+        (altered if row["seal"] == seals.ALTERED else sound).append(row)
+        if len(sound) == limit:
+            break
+    return sound + altered
 
 
 @answering()
 def runs(experiment: str, names: Mapping[str, str]) -> list[dict[str, str]]:
-    """List the stored runs of fingerprints (fingerprint -> name), as rows of text; a missing one has no id."""
+    """List the stored runs of fingerprints (fingerprint -> name), as rows of text; a missing one has no id.
+
+    Runs that were altered since they ended stand after those of the same fingerprint, marked.
+    """
     store = Store.open(experiment)
     rows = []
     for fingerprint, name in names.items():
-        for run in store.find(fingerprint) or [None]:
+        stored = sorted(store.of(fingerprint), key=lambda run: seal_state(run) == seals.ALTERED)
+        for run in stored or [None]:
             tags = run.data.tags if run else {}
             row = {"run": name, "status": run.info.status if run else "missing", "fingerprint": fingerprint}
             row |= {key: tags.get(key, "")[:12] for key in ("sweep", "dvc_experiment", "git_commit", "git_dirty")}
-            rows.append(row | {"run_id": run.info.run_id if run else ""})
+            rows.append(row | {"seal": seal_state(run) if run else "", "run_id": run.info.run_id if run else ""})
     return rows
 
 
@@ -120,23 +140,6 @@ def state(experiment: str) -> State:
 
 
 @answering()
-def damaged_weights(experiment: str) -> list[str]:
-    """Name the weights in MLflow that are gone, or whose md5 is not on their run's record."""
-    store = Store.open(experiment)
-    damaged = []
-    for run in store.search("tags.role = 'run'"):
-        if "weights_md5" not in run.data.tags and not is_complete(run):
-            continue  # may have been killed before its weights were stored
-        try:
-            whole = weights_md5(store.artifact(run, WEIGHTS)) == run.data.tags.get("weights_md5")
-        except FileNotFoundError:
-            whole = False
-        if not whole:
-            damaged.append(f"{store.artifact_uri(run)}/{WEIGHTS} ({run.info.run_name}, run {run.info.run_id})")
-    return damaged
-
-
-@answering()
 def sync(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> int:
     """Store what the store lacks of a sweep; return how many runs it lacked or held in part.
 
@@ -145,9 +148,9 @@ def sync(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path],
     """
     store = Store.open(params.track.experiment)
     runs = [record.run for record in evaluated]
-    parents = store.search(f"tags.sweep = '{sweep_id(runs)}' and tags.role = 'sweep' and tags.champion LIKE '%'")
+    parent = parents.find(store, sweep_id(runs))
     lacking = sum(not any(_holds(run, record) for run in store.find(record.run.fingerprint)) for record in evaluated)
-    if lacking or not parents:
+    if lacking or not (parent and "champion" in parent.data.tags):
         recorder = Recorder(params, runs, os.getpid(), now())
         recorder.complete(evaluated, artifacts, champion)
         recorder.end("FINISHED", "")

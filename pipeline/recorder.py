@@ -4,20 +4,21 @@ Run as `python -m pipeline.recorder`; reads pickled messages from its standard i
 """
 
 import json
+import math
 import pickle
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 from safetensors.numpy import save
 
-from pipeline import outs, provenance
+from pipeline import outs, parents, provenance, seals
 from pipeline.params import InputError, Params
 from pipeline.records import CURVE, Array, Record
 from pipeline.sweep import Run, curve_steps, sweep_id
@@ -29,14 +30,27 @@ from pipeline.tracking import (
     WEIGHTS,
     Store,
     StoredRun,
+    contents,
     datasets,
     failure,
+    identity,
     is_at_work,
     is_complete,
     milliseconds,
     now,
+    text,
     weights_md5,
 )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that this process fills in, and what the store holds of it: params, datasets, points of the curve."""
+
+    run: StoredRun
+    params: Mapping[str, str]
+    datasets: frozenset[tuple[str, ...]]
+    points: dict[int, float]
 
 
 class Recorder:
@@ -59,8 +73,8 @@ class Recorder:
         self.params = params
         self.sweep = sweep_id(runs)
         self.steps = curve_steps(params.train.epochs, params.track.points)
-        self.own: dict[str, StoredRun] = {}  # by fingerprint, runs that this process opened and has not ended
-        self.logged: dict[str, set[int]] = {}  # by fingerprint, the own runs' steps that are stored
+        self.runs = runs
+        self.own: dict[str, Opened] = {}  # by fingerprint, runs that this process opened and has not ended
         self.told_at = begun or time.time()  # when the stage told what is being stored, in seconds since 1970
         self.started: dict[str, float] = {}  # by fingerprint, when the stage began a run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
@@ -70,8 +84,9 @@ class Recorder:
         self.tags = provenance.code_tags() | self.owner | {"sweep": self.sweep}
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         if self.patch:
-            self.tags["git_changes"] = f"{sha256(self.patch).hexdigest()[:12]}.patch"
+            self.tags["git_changes"] = f"{sha256(self.patch).hexdigest()}.patch"
         self.datasets = datasets(summary, self.tags)
+        self.files: dict[str, str] = {}  # the parent's artifacts, name -> sha256
         self.parent = self._open_parent({"restored": restored} if restored else {})
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -79,18 +94,25 @@ class Recorder:
         name = f"{self.tags.get('dvc_experiment', 'sweep')} {self.sweep}"
         tags = {**self.tags, "role": "sweep", **extra}
         with self.store.lock:
-            found = self.store.search(f"tags.sweep = '{self.sweep}' and tags.role = 'sweep'", limit=1)
-            parent = found[0] if found else self.store.create(name, tags, self.told_at)
+            found = parents.find(self.store, self.sweep)
+            parent = found or self.store.create(name, tags, self.told_at)
             if found:
                 self._take(parent)
-            if "champion" not in parent.data.tags:  # new, or left by a process that may have been killed in between
-                self.store.log_params(parent, flat(self.params.model_dump()))
+            if "champion" in parent.data.tags:
+                known = parents.contents(self.store, parent)
+                self.files |= known.files if known else {}
+            else:  # new, or left by a process that may have been killed in between
+                self.store.log_params(parent, as_texts(flat(self.params.model_dump())))
                 self.store.client.log_inputs(parent.info.run_id, self.datasets)
                 for path in (Path("params.yaml"), outs.SUMMARY):
-                    self.store.log_artifact(parent, path.name, path.read_bytes())
+                    self._log_file(parent, path.name, path.read_bytes())
         if self.patch:
-            self.store.log_artifact(parent, self.tags["git_changes"], self.patch)
+            self._log_file(parent, self.tags["git_changes"], self.patch)
         return parent
+
+    def _log_file(self, parent: StoredRun, name: str, content: bytes) -> None:
+        self.store.log_artifact(parent, name, content)
+        self.files[name] = sha256(content).hexdigest()
 
     def _take(self, run: StoredRun) -> None:
         self.store.client.update_run(run.info.run_id, "RUNNING")
@@ -101,7 +123,7 @@ class Recorder:
     def _beat(self) -> None:
         while True:
             time.sleep(provenance.HEARTBEAT_SECONDS)
-            for run in [self.parent, *list(self.own.values())]:
+            for run in [self.parent, *(opened.run for opened in list(self.own.values()))]:
                 with suppress(*STORE_ERRORS):  # who stores next meets the same error
                     self.store.log_tags(run, {"heartbeat": f"{time.time():.0f}"})
 
@@ -113,7 +135,10 @@ class Recorder:
                 with self.store.lock:
                     self._open(run, self.store.find(run.fingerprint))
 
-    def _open(self, run: Run, stored: Sequence[StoredRun], **extra: str) -> None:
+    def _open(self, run: Run, found: Sequence[StoredRun], **extra: str) -> None:
+        params = as_texts(run_params(run, self.params))
+        # What did not end is not sealed: it is gone on with where it is what this process would have begun.
+        stored = [one for one in found if is_complete(one) or one.data.params.items() <= params.items()]
         if not stored:
             tags = {"role": "run", "fingerprint": run.fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
             tags["dvc_stage"] = f"train@{run.variant}"  # also where another stage, or none, stores it
@@ -124,10 +149,12 @@ class Recorder:
         else:
             opened = stored[0]
             self._take(opened)
-        self.store.log_params(opened, run_params(run, self.params))
+        self.store.log_params(opened, params)
         self.store.client.log_inputs(opened.info.run_id, self.datasets)
+        inputs = [*self.datasets, *(opened.inputs.dataset_inputs if stored and opened.inputs else [])]
         history = self.store.client.get_metric_history(opened.info.run_id, CURVE) if stored else []
-        self.own[run.fingerprint], self.logged[run.fingerprint] = opened, {metric.step for metric in history}
+        points = {metric.step: metric.value for metric in history}
+        self.own[run.fingerprint] = Opened(opened, params, frozenset(identity(one) for one in inputs), points)
 
     def follow(self, curves: Mapping[str, Array], epoch: int) -> None:
         """Store by how much the curves (epochs,) of running runs have grown, `epoch` epochs done."""
@@ -136,10 +163,14 @@ class Recorder:
                 self._log_curve(fingerprint, curve, epoch)
 
     def _log_curve(self, fingerprint: str, curve: Array, epoch: int, tags: Mapping[str, str] = NO_TAGS) -> None:
-        new = [step for step in self.steps if step < epoch and step not in self.logged[fingerprint]]
-        points = dict(zip(new, curve[new].tolist(), strict=True))
-        self.store.log_points(self.own[fingerprint], points, self.told_at, tags)
-        self.logged[fingerprint].update(new)
+        opened = self.own[fingerprint]
+        points = self._new_points(opened, curve, epoch)
+        self.store.log_points(opened.run, points, self.told_at, tags)
+        opened.points.update(points)
+
+    def _new_points(self, opened: Opened, curve: Array, epoch: int) -> dict[int, float]:
+        new = [step for step in self.steps if step < epoch and step not in opened.points]
+        return dict(zip(new, curve[new].tolist(), strict=True))
 
     def finish(self, record: Record) -> None:
         """Store a trained run, or compare it with the one that is stored."""
@@ -156,26 +187,53 @@ class Recorder:
 
     def _end(self, record: Record, made_with: Mapping[str, str] = NO_TAGS) -> None:
         # made_with: what the bits depend on; unknown of a run that is restored from its outs.
-        run = self.own[record.run.fingerprint]
+        fingerprint, epochs = record.run.fingerprint, len(record.curve)
+        if any(
+            math.isfinite(value) and value != record.curve[step] for step, value in self.own[fingerprint].points.items()
+        ):
+            self._give_up(fingerprint)
+            self._open(record.run, [])
+        opened, status = self.own[fingerprint], "FAILED" if record.diverged else "FINISHED"
         content = save(dict(record.tensors))
-        self.store.log_artifact(run, WEIGHTS, content)
-        tags = {**made_with, "weights_md5": weights_md5(content)}
-        tags |= {"diverged": record.diverged} if record.diverged else {}
-        self._log_curve(record.run.fingerprint, record.curve, len(record.curve), tags)
-        self._terminate(run, "FAILED" if record.diverged else "FINISHED")
-        del self.own[record.run.fingerprint]
+        self.store.log_artifact(opened.run, WEIGHTS, content)
+        points = opened.points | self._new_points(opened, record.curve, epochs)
+        tags = {**made_with, "weights_md5": weights_md5(content), "seal_files": seals.of_files(points.items(), content)}
+        tags |= {"diverged": text(record.diverged)} if record.diverged else {}
+        last = max((step for step, value in points.items() if math.isfinite(value)), default=None)
+        ended = replace(contents(opened.run), status=status, params=opened.params, datasets=opened.datasets)
+        if (end := self._end_time(opened.run)) is not None:
+            ended = replace(ended, end=end)
+        ended = ended.with_(tags, {} if last is None else {CURVE: points[last]})
+        self._log_curve(fingerprint, record.curve, epochs, tags | {"seal": ended.seal()})
+        self._terminate(opened.run, status)  # after the seal: what is whole is sealed
+        del self.own[fingerprint]
+
+    def _give_up(self, fingerprint: str) -> None:
+        # What another attempt, elsewhere, stored of the curve is not what this one trained.
+        run = self.own.pop(fingerprint).run
+        self.store.log_tags(
+            run, {"error": "its curve is not that of the attempt which finished; see the run beside it"}
+        )
+        self.store.client.set_terminated(run.info.run_id, "KILLED", milliseconds(self.told_at))
+
+    def _end_time(self, run: StoredRun) -> int | None:
+        # Nobody measured when a restored run ended.
+        return None if "restored" in run.data.tags else milliseconds(self.told_at)
 
     def _terminate(self, run: StoredRun, status: str) -> None:
-        if status == "SCHEDULED" or "restored" in run.data.tags:  # not at its end, or nobody measured when that was
+        end = self._end_time(run)
+        if status == "SCHEDULED" or end is None:  # not at its end, or at one unknown
             self.store.client.update_run(run.info.run_id, status)
         else:
-            self.store.client.set_terminated(run.info.run_id, status, milliseconds(self.told_at))
+            self.store.client.set_terminated(run.info.run_id, status, end)
 
     def _confirm(self, stored: Sequence[StoredRun], record: Record) -> None:
         for run in stored:
             if self._same(run, record):
                 times = int(run.data.tags.get("confirmed", "0")) + 1
-                self.store.log_tags(run, {"confirmed": str(times), "confirmed_at": now()})
+                tags = {"confirmed": str(times), "confirmed_at": now()}
+                seal = seals.of_confirmations({**run.data.tags, **tags})
+                self.store.log_tags(run, tags | {"seal_confirmed": seal})
                 return
         first = stored[0].info.run_id
         print(
@@ -208,16 +266,24 @@ class Recorder:
                     stored = self.store.find(record.run.fingerprint)
                 weights = weights_md5(save(dict(record.tensors)))
                 for run in [run for run in stored if run.data.tags.get("weights_md5") == weights][:1]:
-                    self.store.log_metrics(run, record.metrics, record.run.epochs - 1, self.told_at)
+                    self.store.log_figures(run, record.metrics, record.run.epochs - 1, self.told_at)
         for path in artifacts:
-            self.store.log_artifact(self.parent, path.name, path.read_bytes())
-        self.store.log_tags(self.parent, {"champion": champion})
+            self._log_file(self.parent, path.name, path.read_bytes())
+        self._seal_parent(champion)
+
+    def _seal_parent(self, champion: str) -> None:
+        runs = {run.fingerprint: run.name for run in self.runs}
+        listing = parents.Contents(runs=runs, files=self.files).model_dump_json(indent=2).encode()
+        self.store.log_artifact(self.parent, parents.CONTENTS, listing)
+        tags = {"champion": champion, "seal_files": sha256(listing).hexdigest()}
+        stored = contents(self.store.client.get_run(self.parent.info.run_id))
+        self.store.log_tags(self.parent, tags | {"seal": stored.with_(tags).seal()})
 
     def _delete_ghosts(self) -> None:
         # A request to create a run whose answer never came may have been carried out late.
         owner = " and ".join(f"tags.{key} = '{value}'" for key, value in self.owner.items())
-        known = {self.parent.info.run_id, *(run.info.run_id for run in self.own.values())}
-        for run in self.store.search(f"attributes.status = 'RUNNING' and {owner}"):
+        known = {self.parent.info.run_id, *(opened.run.info.run_id for opened in self.own.values())}
+        for run in list(self.store.search(f"attributes.status = 'RUNNING' and {owner}")):
             if run.info.run_id not in known:
                 self.store.client.delete_run(run.info.run_id)
 
@@ -230,7 +296,7 @@ class Recorder:
                 evaluated = "champion" in self.store.client.get_run(self.parent.info.run_id).data.tags
                 self._terminate(self.parent, "FINISHED" if evaluated else "SCHEDULED")
             return
-        for run in [*self.own.values(), self.parent]:
+        for run in [*(opened.run for opened in self.own.values()), self.parent]:
             self.store.log_tags(run, {"error": error})
             self.store.client.set_terminated(run.info.run_id, status, milliseconds(self.told_at))
 
@@ -259,6 +325,11 @@ def serve(messages: BinaryIO) -> int:
         print(error, file=sys.stderr)
         return INPUT_WRONG
     return 0
+
+
+def as_texts(params: Mapping[str, object]) -> dict[str, str]:
+    """Write params as they are stored."""
+    return {key: text(value) for key, value in params.items()}
 
 
 def run_params(run: Run, params: Params) -> dict[str, object]:

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from pipeline import outs
-from pipeline.params import BatchSize
+from pipeline.params import METRICS, BatchSize
 from pipeline.sweep import Run
 
 Array = NDArray[np.float32]
 CURVE = "train/mse"
+FIGURES = (*METRICS, "grad_error")  # what evaluate computes of a run
 
 
 @dataclass(frozen=True)

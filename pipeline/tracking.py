@@ -39,7 +39,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import outs, provenance
+from pipeline import outs, provenance, seals
 from pipeline.params import InputError
 from pipeline.records import CURVE
 
@@ -148,7 +148,7 @@ class Store:
     def end_the_dead(self) -> list[StoredRun]:
         """End runs that say RUNNING though their process is gone: KILLED, at its last sign of life."""
         dead = []
-        for run in self.search(f"attributes.status = 'RUNNING' and {' and '.join(OWNED)}"):
+        for run in list(self.search(f"attributes.status = 'RUNNING' and {' and '.join(OWNED)}")):
             with self.lock:
                 run = self.client.get_run(run.info.run_id)  # noqa: PLW2901 - it may have ended since
                 if run.info.status != "RUNNING" or provenance.is_alive(run.data.tags, time.time()):
@@ -162,25 +162,28 @@ class Store:
                 dead.append(run)
         return dead
 
-    def search(self, condition: str, order_by: Sequence[str] = (), limit: int | None = None) -> list[StoredRun]:
-        """Find the experiment's runs, at most `limit`, page by page."""
-        found: list[StoredRun] = []
-        token = None
-        while limit is None or len(found) < limit:
-            size = 1000 if limit is None else min(1000, limit - len(found))
+    def search(self, condition: str, order_by: Sequence[str] = (), page_size: int = 1000) -> Iterator[StoredRun]:
+        """Find the experiment's runs, page by page."""
+        ids, token = [self.experiment.experiment_id], None
+        while token != "":
             page = self.client.search_runs(
-                [self.experiment.experiment_id], condition, max_results=size, order_by=list(order_by), page_token=token
+                ids, condition, max_results=page_size, order_by=list(order_by), page_token=token
             )
-            found += page
-            token = page.token
-            if not token:
-                break
-        return found
+            yield from page
+            token = page.token or ""
 
     def find(self, fingerprint: str) -> list[StoredRun]:
-        """Find the runs with a fingerprint: one, and after it those that contradict it."""
-        found = self.search(f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'", ["attributes.start_time"])
-        return sorted(found, key=lambda run: "contradicts" in run.data.tags)
+        """Find the runs with a fingerprint, whole ones first: one, and after it those that contradict it.
+
+        What was altered since it ended is none of them: it is as if it were not there.
+        """
+        sound = [run for run in self.of(fingerprint) if seal_state(run) != seals.ALTERED]
+        return sorted(sound, key=lambda run: (not is_complete(run), "contradicts" in run.data.tags))
+
+    def of(self, fingerprint: str) -> list[StoredRun]:
+        """Find the runs with a fingerprint, altered ones too, in the order in which they began."""
+        condition = f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'"
+        return list(self.search(condition, ["attributes.start_time"]))
 
     def create(self, name: str, tags: Mapping[str, str], begun: float) -> StoredRun:
         """Create a run that says RUNNING, since `begun`, in seconds since 1970."""
@@ -190,45 +193,49 @@ class Store:
         run = self.client.create_run(self.experiment.experiment_id, milliseconds(begun), tags, name)
         if self.client.remote:
             # The client repeats a request whose answer was lost, and the server then creates a run for each.
-            for ghost in self.search(f"tags.attempt = '{attempt}'"):
+            for ghost in list(self.search(f"tags.attempt = '{attempt}'")):
                 if ghost.info.run_id != run.info.run_id:
                     self.client.delete_run(ghost.info.run_id)
         return run
 
-    def log_params(self, run: StoredRun, params: Mapping[str, object]) -> None:
+    def log_params(self, run: StoredRun, params: Mapping[str, str]) -> None:
         """Store what configures a run, as far as it is not stored: MLflow refuses to change a param."""
-        new = [Param(key, text(value)) for key, value in params.items() if key not in run.data.params]
+        new = [Param(key, value) for key, value in params.items() if key not in run.data.params]
         if new:
             self.client.log_batch(run.info.run_id, params=new)
 
     def log_points(
         self, run: StoredRun, points: Mapping[int, float], at: float, tags: Mapping[str, str] = NO_TAGS
     ) -> None:
-        """Store points of a curve, step -> value, with the time `at`, in seconds since 1970, and tags.
+        """Store points of a curve, step -> value, with the time `at`, in seconds since 1970, and then tags.
 
         What is not finite is left out, as MLflow would change it.
         """
         stamp = milliseconds(at)
         metrics = [Metric(CURVE, value, stamp, step) for step, value in points.items() if math.isfinite(value)]
-        self.log_tags(run, tags, metrics[:BATCH])
-        for start in range(BATCH, len(metrics), BATCH):
-            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + BATCH])
+        while len(metrics) > BATCH:
+            self.client.log_batch(run.info.run_id, metrics=metrics[:BATCH])
+            metrics = metrics[BATCH:]
+        self.log_tags(run, tags, metrics)
 
     def log_tags(self, run: StoredRun, tags: Mapping[str, str], metrics: Sequence[Metric] = ()) -> None:
-        """Store tags, and metrics beside them, in one request."""
+        """Store metrics and then tags, in one request; MLflow stores tags together, but not with the metrics."""
         if tags or metrics:
             items = [RunTag(key, text(value)) for key, value in tags.items()]
             self.client.log_batch(run.info.run_id, metrics=metrics, tags=items)
 
-    def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], step: int, at: float) -> None:
-        """Store figures that the run does not have yet, or has with another value."""
-        new = [
-            Metric(key, value, milliseconds(at), step)
-            for key, value in metrics.items()
-            if math.isfinite(value) and run.data.metrics.get(key) != value
-        ]
-        if new:
-            self.client.log_batch(run.info.run_id, metrics=new)
+    def log_figures(self, run: StoredRun, metrics: Mapping[str, float], step: int, at: float) -> None:
+        """Store figures that the run does not have yet, or has with another value, and seal them."""
+        new = {
+            key: value for key, value in metrics.items() if math.isfinite(value) and run.data.metrics.get(key) != value
+        }
+        if not new:
+            return
+        before = contents(run)
+        if "seal" in run.data.tags:  # either fits where a kill comes between the requests
+            self.log_tags(run, {"seal": f"{before.with_({}, new).seal()} {before.seal()}"})
+        stamp = milliseconds(at)
+        self.log_tags(run, {}, [Metric(key, value, stamp, step) for key, value in new.items()])
 
     def log_artifact(self, run: StoredRun, name: str, content: bytes) -> None:
         """Store a file with the run."""
@@ -264,6 +271,34 @@ class Store:
         if uri.startswith("file:") and not Path(uri.removeprefix("file://")).exists() and moved.exists():
             uri = (moved / "artifacts").as_uri()
         return uri
+
+
+def contents(run: StoredRun) -> seals.Contents:
+    """Return what `seal` covers of a run as it is stored."""
+    params, tags = run.data.params, run.data.tags
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    if tags.get("role") == "sweep":
+        return seals.Contents(params, tags, frozenset(described(one) for one in inputs))
+    status, begun, ended = run.info.status, run.info.start_time, run.info.end_time
+    named = frozenset(identity(one) for one in inputs)  # the rest is shared by all runs, and sealed with the sweep
+    return seals.Contents(params, tags, named, status, begun, ended, run.data.metrics)
+
+
+def identity(one: DatasetInput) -> tuple[str, ...]:
+    """Name a dataset, and what it is for."""
+    return one.dataset.name, one.dataset.digest, *sorted(f"{tag.key}={tag.value}" for tag in one.tags)
+
+
+def described(one: DatasetInput) -> tuple[str, ...]:
+    """Describe a dataset in all that MLflow holds of it."""
+    dataset = one.dataset
+    return *identity(one), dataset.source_type, dataset.source, dataset.schema or "", dataset.profile or ""
+
+
+def seal_state(run: StoredRun) -> str:
+    """Say whether a run is sealed, unsealed (as those are that have not ended, or are older than seals) or altered."""
+    sealed = run.data.tags.get("role") == "sweep" or is_complete(run)
+    return contents(run).state() if sealed else seals.UNSEALED
 
 
 def is_complete(run: StoredRun) -> bool:

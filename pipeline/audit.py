@@ -1,0 +1,166 @@
+"""Compare what MLflow's store holds with its seals, and with the outs of the workspace: what was altered is found."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from safetensors.numpy import save
+
+from pipeline import outs, parents, seals
+from pipeline.records import CURVE, FIGURES, Record
+from pipeline.tracking import WEIGHTS, Store, StoredRun, answering, is_complete, seal_state, weights_md5
+
+MEND = "see what is true: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"
+Points = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, where, and how to mend it."""
+
+    what: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found, among how many runs; unsealed: those that are older than seals."""
+
+    findings: list[Finding]
+    runs: int
+    unsealed: int
+
+
+@answering()
+def audit(experiment: str, evaluated: Sequence[Record]) -> Audit:
+    """Examine every run of an experiment, and those of the workspace's outs.
+
+    Args:
+        experiment: MLflow's.
+        evaluated: what the outs hold; nothing where there are none.
+    """
+    store = Store.open(experiment)
+    everything = [run for run in store.search("") if run.data.tags.get("role") in {"run", "sweep"}]
+    sweeps = {run.info.run_id: run for run in everything if run.data.tags["role"] == "sweep"}
+    runs = [run for run in everything if run.data.tags["role"] == "run"]
+    curves = {run.info.run_id: history(store, run) for run in runs}
+    faults = {run.info.run_id: [*of_run(store, run, sweeps, curves[run.info.run_id])] for run in runs}
+    sound = [run for run in runs if not faults[run.info.run_id]]
+    findings = [finding for found in faults.values() for finding in found]
+    findings += [finding for sweep in sweeps.values() for finding in of_sweep(store, sweep, runs)]
+    findings += [finding for record in evaluated for finding in of_record(record, sound, curves)]
+    unsealed = sum("seal" not in run.data.tags and is_complete(run) for run in runs)
+    return Audit(findings, len(everything), unsealed)
+
+
+def history(store: Store, run: StoredRun, key: str = CURVE) -> list[tuple[int, float]]:
+    """Read a metric's history as MLflow orders it to find the last: step and value."""
+    points = store.client.get_metric_history(run.info.run_id, key)
+    return [(p.step, p.value) for p in sorted(points, key=lambda p: (p.step, p.timestamp, p.value))]
+
+
+def named(run: StoredRun) -> str:
+    """Name a run for people."""
+    return f"{run.info.run_name} (run {run.info.run_id})"
+
+
+def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Points) -> Iterator[Finding]:
+    """Compare one run with its seals, and with the run of its sweep."""
+    tags = run.data.tags
+    parent = sweeps.get(tags.get("mlflow.parentRunId", ""))
+    faults = []
+    if not is_complete(run):
+        if "seal" in tags:
+            faults.append(f"says {run.info.status}, and was sealed as it ended")
+    else:
+        state = seal_state(run)
+        if state == seals.ALTERED:
+            faults.append("its seal does not fit: status, times, params, figures, datasets or tags were altered")
+        elif state == seals.UNSEALED and parent and "seal" in parent.data.tags:
+            faults.append("its seal is gone")
+        faults += altered_files(store, run, curve)
+    if parent is None or parent.data.tags.get("sweep") != tags.get("sweep"):
+        faults.append("the run of its sweep is not in the store: deleted, or altered")
+    if tags.get("git_commit") != tags.get("mlflow.source.git.commit"):
+        faults.append("its tags git_commit and mlflow.source.git.commit name different commits")
+    confirmed = any(key.startswith(seals.CONFIRMATIONS) for key in tags) or "seal_confirmed" in tags
+    if "seal" in tags and confirmed and tags.get("seal_confirmed") != seals.of_confirmations(tags):
+        faults.append("its tags confirmed… were altered")
+    if faults:
+        yield Finding(f"{named(run)}: {'; '.join(faults)}", MEND.format(run.info.run_id))
+
+
+def altered_files(store: Store, run: StoredRun, curve: Points) -> Iterator[str]:
+    """Say which of a run's weights, curve and figures are not as they were sealed."""
+    tags = run.data.tags
+    try:
+        weights = store.artifact(run, WEIGHTS)
+    except FileNotFoundError:
+        weights = b""
+    if weights_md5(weights) != tags.get("weights_md5"):
+        yield f"{store.artifact_uri(run)}/{WEIGHTS} is gone, or its md5 is not the run's weights_md5"
+    elif "seal" in tags and tags.get("seal_files") != seals.of_files(curve, weights):
+        yield f"its curve {CURVE} or its weights were altered after it ended"
+    for key in FIGURES:
+        points = curve if key == CURVE else history(store, run, key)
+        if (points[-1][1] if points else None) != run.data.metrics.get(key):
+            yield f"{key}: its last value is not that of its history"
+
+
+def of_sweep(store: Store, parent: StoredRun, runs: Sequence[StoredRun]) -> Iterator[Finding]:
+    """Compare a sweep's run with its seals, its artifacts with its list, and the list with the runs there are."""
+    tags, run_id = parent.data.tags, parent.info.run_id
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == run_id]
+    mend = f"mlflow runs delete --run-id {run_id}; then pipeline sync in a workspace that has the sweep's outs"
+    faults = []
+    if "champion" not in tags and "seal" not in tags:
+        return  # has not ended
+    if seal_state(parent) == seals.ALTERED:
+        faults.append("its seal does not fit: params, datasets or tags were altered after it ended")
+    if "seal" not in tags:
+        if any("seal" in run.data.tags for run in children):
+            yield Finding(f"{named(parent)}: its seal is gone", mend)
+        return
+    if parent.info.status not in {"FINISHED", "RUNNING"}:
+        faults.append(f"says {parent.info.status}, though it had ended: altered, or a later stage was killed")
+    contents = parents.contents(store, parent)
+    if contents is None:
+        faults.append(f"its list {parents.CONTENTS} is gone or altered")
+    else:
+        faults += altered_artifacts(store, parent, contents.files, children)
+    if faults:
+        yield Finding(f"{named(parent)}: {'; '.join(faults)}", mend)
+    stored = {run.data.tags.get("fingerprint") for run in runs if is_complete(run)}
+    for fingerprint, name in (contents.runs if contents else {}).items():
+        if fingerprint not in stored:
+            what = f"{name} (fingerprint {fingerprint}) of sweep {tags.get('sweep')}"
+            yield Finding(f"{what}: is not in the store: deleted, or altered", "pipeline sync, or dvc repro")
+
+
+def altered_artifacts(
+    store: Store, parent: StoredRun, files: Mapping[str, str], children: Sequence[StoredRun]
+) -> Iterator[str]:
+    """Say which artifacts of a sweep are gone or altered: those of its list, and patches, which their hashes name."""
+    patches = {run.data.tags.get("git_changes", "") for run in [parent, *children]} - {""}
+    expected = {name: name.removesuffix(".patch") for name in patches} | dict(files)
+    for name, digest in sorted(expected.items()):
+        try:
+            whole = sha256(store.artifact(parent, name)).hexdigest().startswith(digest)
+        except FileNotFoundError:
+            whole = False
+        if not whole:
+            yield f"{store.artifact_uri(parent)}/{name} is gone or altered"
+
+
+def of_record(record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Points]) -> Iterator[Finding]:
+    """Compare what the outs hold of a run with what the store does; what the store lacks is not for here."""
+    fingerprint, md5 = record.run.fingerprint, weights_md5(save(dict(record.tensors)))
+    stored = [run for run in runs if run.data.tags.get("fingerprint") == fingerprint and is_complete(run)]
+    if stored and not any(
+        run.data.tags.get("weights_md5") == md5
+        and all(value == record.metrics.get(key, value) for key, value in run.data.metrics.items())
+        and all(step < len(record.curve) and value == record.curve[step] for step, value in curves[run.info.run_id])
+        for run in stored
+    ):
+        what = f"its weights, curve or figures are not those of {outs.TRAINED} and {outs.EVALUATED}"
+        yield Finding(f"{named(stored[0])}: {what}", MEND.format(stored[0].info.run_id))
