@@ -3,9 +3,10 @@ PYTHON ?= python3
 PORT ?= 5000
 # PROCESSORS: options of tests/processors.py, such as --tables default --processors Haswell,EPYC
 PROCESSORS ?=
-# How often `make chaos` kills the pipeline, and starts sixteen stages at once.
+# How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters what was recorded.
 KILLS ?= 50
 STARTS ?= 20
+ALTERATIONS ?= 40
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -50,8 +51,8 @@ ui: setup ## serve MLflow's pages on this machine
 bench: repro ## measure the default sweep, a sweep of 1,008 runs, and stacks against plain PyTorch loops
 	PYTHONPATH=tests python tests/bench.py
 
-chaos: setup ## kill the pipeline KILLS times and start sixteen stages at once STARTS times; print the tally
-	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS)
+chaos: setup ## kill the pipeline, start stages at once, alter what was recorded; print the tally
+	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)
 
 processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
 	PYTHONPATH=tests python tests/processors.py $(PROCESSORS)

@@ -125,7 +125,7 @@ def of_sweep(store: Store, parent: StoredRun, runs: Sequence[StoredRun]) -> Iter
         faults.append(f"says {parent.info.status}, though it had ended: altered, or a later stage was killed")
     contents = parents.contents(store, parent)
     if contents is None:
-        faults.append(f"its list {parents.CONTENTS} is gone or altered")
+        faults.append(f"{store.artifact_uri(parent)}/{parents.CONTENTS}, its list, is gone or altered")
     else:
         faults += altered_artifacts(store, parent, contents.files, children)
     if faults:

@@ -1,6 +1,7 @@
 """Kill the pipeline at random moments, let `dvc repro` go on, and look whether anything is lost, twice or false.
 
-`make chaos` kills 50 times and prints the tally; a test does it a few times.
+`make chaos` kills 50 times, starts sixteen stages at once 20 times and alters 40 things that were recorded; it prints
+the tally. Tests do it a few times.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import alterations
 import psutil
 from conftest import copy_checkout, environment, run
 from mlflow import MlflowClient
@@ -148,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--starts", type=int, default=20, help="how often sixteen stages start together")
+    parser.add_argument("--alterations", type=int, default=40, help="how many recorded things are altered")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     wrong = []
@@ -163,6 +166,14 @@ def main() -> None:
             found = start_at_once(repository, folder, 16)
             print(f"{number + 1:3} sixteen at once: {'; '.join(found) or 'each run once'}", flush=True)
             wrong += found[:1]
+        if options.alterations:
+            recorded = prepare(Path(temporary) / "recorded", "matrix, linear")
+            (recorded / "README.md").write_text("changed, so that the record has a patch\n")
+            run("dvc", "repro", cwd=recorded)
+            (scratch := Path(temporary) / "stores").mkdir()
+            missed = alterations.tally(recorded, scratch, options.alterations, options.seed)
+            print(f"{options.alterations - len(missed)} of {options.alterations} alterations found", flush=True)
+            wrong += missed
     sys.exit(bool(wrong))
 
 

@@ -1,0 +1,188 @@
+"""Records that were altered after their run ended: found, named, marked, and never believed."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import alterations
+import pytest
+from conftest import copy_store, default_store, enter, search
+from mlflow import MlflowClient
+
+from pipeline import doctor, params, queries, records
+from pipeline.__main__ import main
+from pipeline.recorder import Recorder
+from pipeline.records import Record
+from pipeline.tracking import Store
+
+Shown = Callable[..., list[dict[str, str]]]
+
+
+@pytest.fixture
+def store(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A copy of the small sweep's store, to spoil."""
+    enter(small, monkeypatch)
+    uri = copy_store(small, tmp_path / "copy.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+def alter(uri: str, sql: str) -> None:
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
+        assert connection.execute(sql).rowcount > 0
+    connection.close()
+
+
+def top(metric: str = "cv/mse", limit: int = 10) -> list[dict[str, str]]:
+    return queries.top(params.load().track.experiment, metric, limit)
+
+
+def evaluated() -> list[Record]:
+    return records.read_evaluated(params.load().variants)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("last cv/mse", "cv/mse", "point", "param lr", "tag git_commit", "tag data_md5", "tag fingerprint", "status"),
+        *(
+            "run deleted",
+            "tag weights_md5 removed",
+            "weights and their md5",
+            "artifacts/params.yaml",
+            "tag seal removed",
+        ),
+        *("artifacts/summary.json", "dataset source", "sweep's champion", "tag confirmed added", "dvc.lock"),
+    ],
+)
+def test_a_single_alteration_is_found_and_named(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    enter(small, monkeypatch)
+
+    def look(uri: str) -> str:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        return "\n".join(finding.what for finding in doctor.examine(deep=True).findings)
+
+    assert alterations.Altered(small, tmp_path, look).cases()[name]()
+    assert look(default_store(small)) == ""
+
+
+def test_a_run_whose_figure_was_forged_is_marked_and_is_not_the_best(store: str) -> None:
+    before = top()
+    assert {row["seal"] for row in before} == {"sealed"}
+    victim = before[-1]["run_id"]
+    alter(store, f"UPDATE latest_metrics SET value = 1e-9 WHERE run_uuid = '{victim}' AND key = 'cv/mse'")
+    rows = top()
+    assert [row["run_id"] for row in rows] == [*[row["run_id"] for row in before[:-1]], victim]
+    assert (rows[-1]["seal"], rows[-1]["cv/mse"]) == ("altered", "1e-09")
+    few = top(limit=2)  # the true two best, and the forged one, which claims to be better, below them
+    assert [row["run_id"] for row in few] == [before[0]["run_id"], before[1]["run_id"], victim]
+
+
+def test_many_forged_runs_do_not_push_true_ones_out_of_a_short_list(store: str) -> None:
+    before = top()
+    forged = ", ".join(f"'{row['run_id']}'" for row in before[1:])
+    alter(store, f"UPDATE latest_metrics SET value = 1e-9 WHERE run_uuid IN ({forged}) AND key = 'cv/mse'")
+    assert top(limit=1)[0]["run_id"] == before[0]["run_id"]
+
+
+def test_what_people_add_breaks_no_seal(store: str) -> None:
+    client = MlflowClient(store)
+    for one in search(store, ""):
+        client.set_tag(one.info.run_id, "mlflow.note.content", "looks good")
+        client.set_tag(one.info.run_id, "reviewed", "yes")
+        client.log_metric(one.info.run_id, "my own figure", 0.5)
+        client.update_run(one.info.run_id, name=f"{one.info.run_name} (best?)")
+    assert {row["seal"] for row in top()} == {"sealed"}
+    assert doctor.examine(deep=True).findings == []
+
+
+def test_runs_that_are_older_than_seals_read_unsealed_and_are_no_findings(store: str) -> None:
+    alter(store, "DELETE FROM tags WHERE key LIKE 'seal%'")
+    assert {row["seal"] for row in top()} == {"unsealed"}
+    examined = doctor.examine(deep=True)
+    assert examined.findings == []
+    assert "6 of them unsealed" in examined.looked_at
+
+
+def test_a_sweep_whose_run_was_altered_is_stored_again_beside_it(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = evaluated()[0]
+    [victim] = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
+    alter(store, f"UPDATE params SET value = '1.0' WHERE run_uuid = '{victim.info.run_id}' AND key = 'lr'")
+    main(["sync"])
+    assert "1 of them stored now" in capsys.readouterr().out
+    found = {one.info.run_id: one for one in search(store, f"tags.fingerprint = '{record.run.fingerprint}'")}
+    assert len(found) == 2
+    [restored] = [one for run_id, one in found.items() if run_id != victim.info.run_id]
+    assert restored.data.metrics == record.metrics
+    assert found[victim.info.run_id].data.tags == victim.data.tags  # neither believed nor touched
+    MlflowClient(store).delete_run(victim.info.run_id)
+    assert doctor.examine(deep=True).findings == []
+
+
+def test_an_altered_run_is_not_confirmed_by_a_repeat(store: str) -> None:
+    settings, record = params.load(), evaluated()[0]
+    [victim] = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
+    alter(store, f"UPDATE latest_metrics SET value = 0 WHERE run_uuid = '{victim.info.run_id}' AND key = 'cv/mse'")
+    Recorder(settings, [one.run for one in evaluated()], os.getpid()).finish(record)
+    found = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
+    assert [("confirmed" in one.data.tags, "contradicts" in one.data.tags) for one in found] == [(False, False)] * 2
+
+
+def test_the_seal_is_the_hash_of_what_it_says_it_covers(store: str) -> None:
+    # By hand, from what MLflow's own client returns: another implementation than the one that wrote it.
+    one = search(store)[0]
+    covered = {key: value for key, value in one.data.tags.items() if not key.startswith(("seal", "confirmed"))}
+    machinery = ("host", "pid", "pid_started", "heartbeat", "attempt", "mlflow.runName", "error")
+    inputs = [
+        [part.dataset.name, part.dataset.digest, *(f"{tag.key}={tag.value}" for tag in part.tags)]
+        for part in one.inputs.dataset_inputs
+    ]
+    values = {
+        "status": one.info.status,
+        "start": one.info.start_time,
+        "end": one.info.end_time,
+        "params": one.data.params,
+        "metrics": one.data.metrics,
+        "tags": {key: value for key, value in covered.items() if key not in machinery}
+        | {"seal_files": one.data.tags["seal_files"]},
+        "datasets": sorted(inputs),
+    }
+    expected = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    assert one.data.tags["seal"].split()[0] == expected
+
+
+@pytest.mark.usefixtures("store")
+def test_a_stage_that_is_killed_amid_the_figures_leaves_a_seal_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    everything = evaluated()
+    recorder = Recorder(params.load(), [one.run for one in everything], os.getpid())
+    for record in everything:
+        recorder.finish(record)
+    log_tags, calls = Store.log_tags, []
+
+    def killed(self: Store, *arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:  # after the seal, before the figures
+            raise KeyboardInterrupt
+        log_tags(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "log_tags", killed)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.complete(everything, [], "champion")
+    states = {queries.seal_state(one) for one in search(uri)}
+    assert states == {"sealed"}
+    recorder.complete(everything, [], "champion")
+    recorder.end("FINISHED", "")
+    assert {queries.seal_state(one) for one in search(uri, "")} == {"sealed"}
+    assert doctor.examine(deep=True).findings == []
