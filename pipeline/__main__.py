@@ -4,7 +4,9 @@ import argparse
 import json
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline import outs
 from pipeline.params import METRICS, InputError, load
@@ -31,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pipeline top | head` ends without a traceback
+    if any(Path(tempfile.gettempdir()).glob("pipeline-reproduce-*")):
+        from pipeline import worktrees
+
+        worktrees.remove_leftovers()
     if options.command == "leaderboard":
         print_leaderboard()
     elif options.command == "doctor":

@@ -64,6 +64,14 @@ def named(run: StoredRun) -> str:
     return f"{run.info.run_name} (run {run.info.run_id})"
 
 
+def place(store: Store, run: StoredRun, name: str) -> str:
+    """Locate an artifact for people."""
+    try:
+        return f"{store.artifact_uri(run)}/{name}"
+    except FileNotFoundError as error:
+        return f"{name} ({error})"
+
+
 def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Points) -> Iterator[Finding]:
     """Compare one run with its seals, and with the run of its sweep."""
     tags = run.data.tags
@@ -98,7 +106,7 @@ def altered_files(store: Store, run: StoredRun, curve: Points) -> Iterator[str]:
     except FileNotFoundError:
         weights = b""
     if weights_md5(weights) != tags.get("weights_md5"):
-        yield f"{store.artifact_uri(run)}/{WEIGHTS} is gone, or its md5 is not the run's weights_md5"
+        yield f"{place(store, run, WEIGHTS)} is gone, or its md5 is not the run's weights_md5"
     elif "seal" in tags and tags.get("seal_files") != seals.of_files(curve, weights):
         yield f"its curve {CURVE} or its weights were altered after it ended"
     for key in FIGURES:
@@ -125,7 +133,7 @@ def of_sweep(store: Store, parent: StoredRun, runs: Sequence[StoredRun]) -> Iter
         faults.append(f"says {parent.info.status}, though it had ended: altered, or a later stage was killed")
     contents = parents.contents(store, parent)
     if contents is None:
-        faults.append(f"{store.artifact_uri(parent)}/{parents.CONTENTS}, its list, is gone or altered")
+        faults.append(f"{place(store, parent, parents.CONTENTS)}, its list, is gone or altered")
     else:
         faults += altered_artifacts(store, parent, contents.files, children)
     if faults:
@@ -149,7 +157,7 @@ def altered_artifacts(
         except FileNotFoundError:
             whole = False
         if not whole:
-            yield f"{store.artifact_uri(parent)}/{name} is gone or altered"
+            yield f"{place(store, parent, name)} is gone or altered"
 
 
 def of_record(record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Points]) -> Iterator[Finding]:

@@ -28,6 +28,10 @@ def find(store: Store, sweep: str) -> StoredRun | None:
 
 def is_sound(store: Store, parent: StoredRun) -> bool:
     """Tell whether a sweep's seal fits, and its list; one that has not ended has neither."""
+    try:
+        store.artifact_uri(parent)
+    except FileNotFoundError:
+        return False
     fits = seal_state(parent)
     return fits == seals.UNSEALED or (fits == seals.SEALED and contents(store, parent) is not None)
 

@@ -138,7 +138,7 @@ class Recorder:
     def _open(self, run: Run, found: Sequence[StoredRun], **extra: str) -> None:
         params = as_texts(run_params(run, self.params))
         # What did not end is not sealed: it is gone on with where it is what this process would have begun.
-        stored = [one for one in found if is_complete(one) or one.data.params.items() <= params.items()]
+        stored = [one for one in found if is_complete(one) or self._may_go_on(one, params)]
         if not stored:
             tags = {"role": "run", "fingerprint": run.fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
             tags["dvc_stage"] = f"train@{run.variant}"  # also where another stage, or none, stores it
@@ -155,6 +155,13 @@ class Recorder:
         history = self.store.client.get_metric_history(opened.info.run_id, CURVE) if stored else []
         points = {metric.step: metric.value for metric in history}
         self.own[run.fingerprint] = Opened(opened, params, frozenset(identity(one) for one in inputs), points)
+
+    def _may_go_on(self, stored: StoredRun, params: Mapping[str, str]) -> bool:
+        try:
+            self.store.artifact_uri(stored)
+        except FileNotFoundError:  # weights would be written wherever that leads
+            return False
+        return bool(stored.data.params.items() <= params.items())
 
     def follow(self, curves: Mapping[str, Array], epoch: int) -> None:
         """Store by how much the curves (epochs,) of running runs have grown, `epoch` epochs done."""

@@ -37,6 +37,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import outs, provenance, seals
@@ -138,6 +139,12 @@ class Store:
                     experiment = client.get_experiment_by_name(name)
                     if experiment is None:
                         raise
+        place, server = urlsplit(experiment.artifact_location), urlsplit(uri)
+        if place.scheme in {"http", "https"} and place.netloc != server.netloc:
+            raise InputError(
+                f"MLflow's experiment {name!r} keeps its artifacts at {place.hostname}, which is not the tracking "
+                "server, and would be sent its password; choose another track.experiment"
+            )
         if experiment.lifecycle_stage != "active":
             raise InputError(
                 f"params.yaml: track.experiment: {name!r} was deleted in MLflow; choose another name or bring it back: "
@@ -251,9 +258,10 @@ class Store:
         Raises:
             FileNotFoundError: there is none; or it is larger, or not a file but a device or a pipe.
         """
-        uri = self.artifact_uri(run)
+        uri = ""
         with tempfile.TemporaryDirectory() as folder:
             try:
+                uri = self.artifact_uri(run)
                 repository = get_artifact_repository(uri)
                 if most is not None:
                     sizes = {Path(one.path).name: one.file_size for one in self.client.ask(repository.list_artifacts)}
@@ -265,8 +273,15 @@ class Store:
                 raise FileNotFoundError(f"{run.info.run_name}: {uri}/{name}: {error}") from error
 
     def artifact_uri(self, run: StoredRun) -> str:
-        """Locate a run's artifacts, also after the repository moved: MLflow stores the location as an absolute path."""
+        """Locate a run's artifacts, also after the repository moved: MLflow stores the location as an absolute path.
+
+        Raises:
+            FileNotFoundError: they lie elsewhere than MLflow would have put them; a client would follow, with its
+                password, to any host.
+        """
         uri = str(run.info.artifact_uri)
+        if uri != append_to_uri_path(self.experiment.artifact_location, run.info.run_id, "artifacts"):
+            raise FileNotFoundError(f"its artifacts' location {uri!a} is not below its experiment's")
         moved = provenance.root() / "mlartifacts" / run.info.run_id
         if uri.startswith("file:") and not Path(uri.removeprefix("file://")).exists() and moved.exists():
             uri = (moved / "artifacts").as_uri()

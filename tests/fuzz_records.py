@@ -88,7 +88,8 @@ def copy_records(repository: Path, folder: Path) -> str:
     shutil.copytree(repository / "mlartifacts", folder / "mlartifacts")
     with sqlite3.connect(repository / "mlflow.db") as original, sqlite3.connect(folder / "mlflow.db") as copy:
         original.backup(copy)
-        copy.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", [str(repository), str(folder)])
+        for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+            copy.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [str(repository), str(folder)])
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
@@ -184,7 +185,8 @@ def fuzz(repository: Path, folder: Path, seeds: range, patch: pytest.MonkeyPatch
     for seed in seeds:
         with sqlite3.connect(repository / "mlflow.db") as original, sqlite3.connect(folder / "mlflow.db") as copy:
             original.backup(copy)
-            copy.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", [str(repository), str(folder)])
+            for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+                copy.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [str(repository), str(folder)])
         shutil.rmtree(folder / "mlartifacts")
         shutil.copytree(folder / "whole", folder / "mlartifacts")
         altered = alter(seed, folder, run_id, parent)

@@ -258,6 +258,7 @@ def test_a_table_is_read_only_below_the_repository(tmp_path: Path, source: str) 
         ("variants: !!bool maybe", "is not YAML"),
         ("variants: [matrix]\ntrain: 5", "train: got 5"),
     ],
+    ids=lambda value: value[:20],
 )
 def test_params_that_are_a_bomb_or_none_are_refused_in_no_time(stored: Stored, text: str, said: str) -> None:
     before = time.monotonic()

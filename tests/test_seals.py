@@ -186,3 +186,25 @@ def test_a_stage_that_is_killed_amid_the_figures_leaves_a_seal_that_fits(
     recorder.end("FINISHED", "")
     assert {queries.seal_state(one) for one in search(uri, "")} == {"sealed"}
     assert doctor.examine(deep=True).findings == []
+
+
+def test_artifacts_are_read_and_written_where_mlflow_would_have_put_them(store: str, tmp_path: Path) -> None:
+    victim = search(store)[0]
+    stray = tmp_path / "stray"
+    stray.mkdir()
+    weights = Path(victim.info.artifact_uri.removeprefix("file://")) / "weights.safetensors"
+    (stray / weights.name).write_bytes(weights.read_bytes())
+    where = f"WHERE run_uuid = '{victim.info.run_id}'"
+    alter(store, f"UPDATE runs SET artifact_uri = '{stray.as_uri()}' {where}")
+    [finding] = doctor.examine(deep=True).findings
+    assert str(stray) in finding.what
+    (stray / weights.name).unlink()
+    alter(store, f"UPDATE runs SET status = 'KILLED' {where}")
+    main(["sync"])
+    assert list(stray.iterdir()) == []  # stored beside it, not into it
+
+
+def test_an_experiment_whose_artifacts_another_host_keeps_is_refused(store: str) -> None:
+    alter(store, "UPDATE experiments SET artifact_location = 'http://127.0.0.1:9/stolen' WHERE name = 'regression'")
+    with pytest.raises(SystemExit, match="password"):
+        top()
