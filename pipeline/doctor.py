@@ -216,6 +216,9 @@ def records_in_store() -> tuple[list[Finding], str]:
         evaluated, here = records.read_evaluated(settings.variants), "outs"
     except FileNotFoundError:
         evaluated, here = [], "no outs, as none are here (dvc pull, or dvc repro, brings them)"
+    file = provenance.sqlite_file(provenance.store_uri())
+    if file is not None and not file.exists():
+        return [], f"{here}, cache, no runs, as there is no {file}"
     found = audit(settings.track.experiment, evaluated)
     unsealed = f" ({found.unsealed} of them unsealed, older than seals)" if found.unsealed else ""
     return found.findings, f"{here}, cache, {found.runs} runs{unsealed}, their artifacts"

@@ -290,3 +290,34 @@ def test_weights_whose_md5_was_removed_from_the_record_are_named(
     [finding] = doctor.examine(deep=True).findings
     assert run_id in finding.what
     assert "weights_md5" in finding.what
+
+
+@pytest.mark.parametrize("md5", ["../../x", "abc", "zz", "123", "12345678901234567890123456789012", "~", "[a]"])
+def test_a_broken_md5_in_dvc_lock_is_named_and_no_traceback(inside: Path, diagnose: Diagnose, md5: str) -> None:
+    lock = inside / "dvc.lock"
+    before = lock.read_text()
+    good = re.findall(r"path: data/trained/matrix\n.*\n +(md5: .*)", before)[0]
+    lock.write_text(before.replace(good, f"md5: {md5}"))
+    try:
+        what, mend = only(diagnose("--deep"))
+    finally:
+        lock.write_text(before)
+    assert what.startswith(f"{lock}: stage ")
+    assert "data/trained/matrix" in what
+    assert "git checkout" in mend
+
+
+def test_outside_of_a_repository_and_in_a_clone_without_outs_doctor_says_so(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(tmp_path, monkeypatch)
+    main(["doctor", "--deep"])
+    assert "here is no repository" in capsys.readouterr().out
+    run("git", "clone", "--quiet", str(small), str(tmp_path / "clone"), cwd=tmp_path)
+    monkeypatch.chdir(tmp_path / "clone")
+    main(["doctor", "--deep"])
+    said = capsys.readouterr().out
+    assert "nothing found" in said
+    assert "no outs" in said
+    assert "no runs" in said
+    assert not (tmp_path / "clone/mlflow.db").exists()
