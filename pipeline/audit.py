@@ -167,7 +167,9 @@ def of_record(record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Po
     if stored and not any(
         run.data.tags.get("weights_md5") == md5
         and all(value == record.metrics.get(key, value) for key, value in run.data.metrics.items())
-        and all(step < len(record.curve) and value == record.curve[step] for step, value in curves[run.info.run_id])
+        and all(
+            step < len(record.curve) and value == float(record.curve[step]) for step, value in curves[run.info.run_id]
+        )
         for run in stored
     ):
         what = f"its weights, curve or figures are not those of {outs.TRAINED} and {outs.EVALUATED}"

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from pipeline import outs, parents, provenance, seals
 from pipeline.params import InputError, Params
-from pipeline.records import CURVE, Array, Record
+from pipeline.records import CURVE, Record
 from pipeline.sweep import Run, curve_steps, sweep_id
 from pipeline.tracker import INPUT_WRONG, STORE_LOST
 from pipeline.tracking import (
@@ -163,21 +163,16 @@ class Recorder:
             return False
         return bool(stored.data.params.items() <= params.items())
 
-    def follow(self, curves: Mapping[str, Array], epoch: int) -> None:
-        """Store by how much the curves (epochs,) of running runs have grown, `epoch` epochs done."""
-        for fingerprint, curve in curves.items():
+    def follow(self, grown: Mapping[str, Mapping[int, float]]) -> None:
+        """Store new points, step -> value, of the curves of running runs, by fingerprint."""
+        for fingerprint, points in grown.items():
             if fingerprint in self.own:
-                self._log_curve(fingerprint, curve, epoch)
+                self._log_points(self.own[fingerprint], points)
 
-    def _log_curve(self, fingerprint: str, curve: Array, epoch: int, tags: Mapping[str, str] = NO_TAGS) -> None:
-        opened = self.own[fingerprint]
-        points = self._new_points(opened, curve, epoch)
-        self.store.log_points(opened.run, points, self.told_at, tags)
-        opened.points.update(points)
-
-    def _new_points(self, opened: Opened, curve: Array, epoch: int) -> dict[int, float]:
-        new = [step for step in self.steps if step < epoch and step not in opened.points]
-        return dict(zip(new, curve[new].tolist(), strict=True))
+    def _log_points(self, opened: Opened, points: Mapping[int, float], tags: Mapping[str, str] = NO_TAGS) -> None:
+        new = {step: value for step, value in points.items() if step not in opened.points}
+        self.store.log_points(opened.run, new, self.told_at, tags)
+        opened.points.update(new)
 
     def finish(self, record: Record) -> None:
         """Store a trained run, or compare it with the one that is stored."""
@@ -194,33 +189,34 @@ class Recorder:
 
     def _end(self, record: Record, made_with: Mapping[str, str] = NO_TAGS) -> None:
         # made_with: what the bits depend on; unknown of a run that is restored from its outs.
-        fingerprint, epochs = record.run.fingerprint, len(record.curve)
-        if any(
-            math.isfinite(value) and value != record.curve[step] for step, value in self.own[fingerprint].points.items()
-        ):
+        fingerprint, status = record.run.fingerprint, "FAILED" if record.diverged else "FINISHED"
+        points = self.own[fingerprint].points  # of an attempt that was killed, maybe told to store others
+        steps = {*self.steps, *(step for step in points if 0 <= step < len(record.curve))}
+        curve = {step: float(record.curve[step]) for step in sorted(steps)}
+        if any(math.isfinite(value) and value != curve.get(step) for step, value in points.items()):
             self._give_up(fingerprint)
             self._open(record.run, [])
-        opened, status = self.own[fingerprint], "FAILED" if record.diverged else "FINISHED"
-        content = save(dict(record.tensors))
+        opened, content = self.own[fingerprint], save(dict(record.tensors))
         self.store.log_artifact(opened.run, WEIGHTS, content)
-        points = opened.points | self._new_points(opened, record.curve, epochs)
-        tags = {**made_with, "weights_md5": weights_md5(content), "seal_files": seals.of_files(points.items(), content)}
+        tags = {**made_with, "weights_md5": weights_md5(content), "seal_files": seals.of_files(curve.items(), content)}
         tags |= {"diverged": text(record.diverged)} if record.diverged else {}
-        last = max((step for step, value in points.items() if math.isfinite(value)), default=None)
-        ended = replace(contents(opened.run), status=status, params=opened.params, datasets=opened.datasets)
-        if (end := self._end_time(opened.run)) is not None:
-            ended = replace(ended, end=end)
-        ended = ended.with_(tags, {} if last is None else {CURVE: points[last]})
-        self._log_curve(fingerprint, record.curve, epochs, tags | {"seal": ended.seal()})
+        self._log_points(opened, curve, tags | {"seal": self._seal(opened, status, tags, curve)})
         self._terminate(opened.run, status)  # after the seal: what is whole is sealed
         del self.own[fingerprint]
+
+    def _seal(self, opened: Opened, status: str, tags: Mapping[str, str], curve: Mapping[int, float]) -> str:
+        stored = contents(opened.run)
+        end = self._end_time(opened.run)
+        stored = replace(stored, status=status, end=stored.end if end is None else end)
+        stored = replace(stored, params=opened.params, datasets=opened.datasets)
+        finite = [step for step, value in curve.items() if math.isfinite(value)]
+        return stored.with_(tags, {CURVE: curve[max(finite)]} if finite else {}).seal()
 
     def _give_up(self, fingerprint: str) -> None:
         # What another attempt, elsewhere, stored of the curve is not what this one trained.
         run = self.own.pop(fingerprint).run
-        self.store.log_tags(
-            run, {"error": "its curve is not that of the attempt which finished; see the run beside it"}
-        )
+        error = "its curve is not that of the attempt which finished; see the run beside it"
+        self.store.log_tags(run, {"error": error})
         self.store.client.set_terminated(run.info.run_id, "KILLED", milliseconds(self.told_at))
 
     def _end_time(self, run: StoredRun) -> int | None:

@@ -17,7 +17,7 @@ from typing import Self
 from pipeline import provenance
 from pipeline.params import Params
 from pipeline.records import Array, Record
-from pipeline.sweep import Run
+from pipeline.sweep import Run, curve_steps
 
 STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
 LOST = "WARNING: MLflow was lost; what is trained stays in DVC's outs, and is stored later by: pipeline sync"
@@ -33,6 +33,8 @@ class Tracker:
 
     def __init__(self, params: Params, runs: Sequence[Run]) -> None:
         self.followed = time.monotonic()
+        self.steps = curve_steps(params.train.epochs, params.track.points)
+        self.told: dict[str, int] = {}  # by fingerprint, how many epochs of the curve were passed on
         self.arguments = params, list(runs), os.getpid()
         self.lost = False
 
@@ -58,7 +60,7 @@ class Tracker:
         self._send("start", list(runs))
 
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
-        """Pass on the curves of running runs, every few seconds.
+        """Pass on by which stored points the curves of running runs have grown, every few seconds.
 
         Args:
             places: by fingerprint, rows of `curves`.
@@ -66,8 +68,12 @@ class Tracker:
             epoch: the number of epochs done.
         """
         if time.monotonic() - self.followed > FOLLOW_SECONDS:
-            grown = {fingerprint: curves[r] for fingerprint, r in places.items()}
-            self._send("follow", grown, epoch)
+            grown = {}
+            for fingerprint, r in places.items():
+                new = [step for step in self.steps if self.told.get(fingerprint, 0) <= step < epoch]
+                grown[fingerprint] = dict(zip(new, curves[r, new].tolist(), strict=True))
+                self.told[fingerprint] = epoch
+            self._send("follow", grown)
             self.followed = time.monotonic()
 
     def finish(self, record: Record) -> None:

@@ -4,12 +4,14 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 import alterations
 import pytest
-from conftest import copy_store, default_store, enter, search
+from conftest import copy_store, default_store, enter, points, search
 from mlflow import MlflowClient
 
 from pipeline import doctor, params, queries, records
@@ -156,6 +158,35 @@ def test_the_seal_is_the_hash_of_what_it_says_it_covers(store: str) -> None:
     }
     expected = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     assert one.data.tags["seal"].split()[0] == expected
+
+
+@pytest.mark.parametrize("alteration", ["nothing", "point", "param"])
+def test_a_killed_attempt_is_gone_on_with_unless_it_was_altered(store: str, alteration: str) -> None:
+    settings, everything = params.load(), evaluated()
+    record = replace(everything[0], run=replace(everything[0].run, fingerprint=uuid4().hex))
+    attempt = Recorder(settings, [record.run], os.getpid())
+    attempt.start([record.run])
+    attempt.follow({record.run.fingerprint: {0: float(record.curve[0]), 1: float(record.curve[1])}})
+    attempt.end("KILLED", "on purpose")
+    [killed] = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
+    where = f"WHERE run_uuid = '{killed.info.run_id}'"
+    if alteration == "point":
+        alter(store, f"UPDATE metrics SET value = 7 {where} AND key = 'train/mse' AND step = 1")
+    elif alteration == "param":
+        alter(store, f"UPDATE params SET value = '7' {where} AND key = 'epochs'")
+    again = Recorder(settings, [record.run], os.getpid())
+    again.start([record.run])
+    again.finish(record)
+    again.end("FINISHED", "")
+    found = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
+    assert {one.info.run_id: one.info.status for one in found}[killed.info.run_id] == (
+        "FINISHED" if alteration == "nothing" else "KILLED"
+    )
+    assert len(found) == (1 if alteration == "nothing" else 2)
+    [whole] = [one for one in found if one.info.status == "FINISHED"]
+    assert points(store, whole) == list(enumerate(record.curve.tolist()))
+    assert queries.seal_state(whole) == "sealed"
+    assert whole.data.params["epochs"] == "20"
 
 
 @pytest.mark.usefixtures("store")
