@@ -1,6 +1,9 @@
 # PYTHON: which Python makes .venv; 3.11 or newer.
 PYTHON ?= python3
 PORT ?= 5000
+# TORCH: which build of torch goes into .venv; cpu, cuda or default (pip's choice). Empty: torch_build.py decides.
+TORCH ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # PROCESSORS: options of tests/processors.py, such as --tables default --processors Haswell,EPYC
 PROCESSORS ?=
 # How often `make chaos` kills the pipeline, and starts sixteen stages at once.
@@ -23,6 +26,7 @@ setup: .venv/installed ## make .venv with everything that constraints.txt pins
 .venv/installed: pyproject.toml constraints.txt pipeline/dvc_atomic.py
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
+	@python torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
 	pip install --quiet --editable '.[dev]'
 	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
 	touch $@
