@@ -16,7 +16,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup repro test acceptance lint ui bench chaos processors clean
+.PHONY: help setup repro test acceptance lint ui bench chaos processors resolve clean
 
 help: ## say what the targets do
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ chaos: setup ## kill the pipeline KILLS times and start sixteen stages at once S
 
 processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
 	PYTHONPATH=tests python tests/processors.py $(PROCESSORS)
+
+resolve: setup ## resolve constraints.txt for each Python and platform, installing nothing
+	python tests/resolve.py
 
 clean: ## remove outs, checkpoints and tools' caches; MLflow's store, DVC's cache and .venv stay
 	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json
