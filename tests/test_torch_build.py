@@ -18,7 +18,10 @@ from conftest import free_port
 
 import torch_build
 
-pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning"),
+    pytest.mark.xdist_group("torch_build"),  # one worker makes the environment
+]
 asked: list[str] = []  # what pip and the probe asked the stand-ins for
 
 
