@@ -1,6 +1,9 @@
 # PYTHON: which Python makes .venv; 3.11 or newer.
 PYTHON ?= python3
 PORT ?= 5000
+# TORCH: which build of torch goes into .venv; cpu, cuda or default (pip's choice). Empty: torch_build.py decides.
+TORCH ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # PROCESSORS: options of tests/processors.py, such as --tables default --processors Haswell,EPYC
 PROCESSORS ?=
 # How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters what was recorded.
@@ -14,7 +17,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup repro test acceptance lint ui bench chaos processors clean
+.PHONY: help setup repro test acceptance lint ui bench chaos processors resolve clean
 
 help: ## say what the targets do
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +27,7 @@ setup: .venv/installed ## make .venv with everything that constraints.txt pins
 .venv/installed: pyproject.toml constraints.txt pipeline/dvc_atomic.py
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
+	@python torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
 	pip install --quiet --editable '.[dev]'
 	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
 	touch $@
@@ -56,6 +60,9 @@ chaos: setup ## kill the pipeline, start stages at once, alter what was recorded
 
 processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
 	PYTHONPATH=tests python tests/processors.py $(PROCESSORS)
+
+resolve: setup ## resolve constraints.txt for each Python and platform, installing nothing
+	python tests/resolve.py
 
 clean: ## remove outs, checkpoints and tools' caches; MLflow's store, DVC's cache and .venv stay
 	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json

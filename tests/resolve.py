@@ -1,0 +1,62 @@
+"""Resolve what `make setup` installs, for each Python and platform that it is for, and install nothing.
+
+`make resolve` runs it. pip judges markers by the Python that runs it; uv takes Python and platform by name, and reads
+no more of a package than its metadata. torch's are those of the builds that pip's own index has, with CUDA on Linux;
+the build for the CPU needs a part of the same packages.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PLATFORMS = {
+    "Linux x86-64": "x86_64-manylinux_2_28",
+    "Linux ARM": "aarch64-manylinux_2_28",
+    "macOS ARM": "aarch64-apple-darwin",
+}
+MACOS = "14.0"  # the oldest that torch's wheels are for
+SOURCE_ONLY = "antlr4-python3-runtime"  # has no wheel; it is pure Python. A compiler would be needed for any other
+
+
+def names(text: str) -> set[str]:
+    """Return the packages that a list of pins names, spelled as PyPI does."""
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
+
+
+def resolve(python: str, platform: str) -> tuple[set[str], str]:
+    """Resolve for one Python and platform; return the packages, or none and uv's reason."""
+    command = ["uv", "pip", "compile", "--no-python-downloads", "--python", sys.executable]
+    command += ["--python-version", python, "--python-platform", platform]
+    command += ["--only-binary", ":all:", "--no-binary", SOURCE_ONLY]
+    command += ["--extra", "dev", "--constraint", "constraints.txt", "pyproject.toml"]
+    macos = os.environ | {"MACOSX_DEPLOYMENT_TARGET": MACOS}
+    result = subprocess.run(command, cwd=REPOSITORY, env=macos, capture_output=True, text=True, check=False)
+    return (names(result.stdout), "") if result.returncode == 0 else (set(), result.stderr)
+
+
+def main() -> None:
+    """Print what resolves and what does not; exit code 1 if anything does not."""
+    pinned = names((REPOSITORY / "constraints.txt").read_text())
+    unpinned: set[str] = set()
+    failed = 0
+    for system, platform in PLATFORMS.items():
+        for python in PYTHONS:
+            begin = time.monotonic()
+            packages, reason = resolve(python, platform)
+            verdict = f"resolves: {len(packages)} packages" if packages else "does not resolve"
+            print(f"{system:13} Python {python:5} {verdict}, {time.monotonic() - begin:.1f} s", flush=True)
+            print(reason, end="")
+            unpinned |= packages - pinned
+            failed += not packages
+    print(f"{failed} of {len(PLATFORMS) * len(PYTHONS)} do not resolve")
+    print(f"not in constraints.txt: {', '.join(sorted(unpinned)) or 'none'}")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
