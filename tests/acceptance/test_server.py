@@ -64,6 +64,10 @@ def test_a_server_that_drops_replies_and_goes_down_loses_and_doubles_nothing(tmp
     repository = chaos.prepare(tmp_path / "repository", variants="matrix")
     with serving(tmp_path) as server, flaky(server) as address:
         run("dvc", "repro", cwd=repository, extra={"MLFLOW_TRACKING_URI": address})
+        found = run("pipeline", "doctor", "--deep", cwd=repository, extra={"MLFLOW_TRACKING_URI": server})
+        assert "as recorded: outs, cache, 5 runs, their artifacts" in found.stdout  # the seals fit, over HTTP too
+        shown = run("pipeline", "top", cwd=repository, extra={"MLFLOW_TRACKING_URI": server}).stdout
+        assert shown.count("  sealed  ") == 4
     assert time.monotonic() > Flaky.down_until > 0
     assert chaos.store_faults(f"sqlite:///{tmp_path / 'mlflow.db'}", 4) == []
 
