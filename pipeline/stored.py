@@ -34,6 +34,8 @@ REQUIRED = {
     "mlflow.parentRunId": "[0-9a-f]{32}",
 }
 OPTIONAL = {
+    "architecture": "[0-9A-Za-z_]{1,40}",
+    "kernels": "[0-9a-z]{1,40}",
     "torch": r"[0-9]+(\.[0-9]+)+[0-9A-Za-z.+]{0,40}",
     "git_commit": "[0-9a-f]{40}",
     "git_changes": r"[0-9a-f]{12}([0-9a-f]{52})?\.patch",
