@@ -62,6 +62,7 @@ class Recorder:
         self.steps = curve_steps(params.train.epochs, params.track.points)
         self.own: dict[str, StoredRun] = {}  # by fingerprint, runs that this process opened and has not ended
         self.logged: dict[str, set[int]] = {}  # by fingerprint, the own runs' steps that are stored
+        self.begun: dict[str, dict[int, float]] = {}  # by fingerprint, the points of an attempt that did not end well
         self.told_at = begun or time.time()  # when the stage told what is being stored, in seconds since 1970
         self.started: dict[str, float] = {}  # by fingerprint, when the stage began a run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
@@ -129,6 +130,7 @@ class Recorder:
         self.store.client.log_inputs(opened.info.run_id, self.datasets)
         history = self.store.client.get_metric_history(opened.info.run_id, CURVE) if stored else []
         self.own[run.fingerprint], self.logged[run.fingerprint] = opened, {metric.step for metric in history}
+        self.begun[run.fingerprint] = {metric.step: metric.value for metric in history}
 
     def follow(self, curves: Mapping[str, Array], epoch: int) -> None:
         """Store by how much the curves (epochs,) of running runs have grown, `epoch` epochs done."""
@@ -157,6 +159,11 @@ class Recorder:
 
     def _end(self, record: Record, made_with: Mapping[str, str] = NO_TAGS) -> None:
         # made_with: what the bits depend on; unknown of a run that is restored from its outs.
+        begun = self.begun[record.run.fingerprint]
+        if any(value != float(record.curve[step]) for step, value in begun.items()):
+            # A machine that rounds otherwise began it: its points are not this run's.
+            self.store.client.delete_run(self.own.pop(record.run.fingerprint).info.run_id)
+            self._open(record.run, [], **({} if made_with else {"restored": now()}))
         run = self.own[record.run.fingerprint]
         content = save(dict(record.tensors))
         self.store.log_artifact(run, WEIGHTS, content)

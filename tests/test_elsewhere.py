@@ -117,7 +117,7 @@ def pair(own: list[Record], others: list[Record], uri: str, monkeypatch: pytest.
     """A run that the store `uri` has never seen, as this machine and another made it."""
     fingerprint = uuid4().hex
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    here, there = [replace(one[0], run=replace(one[0].run, fingerprint=fingerprint)) for one in (own, others)]
+    here, there = [replace(one[1], run=replace(one[1].run, fingerprint=fingerprint)) for one in (own, others)]
     return here, there
 
 
@@ -194,6 +194,24 @@ def test_a_run_that_its_machine_did_not_evaluate_gets_the_figures_of_its_own_wei
     recorder(there).complete([there], [], "")
     [stored] = of(uri, here)
     assert stored.data.metrics == here.metrics
+
+
+@on_avx2
+def test_a_run_that_one_machine_began_and_another_made_holds_the_curve_of_the_second_alone(
+    uri: str, pair: tuple[Record, Record]
+) -> None:
+    here, there = pair
+    stage = recorder(here)
+    stage.start([here.run])
+    stage.follow({here.run.fingerprint: here.curve}, 19)
+    stage.end("KILLED", "killed")
+    [begun] = of(uri, here)
+    assert points(uri, begun) == list(enumerate(here.curve[:19].tolist()))
+    assert here.curve[:19].tolist() != there.curve[:19].tolist()
+    recorder(there).finish(there)
+    [stored] = of(uri, here)
+    assert stored.info.status == "FINISHED"
+    assert points(uri, stored) == list(enumerate(there.curve.tolist()))
 
 
 @on_avx2
