@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     top.add_argument("--by", choices=METRICS, metavar="METRIC", help=f"{', '.join(METRICS)} (default: evaluate.metric)")
     runs = commands.add_parser("runs", help="list the MLflow runs of the workspace, a DVC experiment or a commit")
     runs.add_argument("revision", nargs="?", metavar="EXPERIMENT|REV")
-    reproduce = commands.add_parser("reproduce", help="make runs again from their records, and compare bit for bit")
+    reproduce = commands.add_parser("reproduce", help="make runs again from their records, and compare")
     reproduce.add_argument("run_id", nargs="+", metavar="RUN_ID")
     reproduce.add_argument("--allow-patch", action="store_true", help="run code that a record holds, unasked")
     unreached = "run a commit that no local branch, tag or DVC experiment reaches, unasked"
@@ -75,14 +75,14 @@ def sync() -> None:
 
 
 def print_differences(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:
-    """Make runs again and print whether they are identical; exit code 1 where one is not."""
+    """Make runs again and print whether they are the same; exit code 1 where one differs."""
     from pipeline.reproduce import reproduce
 
-    differences = reproduce(load().track.experiment, run_ids, allow_patch, allow_commit)
-    for run_id, found in differences.items():
-        print(f"{run_id}: {'differs' if found else 'identical'}")
-        print("".join(f"  {difference}\n" for difference in found), end="")
-    if any(differences.values()):
+    answers = reproduce(load().track.experiment, run_ids, allow_patch, allow_commit)
+    for run_id, answer in answers.items():
+        print(f"{run_id}: {answer.verdict}")
+        print("".join(f"  {difference}\n" for difference in answer.differences), end="")
+    if any(answer.differences for answer in answers.values()):
         sys.exit(1)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from safetensors.numpy import save
+from safetensors.numpy import load_file
 
-from pipeline import outs, parents, seals
+from pipeline import outs, parents, provenance, repeats, rounding, seals
 from pipeline.records import CURVE, FIGURES, Record
 from pipeline.tracking import WEIGHTS, Store, StoredRun, answering, is_complete, seal_state, weights_md5
 
@@ -48,7 +48,7 @@ def audit(experiment: str, evaluated: Sequence[Record]) -> Audit:
     sound = [run for run in runs if not faults[run.info.run_id]]
     findings = [finding for found in faults.values() for finding in found]
     findings += [finding for sweep in sweeps.values() for finding in of_sweep(store, sweep, runs)]
-    findings += [finding for record in evaluated for finding in of_record(record, sound, curves)]
+    findings += [finding for record in evaluated for finding in of_record(store, record, sound, curves)]
     unsealed = sum("seal" not in run.data.tags and is_complete(run) for run in runs)
     return Audit(findings, len(everything), unsealed)
 
@@ -160,17 +160,26 @@ def altered_artifacts(
             yield f"{place(store, parent, name)} is gone or altered"
 
 
-def of_record(record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Points]) -> Iterator[Finding]:
+def of_record(
+    store: Store, record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Points]
+) -> Iterator[Finding]:
     """Compare what the outs hold of a run with what the store does; what the store lacks is not for here."""
-    fingerprint, md5 = record.run.fingerprint, weights_md5(save(dict(record.tensors)))
+    fingerprint = record.run.fingerprint
     stored = [run for run in runs if run.data.tags.get("fingerprint") == fingerprint and is_complete(run)]
-    if stored and not any(
-        run.data.tags.get("weights_md5") == md5
-        and all(value == record.metrics.get(key, value) for key, value in run.data.metrics.items())
-        and all(
-            step < len(record.curve) and value == float(record.curve[step]) for step, value in curves[run.info.run_id]
-        )
-        for run in stored
-    ):
+    if any(is_as_stored(run, record, curves[run.info.run_id]) for run in stored):
+        return
+    here = provenance.numeric_tags()
+    elsewhere = [run for run in stored if provenance.may_differ(run.data.tags, here, record.run.device)]
+    table = rounding.table(load_file(outs.PREPARED)) if elsewhere else []
+    if stored and not any(repeats.agrees(store, run, record, table) for run in elsewhere):
         what = f"its weights, curve or figures are not those of {outs.TRAINED} and {outs.EVALUATED}"
         yield Finding(f"{named(stored[0])}: {what}", MEND.format(stored[0].info.run_id))
+
+
+def is_as_stored(run: StoredRun, record: Record, curve: Points) -> bool:
+    """Tell whether a stored run has the bits of a record of the outs: weights, figures and curve."""
+    return (
+        repeats.has_weights(run, record)
+        and all(value == record.metrics.get(key, value) for key, value in run.data.metrics.items())
+        and all(step < len(record.curve) and value == float(record.curve[step]) for step, value in curve)
+    )

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import outs, parents, provenance, seals, stored
+from safetensors.numpy import load_file
+
+from pipeline import outs, parents, provenance, repeats, rounding, seals, stored
 from pipeline.params import HIGHER_IS_BETTER, METRICS, InputError, Params
 from pipeline.recorder import Recorder
 from pipeline.records import CURVE, Record
@@ -117,6 +119,7 @@ def _read(store: Store, run_id: str) -> Stored:
         store.artifact(parent, changes, stored.PATCH_BYTES) if changes else b"",
         f"{store.artifact_uri(parent)}/{changes}",
         "champion" in parent.data.tags,
+        seal_state(run),
     )
 
 
@@ -149,7 +152,12 @@ def sync(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path],
     store = Store.open(params.track.experiment)
     runs = [record.run for record in evaluated]
     parent = parents.find(store, sweep_id(runs))
-    lacking = sum(not any(_holds(run, record) for run in store.find(record.run.fingerprint)) for record in evaluated)
+    unlike = [
+        (record, found) for record in evaluated if not _holds(found := store.find(record.run.fingerprint), record)
+    ]
+    # Another machine may have stored them, and rounded otherwise.
+    table = rounding.table(load_file(outs.PREPARED)) if unlike else []
+    lacking = sum(not _holds_within_rounding(store, found, record, table) for record, found in unlike)
     if lacking or not (parent and "champion" in parent.data.tags):
         recorder = Recorder(params, runs, os.getpid(), now())
         recorder.complete(evaluated, artifacts, champion)
@@ -157,5 +165,12 @@ def sync(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path],
     return lacking
 
 
-def _holds(run: StoredRun, record: Record) -> bool:
-    return is_complete(run) and all(run.data.metrics.get(key) == value for key, value in record.metrics.items())
+def _holds(found: Sequence[StoredRun], record: Record) -> bool:
+    expected = record.metrics.items()
+    return any(is_complete(run) and all(run.data.metrics.get(key) == value for key, value in expected) for run in found)
+
+
+def _holds_within_rounding(store: Store, found: Sequence[StoredRun], record: Record, table: rounding.Table) -> bool:
+    evaluated = [run for run in found if not record.metrics.keys() - run.data.metrics.keys()]
+    others = [run for run in evaluated if not repeats.has_weights(run, record)]
+    return any(repeats.agrees(store, run, record, table) for run in others)

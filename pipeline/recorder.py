@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
-from pipeline import outs, parents, provenance, seals
+from pipeline import outs, parents, provenance, repeats, rounding, seals
 from pipeline.params import InputError, Params
 from pipeline.records import CURVE, Record
 from pipeline.sweep import Run, curve_steps, sweep_id
@@ -195,7 +196,7 @@ class Recorder:
         curve = {step: float(record.curve[step]) for step in sorted(steps)}
         if any(math.isfinite(value) and value != curve.get(step) for step, value in points.items()):
             self._give_up(fingerprint)
-            self._open(record.run, [])
+            self._open(record.run, [], **({} if made_with else {"restored": now()}))
         opened, content = self.own[fingerprint], save(dict(record.tensors))
         self.store.log_artifact(opened.run, WEIGHTS, content)
         tags = {**made_with, "weights_md5": weights_md5(content), "seal_files": seals.of_files(curve.items(), content)}
@@ -231,13 +232,17 @@ class Recorder:
             self.store.client.set_terminated(run.info.run_id, status, end)
 
     def _confirm(self, stored: Sequence[StoredRun], record: Record) -> None:
-        for run in stored:
-            if self._same(run, record):
-                times = int(run.data.tags.get("confirmed", "0")) + 1
-                tags = {"confirmed": str(times), "confirmed_at": now()}
-                seal = seals.of_confirmations({**run.data.tags, **tags})
-                self.store.log_tags(run, tags | {"seal_confirmed": seal})
-                return
+        here, device = provenance.numeric_tags(), record.run.device
+        elsewhere = [run for run in stored if provenance.may_differ(run.data.tags, here, device)]
+        same = next((run for run in stored if repeats.is_same(self.store, run, record)), None)
+        close = same or next((run for run in elsewhere if repeats.agrees(self.store, run, record, self.table)), None)
+        if close:
+            tag = "confirmed" if same else "confirmed_within_rounding"
+            times = int(close.data.tags.get(tag, "0")) + 1
+            tags = {tag: str(times), f"{tag}_at": now()}
+            seal = seals.of_confirmations({**close.data.tags, **tags})
+            self.store.log_tags(close, tags | {"seal_confirmed": seal})
+            return
         first = stored[0].info.run_id
         print(
             f"WARNING: {record.run.name} was repeated with the same code, data and params, and came out differently "
@@ -248,18 +253,18 @@ class Recorder:
         self._open(record.run, [], contradicts=first)
         self._end(record, provenance.numeric_tags())
 
-    def _same(self, run: StoredRun, record: Record) -> bool:
-        if run.data.tags.get("weights_md5") != weights_md5(save(dict(record.tensors))):
-            return False
-        points = self.store.client.get_metric_history(run.info.run_id, CURVE)
-        return all(point.value == float(record.curve[point.step]) for point in points)
+    @cached_property
+    def table(self) -> rounding.Table:
+        """What the bounds of rounding take of the sweep's data."""
+        return rounding.table(load_file(outs.PREPARED))
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation's figures on the runs and its files on the parent, and end the sweep.
 
-        A run that is not in the store (trained elsewhere, or into another store) is restored from its record.
+        A run that is not in the store (trained elsewhere, or into another store) is restored from its record. One that
+        another machine stored, and that is the same within rounding, keeps the figures of its own weights.
         """
-        restored = now()
+        restored, kept = now(), 0
         for record in evaluated:
             with self.store.lock:
                 stored = self.store.find(record.run.fingerprint)
@@ -267,9 +272,18 @@ class Recorder:
                 if record.run.fingerprint in self.own:
                     self._end(record)
                     stored = self.store.find(record.run.fingerprint)
-                weights = weights_md5(save(dict(record.tensors)))
-                for run in [run for run in stored if run.data.tags.get("weights_md5") == weights][:1]:
-                    self.store.log_figures(run, record.metrics, record.run.epochs - 1, self.told_at)
+                own = next((run for run in stored if repeats.has_weights(run, record)), None)
+                if own:
+                    self.store.log_figures(own, record.metrics, record.run.epochs - 1, self.told_at)
+                elif all(map(is_complete, stored)):
+                    kept += self._complete_other(stored, record, restored)
+        if kept:
+            print(
+                f"{kept} of {len(evaluated)} runs were stored from another machine, which rounds otherwise; they are "
+                "the same within rounding, and keep their own figures in MLflow"
+            )
+            if "champion" in self.parent.data.tags:  # so does their sweep
+                return
         for path in artifacts:
             self._log_file(self.parent, path.name, path.read_bytes())
         self._seal_parent(champion)
@@ -281,6 +295,19 @@ class Recorder:
         tags = {"champion": champion, "seal_files": sha256(listing).hexdigest()}
         stored = contents(self.store.client.get_run(self.parent.info.run_id))
         self.store.log_tags(self.parent, tags | {"seal": stored.with_(tags).seal()})
+
+    def _complete_other(self, stored: Sequence[StoredRun], record: Record, restored: str) -> bool:
+        # Tells whether a stored run is the record's but for rounding; else the record is stored beside them.
+        close = next((run for run in stored if repeats.agrees(self.store, run, record, self.table)), None)
+        if close is None:
+            self._open(record.run, [], contradicts=stored[0].info.run_id, restored=restored)
+            self._end(record)
+            own = next(run for run in self.store.find(record.run.fingerprint) if repeats.has_weights(run, record))
+            self.store.log_figures(own, record.metrics, record.run.epochs - 1, self.told_at)
+        elif record.metrics.keys() - close.data.metrics.keys():
+            figures = repeats.figures(self.store, close, record)
+            self.store.log_figures(close, figures, record.run.epochs - 1, self.told_at)
+        return close is not None
 
     def _delete_ghosts(self) -> None:
         # A request to create a run whose answer never came may have been carried out late.

@@ -34,6 +34,8 @@ REQUIRED = {
     "mlflow.parentRunId": "[0-9a-f]{32}",
 }
 OPTIONAL = {
+    "architecture": "[0-9A-Za-z_]{1,40}",
+    "kernels": "[0-9a-z]{1,40}",
     "torch": r"[0-9]+(\.[0-9]+)+[0-9A-Za-z.+]{0,40}",
     "git_commit": "[0-9a-f]{40}",
     "git_changes": r"[0-9a-f]{12}([0-9a-f]{52})?\.patch",
@@ -49,7 +51,8 @@ class Stored:
 
     metrics: the last value of each. points: the stored curve, step -> train/mse. weights: a safetensors file, empty
     where it is missing. params_yaml and summary: the sweep's params.yaml and summary.json. patch: what the code
-    differed by from its commit; patch_uri: where that lies. evaluated: whether the sweep's evaluation was stored.
+    differed by from its commit; patch_uri: where that lies. evaluated: whether the sweep's evaluation was stored. seal:
+    whether the run is sealed, unsealed or altered.
     """
 
     run_id: str
@@ -64,6 +67,7 @@ class Stored:
     patch: bytes
     patch_uri: str
     evaluated: bool
+    seal: str
 
     @property
     def commit(self) -> str:

@@ -1,15 +1,19 @@
-"""Measure what the README claims of speed: whole commands on fresh clones, and a stack against plain PyTorch loops."""
+"""Measure what the README claims of speed: stacks, pinned kernels, and whole commands on fresh clones."""
 
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
+from conftest import REPOSITORY, copy_checkout, run  # before torch: pipeline pins its kernels
+
+# isort: split
 import torch
-from conftest import copy_checkout, run
 from torch import nn
 
-from pipeline import data, sweep
+from pipeline import KERNELS, data, sweep
 from pipeline.params import load
 from pipeline.train import train_stack
 
@@ -72,8 +76,48 @@ def stacks() -> None:
         )
 
 
+# rows, features, batch size, runs in the stack, epochs: as the default sweep has them, and ever larger.
+TABLES = [(5, 3, 2, 18, 2000), (5, 3, 5, 18, 5000), (2000, 8, 64, 50, 50), (2000, 8, 2000, 50, 500)]
+TABLES += [(50_000, 20, 1024, 50, 5), (50_000, 20, 50_000, 6, 50)]
+
+
+def train_table(n: int, k: int, batch_size: int, count: int, epochs: int) -> float:
+    """Time a stack on a table of chance; kernels that are not pinned take all of the machine's threads."""
+    if KERNELS == "native":
+        torch.set_num_threads(os.cpu_count() or 1)
+    chance = torch.Generator().manual_seed(0)
+    X, y = torch.randn(n, k, generator=chance), torch.randn(n, 1, generator=chance)
+    prepared = data.Prepared(X, y, torch.ones(1, n, dtype=torch.bool), torch.zeros(1, k), torch.ones(1, k))
+    runs = [sweep.Run("linear", batch_size, 1e-5, seed, epochs, "zeros", "cpu", "") for seed in range(count)]
+    begin = time.perf_counter()
+    train_stack(sweep.Stack(tuple((run, 0) for run in runs), n), prepared, lambda *_: None)
+    return time.perf_counter() - begin
+
+
+def pinning() -> None:
+    """Time training with pinned kernels beside the machine's own with all threads, turn by turn, each in a process."""
+    for shape in TABLES:
+        command = ("python", str(Path(__file__)), *map(str, shape))
+        turns = []
+        for _ in range(3):
+            pinned = float(run(*command, cwd=REPOSITORY).stdout)
+            native = float(run(*command, cwd=REPOSITORY, extra={"PIPELINE_KERNELS": "native"}).stdout)
+            turns.append((pinned / native, pinned, native))
+        n, k, batch_size, count, epochs = shape
+        print(
+            f"{n:6,} × {k:2}, batch {batch_size:6,}, {count:2} runs, {epochs:4} epochs  pinned "
+            f"{median(turn[1] for turn in turns):6.2f} s, native {median(turn[2] for turn in turns):6.2f} s: pinning "
+            f"takes {median(turn[0] for turn in turns):4.2f} × as long",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(train_table(*map(int, sys.argv[1:])))
+        sys.exit()
     if not Path("data/prepared/tensors.safetensors").exists():
         sys.exit("data/prepared: is missing; run: make repro")
     stacks()
+    pinning()
     commands()

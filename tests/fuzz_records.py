@@ -20,8 +20,10 @@ from pathlib import Path
 
 import pytest
 from conftest import copy_checkout, default_store, environment, run, search, shorten
+from safetensors.numpy import load_file
 
-from pipeline import records, reproduce
+from pipeline import outs, records, reproduce, rounding
+from pipeline.comparison import Answer
 from pipeline.stored import OPTIONAL, REQUIRED
 
 HANG_SECONDS = 20
@@ -88,8 +90,8 @@ def copy_records(repository: Path, folder: Path) -> str:
     shutil.copytree(repository / "mlartifacts", folder / "mlartifacts")
     with sqlite3.connect(repository / "mlflow.db") as original, sqlite3.connect(folder / "mlflow.db") as copy:
         original.backup(copy)
-        for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
-            copy.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [str(repository), str(folder)])
+        for name, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+            copy.execute(f"UPDATE {name} SET {column} = replace({column}, ?, ?)", [str(repository), str(folder)])
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
@@ -159,11 +161,11 @@ def alter(seed: int, folder: Path, run_id: str, parent: str) -> str:
         return alter_row(chance, table, run_id, parent)
 
 
-def answer(run_id: str, ask: Callable[[], dict[str, list[str]]]) -> str:
+def answer(run_id: str, ask: Callable[[], dict[str, Answer]]) -> str:
     """Reproduce a run: refused, differs, same, hang or traceback."""
     try:
         with within(HANG_SECONDS):
-            return "differs" if ask()[run_id] else "same"
+            return "differs" if ask()[run_id].differences else "same"
     except SystemExit as refused:
         return "refused" if str(refused.code).startswith(run_id) else f"traceback: no message: {refused.code}"
     except Hang:
@@ -175,7 +177,8 @@ def answer(run_id: str, ask: Callable[[], dict[str, list[str]]]) -> str:
 def fuzz(repository: Path, folder: Path, seeds: range, patch: pytest.MonkeyPatch) -> Iterator[tuple[int, str, str]]:
     """Alter a record for each seed; yield the seed, what was altered and what `reproduce` answered."""
     made = records.read_evaluated(["matrix"])
-    patch.setattr(reproduce, "make", lambda stored: made if stored.params["variant"] == "matrix" else [])
+    table = rounding.table(load_file(outs.PREPARED))
+    patch.setattr(reproduce, "make", lambda stored: (made if stored.params["variant"] == "matrix" else [], table))
     [one] = search(default_store(repository), "params.variant = 'matrix' and params.batch_size = '2'")
     run_id, parent = one.info.run_id, one.data.tags["mlflow.parentRunId"]
     uri = copy_records(repository, folder)
@@ -185,8 +188,8 @@ def fuzz(repository: Path, folder: Path, seeds: range, patch: pytest.MonkeyPatch
     for seed in seeds:
         with sqlite3.connect(repository / "mlflow.db") as original, sqlite3.connect(folder / "mlflow.db") as copy:
             original.backup(copy)
-            for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
-                copy.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [str(repository), str(folder)])
+            for name, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+                copy.execute(f"UPDATE {name} SET {column} = replace({column}, ?, ?)", [str(repository), str(folder)])
         shutil.rmtree(folder / "mlartifacts")
         shutil.copytree(folder / "whole", folder / "mlartifacts")
         altered = alter(seed, folder, run_id, parent)

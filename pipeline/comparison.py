@@ -1,0 +1,172 @@
+"""A run made again beside its record: the same bits, the same within rounding, or what differs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import md5
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from pipeline import provenance, rounding, seals
+from pipeline.recorder import flat
+from pipeline.records import CURVE, FIGURES, Array, Record
+from pipeline.stored import Stored, parse_params
+from pipeline.sweep import curve_steps
+from pipeline.tracking import WEIGHTS, text
+
+GONE = "params: the code, data and params.yaml on record give no run of this fingerprint, nor of its params"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of making a run again: a verdict, and what differs from the record beyond it."""
+
+    verdict: str
+    differences: list[str]
+
+
+def compare(stored: Stored, record: Record | None, table: rounding.Table) -> Answer:
+    """Compare a run made again, None where its params made none, with its record.
+
+    Bits must be the same where the record was made with the kernels, architecture and torch of this process; elsewhere
+    they may differ by what rounding explains.
+
+    Args:
+        stored: the record.
+        record: the run made again.
+        table: of the data that it was trained on.
+    """
+    if record is None:
+        return Answer("differs", [GONE])
+    exact, bits = compare_exactly(stored, record), compare_bits(stored, record)
+    if not exact + bits:
+        return Answer("identical", [])
+    here = provenance.numeric_tags()
+    if exact or not provenance.may_differ(stored.tags, here, record.run.device):
+        return Answer("differs", exact + bits)
+    agreement = compare_within_rounding(stored, record, table)
+    if agreement.beyond:
+        return Answer("differs", agreement.beyond)
+    found = f"largest difference {agreement.largest:.1e}"
+    if agreement.unbounded:
+        found = f"only whether it diverged is compared, as {agreement.unbounded}"
+    there, now = provenance.name_kernels(stored.tags, here), provenance.name_kernels(here, stored.tags)
+    return Answer(f"same within rounding: {found}, made with {there}, here {now}", [])
+
+
+def compare_exactly(stored: Stored, record: Record) -> list[str]:
+    """Say what of a run made again differs from its record in what is the same on every machine."""
+    differences = differing_params(stored, record)
+    if stored.seal == seals.ALTERED:
+        differences.append("seal: does not fit; the record was altered after its run ended")
+    hashed = md5(stored.weights, usedforsecurity=False).hexdigest()
+    pairs: dict[str, tuple[str | None, str | None]] = {
+        "fingerprint": (stored.tags["fingerprint"], record.run.fingerprint),
+        "status": (stored.status, "FAILED" if record.diverged else "FINISHED"),
+    }
+    if stored.weights:
+        pairs["weights_md5"] = (stored.tags.get("weights_md5"), hashed)
+    return differences + differing(pairs)
+
+
+def differing(pairs: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
+    """Say which pairs of texts, on record and now, are not the same."""
+    return [
+        f"{key}: {there or 'nothing'} on record, {here or 'nothing'} now"
+        for key, (there, here) in pairs.items()
+        if there != here
+    ]
+
+
+def differing_params(stored: Stored, record: Record) -> list[str]:
+    """Say which params of a run are not its own as made again, or not the data's as params.yaml has them."""
+    own = {key: getattr(record.run, key) for key in ("variant", "batch_size", "lr", "seed", "epochs", "init", "device")}
+    expected = {key: text(value) for key, value in (own | flat({"data": parse_params(stored)["data"]})).items()}
+    return [
+        f"{key}: {stored.params.get(key)!a} on record, {value!r} now"
+        for key, value in expected.items()
+        if stored.params.get(key) != value
+    ]
+
+
+def compare_bits(stored: Stored, record: Record) -> list[str]:
+    """Say what of a run made again differs in any bit from what MLflow holds of it: weights, curve, figures."""
+    differences = differing({"diverged": (stored.tags.get("diverged"), record.diverged or None)})
+    differences += [] if stored.weights else [f"{WEIGHTS}: is gone from MLflow"]
+    if stored.weights:
+        tensors = compare_tensors(load(stored.weights), record.tensors)
+        same = stored.weights == save(dict(record.tensors))
+        differences += tensors or (
+            [] if same else [f"{WEIGHTS}: the tensors are the same, the file around them is not"]
+        )
+    differences += compare_curves(stored.points, curve_points(stored, record))
+    return differences + compare_figures(*figures(stored, record))
+
+
+def compare_within_rounding(stored: Stored, record: Record, table: rounding.Table) -> rounding.Agreement:
+    """Compare a run made again with what MLflow holds of it, but for what rounding explains."""
+    (held, made), steps = figures(stored, record), curve_points(stored, record)
+    agreement = rounding.compare(
+        record,
+        table,
+        "diverged" in stored.tags,
+        load(stored.weights) if stored.weights else {},
+        {step: value for step, value in stored.points.items() if step in steps},
+        {key: value for key, value in held.items() if key in made},
+    )
+    if agreement.unbounded:
+        return agreement
+    lost = compare_curves({step: steps.get(step, value) for step, value in stored.points.items()}, steps)
+    lost += compare_figures({key: made.get(key, value) for key, value in held.items()}, made)
+    return replace(agreement, beyond=lost + agreement.beyond)
+
+
+def curve_points(stored: Stored, record: Record) -> dict[int, float]:
+    """Choose the points of a run's curve, step -> train/mse, that its record is to hold."""
+    steps = curve_steps(len(record.curve), parse_params(stored)["track"]["points"])
+    return {step: float(record.curve[step]) for step in steps if np.isfinite(record.curve[step])}
+
+
+def figures(stored: Stored, record: Record) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the figures on record and those made: but for the curve's last, none where none was evaluated yet."""
+    made = {key: value for key, value in record.metrics.items() if key != CURVE}
+    if not stored.evaluated and not set(stored.metrics) & set(made):
+        made = {}
+    if curve := curve_points(stored, record):
+        made[CURVE] = curve[max(curve)]
+    return {key: value for key, value in stored.metrics.items() if key in made or key in FIGURES}, made
+
+
+def compare_figures(held: Mapping[str, float], made: Mapping[str, float]) -> list[str]:
+    """Say which figures differ, are missing or were added."""
+    return [
+        f"{key}: {held.get(key, 'nothing')} on record, {made.get(key, 'nothing')} now"
+        + (" (its last value)" if key == CURVE else "")
+        for key in sorted({*made, *held})
+        if held.get(key) != made.get(key)
+    ]
+
+
+def compare_curves(stored: Mapping[int, float], made: Mapping[int, float]) -> list[str]:
+    """Say which points of two curves, step -> train/mse, differ, are missing or were added."""
+    wrong = [step for step in sorted({*made, *stored}) if made.get(step) != stored.get(step)]
+    if not wrong:
+        return []
+    step, both = wrong[0], [step for step in wrong if step in made and step in stored]
+    most = f", by at most {max(abs(made[step] - stored[step]) for step in both):.3g}" if both else ""
+    first = f"the first, step {step}: {stored.get(step)} on record, {made.get(step)} now"
+    return [f"{CURVE}: {len(wrong)} of {len(made)} points differ{most}; {first}"]
+
+
+def compare_tensors(stored: Mapping[str, Array], made: Mapping[str, Array]) -> list[str]:
+    """Say which tensors differ in any bit, in how many values and by how much."""
+    differences = []
+    for name in sorted({*stored, *made}):
+        if name not in stored or name not in made or stored[name].shape != made[name].shape:
+            differences.append(f"{name}: is not on both sides, or not of the same shape")
+        elif stored[name].tobytes() != made[name].tobytes():
+            apart = stored[name].view(np.uint32) != made[name].view(np.uint32)
+            with np.errstate(invalid="ignore", over="ignore"):
+                most = np.abs(stored[name].astype(np.float64) - made[name])[apart].max()
+            differences.append(f"{name}: {apart.sum()} of {apart.size} values differ, by at most {most:.3g}")
+    return differences

@@ -1,0 +1,268 @@
+"""How far two computations of one run may lie apart: other kernels, architectures or torches round in another order.
+
+An update of the weights θ = (W, b) rounds them, and its gradient, whose terms are as large as 2/n · Σ‖x‖(‖x‖‖θ‖ + |y|),
+with x a row and a 1 for b. A sum of m terms errs by about √m · U of their size, and errors of many updates add like a
+random walk (See: Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019). The difference d of
+two computations follows d ← (I − lr·H)d + e, with H the Hessian of the minibatch and e what the update rounds. Over the
+minibatches that may be drawn, E[H²] ≼ λ·E[H]; so E‖d‖² grows in an update by at most ‖e‖² − lr(2 − lr·λ) · dᵀE[H]d.
+
+Below lr = 2/λ, the largest stable one, that bounds d and the predictions' difference, whose mean square is dᵀE[H]d / 2.
+Beyond it rounding grows without bound, and whether both computations diverged is all there is to compare.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.records import CURVE, Array, Record
+from pipeline.sweep import Run
+
+Float64 = NDArray[np.float64]
+U = 2.0**-24  # float32 rounds by this part of a number
+MARGIN = 4.0  # standard deviations of a random walk; of 1.0, the largest difference that was measured used up 0.53
+TINY = float(np.finfo(np.float32).tiny)  # squares below it are lost
+DIGITS = 2e-8  # figures are written with nine digits, on both sides
+EXCESS = 1e-11  # and excess_mse rounded to at most a tenth of this part of its terms
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the bounds take of the rows that a split trains or tests on, as its fit sees them.
+
+    rows: their number n. hessian: 2/n · Σxxᵀ (k + 1, k + 1). moment: 2/n · Σxy (k + 1,). longest: the largest ‖x‖².
+    square, cross, target: the means of ‖x‖², ‖x‖|y| and y².
+    """
+
+    rows: int
+    hessian: Float64
+    moment: Float64
+    longest: float
+    square: float
+    cross: float
+    target: float
+
+    @classmethod
+    def of(cls, x: Float64, y: Float64) -> "Moments":
+        """Take them of x (n, k + 1), float64, and y (n,)."""
+        n, square = len(x), (x**2).sum(axis=1)
+        means = float(square.mean()), float((np.sqrt(square) * np.abs(y)).mean()), float((y**2).mean())
+        return cls(n, 2 / n * x.T @ x, 2 / n * x.T @ y, float(square.max()), *means)
+
+    def mse(self, weights: Float64) -> float:
+        """Return the mean squared error of θ (k + 1,)."""
+        return max(0.0, float(weights @ (self.hessian @ weights / 2 - self.moment)) + self.target)
+
+    def apart(self, difference: Float64) -> float:
+        """Return how far the predictions of two θ lie apart, root mean square, given their difference (k + 1,)."""
+        return math.sqrt(max(0.0, float(difference @ self.hessian @ difference) / 2))
+
+    def minibatch(self, run: Run) -> int:
+        """Return the number of rows of a run's minibatch."""
+        return self.rows if run.batch_size == "full" else min(run.batch_size, self.rows)
+
+    def curvature(self, minibatch: int) -> float:
+        """Return λ with E[H²] ≼ λ·E[H] over minibatches drawn without replacement, the short last one among them."""
+        whole, rest = divmod(self.rows, minibatch)
+        sizes = [minibatch] * whole + [rest] * (rest > 0)
+        chance = sum((self.rows - m) / m for m in sizes) / (len(sizes) * max(1, self.rows - 1))
+        return chance * 2 * self.longest + (1 - chance) * float(np.linalg.eigvalsh(self.hessian)[-1])
+
+
+Table = list[tuple[Moments, Moments | None]]
+
+
+def table(prepared: Mapping[str, NDArray[np.generic]]) -> Table:
+    """Take the moments of each split's training rows, and of those that it tests on, from the tensors of prepare."""
+    y = prepared["y"].astype(np.float64)[:, 0]
+    moments: Table = []
+    for train, mean, scale in zip(prepared["train"].astype(bool), prepared["mean"], prepared["scale"], strict=True):
+        X = np.asarray((prepared["X"] - mean) / scale, dtype=np.float64)  # float32 until here, as in training
+        x = np.hstack([X, np.ones((len(X), 1))])
+        moments.append((Moments.of(x[train], y[train]), None if train.all() else Moments.of(x[~train], y[~train])))
+    return moments
+
+
+def largest_stable_lr(run: Run, table: Table) -> float:
+    """Return the learning rate beyond which rounding grows without bound in one of a run's fits."""
+    return 2 / max(train.curvature(train.minibatch(run)) for train, _ in table)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What rounding explains of one split's fit, whose lr is stable.
+
+    each: ‖e‖. forward: of the predictions that a loss is taken of, root mean square. terms: the size of a gradient's.
+    gradient: of the gradient on all rows, 2-norm. pull: lr(2 − lr·λ). slowest: pull · the smallest eigenvalue of E[H].
+    length: the root mean square of ‖x‖.
+    """
+
+    each: float
+    forward: float
+    terms: float
+    gradient: float
+    pull: float
+    slowest: float
+    length: float
+
+    @classmethod
+    def of(cls, run: Run, rows: Moments, weights: Float64) -> "Bounds":
+        """Bound the fit that came to θ (k + 1,), float64."""
+        size = max(float(np.linalg.norm(weights)), 1.0 if run.init == "default" else 0.0)  # ‖θ‖ from first to last
+        k1, m = len(weights), rows.minibatch(run)
+        terms = 2 * (size * rows.square + rows.cross)
+        predicted = math.sqrt(size**2 * rows.square + 2 * size * rows.cross + rows.target)
+        pull = run.lr * (2 - run.lr * rows.curvature(m))
+        return cls(
+            each=MARGIN * U * (size + run.lr * math.sqrt(k1 + m) * terms) + TINY,
+            forward=MARGIN * U * math.sqrt(k1) * predicted,
+            terms=terms,
+            gradient=MARGIN * U * math.sqrt(k1 + rows.rows) * terms + TINY,
+            pull=pull,
+            slowest=pull * max(0.0, float(np.linalg.eigvalsh(rows.hessian)[0])),
+            length=math.sqrt(rows.square),
+        )
+
+    def weights(self, updates: int) -> float:
+        """Bound the difference of the weights after so many updates, 2-norm."""
+        return self.each * math.sqrt(min(updates, 1 / self.slowest) if self.slowest > 0 else updates)
+
+    def predictions(self, updates: int) -> float:
+        """Bound the difference of the predictions of the training rows, root mean square."""
+        return min(self.each / math.sqrt(2 * self.pull), self.weights(updates) * self.length)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What comes of comparing a run with its record made elsewhere.
+
+    beyond: what rounding does not explain. largest: the largest difference, relative to the largest number of its kind.
+    unbounded: why only whether both diverged is compared; empty where all is.
+    """
+
+    beyond: list[str]
+    largest: float = 0.0
+    unbounded: str = ""
+
+
+def compare(
+    made: Record,
+    table: Table,
+    diverged: bool,
+    tensors: Mapping[str, Array],
+    points: Mapping[int, float],
+    figures: Mapping[str, float],
+) -> Agreement:
+    """Compare a run that was made here with its record.
+
+    Args:
+        made: the run; the bounds follow from it alone, so that no record can widen them.
+        table: of the data that it was trained on.
+        diverged: whether it diverged on record.
+        tensors: on record.
+        points: on record, step -> train/mse; each step is one of the run's epochs.
+        figures: on record, those that `made.metrics` has too.
+    """
+    if diverged != bool(made.diverged):
+        return Agreement([f"diverged: {'yes' if diverged else 'no'} on record, {made.diverged or 'no'} now"])
+    if {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in made.tensors.items()}:
+        return Agreement(["its weights are gone, or have other names or shapes"])
+    limit = largest_stable_lr(made.run, table)
+    if diverged or made.run.lr >= limit:
+        why = "it diverged" if diverged else f"lr {made.run.lr} is beyond the largest stable one, {limit:.3g}"
+        return Agreement([], unbounded=why)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = [*differences(made, table, tensors, points, figures)]
+        beyond = [
+            f"{what}: differs by {difference:.3g}, and rounding explains {explained:.2g}"
+            for what, difference, explained in found
+            if not difference <= explained  # nor NaN
+        ]
+        return Agreement(beyond, largest(made, table, tensors, points, figures))
+
+
+def differences(
+    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], figures: Mapping[str, float]
+) -> Iterator[tuple[str, float, float]]:
+    """Yield everything that is compared, the difference, and the most that rounding explains."""
+    run, theta = made.run, parameters(made.tensors)
+    apart = parameters(tensors) - theta  # (S, k + 1)
+    bounds = [Bounds.of(run, train, weights) for (train, _), weights in zip(table, theta, strict=True)]
+    steps = [-(-train.rows // train.minibatch(run)) for train, _ in table]  # updates an epoch
+    for split, (bound, (train, _)) in enumerate(zip(bounds, table, strict=True)):
+        name, updates = f"fold {split}" if split else "all training rows", steps[split] * run.epochs
+        yield f"W, b: {name}: their norm", float(np.linalg.norm(apart[split])), bound.weights(updates)
+        yield f"W, b: {name}: what they predict", train.apart(apart[split]), bound.predictions(updates)
+    for name in ("mean", "scale"):
+        yield name, float(np.abs(tensors[name] - made.tensors[name]).max()), 0.0
+    rows, first = table[0][0], bounds[0]
+    own = gradient(tensors) - gradient(made.tensors) - rows.hessian @ apart[0]  # what the weights do not explain
+    yield "grad_W, grad_b: their norm", float(np.linalg.norm(own)), first.gradient
+
+    def explained(step: int) -> float:
+        mse = float(made.curve[step])
+        p = first.predictions(steps[0] * (step + 1)) + first.forward
+        return squares(mse, p) + MARGIN * U * math.sqrt(rows.minibatch(run)) * mse + TINY
+
+    for step, value in points.items():
+        yield f"{CURVE}: step {step}", abs(value - float(made.curve[step])), explained(step)
+    if figures:
+        scored = cross_validated(made, table, apart)
+        mse = rows.mse(theta[0])
+        scored["excess_mse"] = squares(mse, rows.apart(apart[0])) + EXCESS * max(mse, rows.target)
+        scored["grad_error"] = MARGIN * U * math.sqrt(theta.shape[1] + rows.rows)
+        scored[CURVE] = explained(run.epochs - 1)
+        for key, value in figures.items():
+            now = made.metrics[key]
+            yield key, abs(value - now), scored[key] + DIGITS * abs(now)
+
+
+def cross_validated(made: Record, table: Table, apart: Float64) -> dict[str, float]:
+    """Bound the figures of the rows that were tested on, by how far the two weights (S, k + 1) predict them apart."""
+    tested = [(rows, rows.apart(difference)) for (_, rows), difference in zip(table, apart, strict=True) if rows]
+    count = sum(rows.rows for rows, _ in tested)
+    if not count:
+        return {}
+    p = math.sqrt(sum(rows.rows * one**2 for rows, one in tested) / count)
+    mean = sum(rows.rows * rows.moment[-1] / 2 for rows, _ in tested) / count
+    spread = sum(rows.rows * rows.target for rows, _ in tested) / count - mean**2
+    mse = squares(made.metrics.get("cv/mse", 0.0), p)
+    return {"cv/mse": mse, "cv/mae": p, "cv/r2": mse / spread + DIGITS if spread > 0 else math.inf}
+
+
+def squares(mse: float, p: float) -> float:
+    """Bound the difference of two mean squared errors, whose predictions lie p apart, root mean square."""
+    return 2 * math.sqrt(mse) * p + p**2
+
+
+def parameters(tensors: Mapping[str, Array]) -> Float64:
+    """Join W (S, k, 1) and b (S, 1) to (S, k + 1), float64."""
+    return np.hstack([tensors["W"][..., 0], tensors["b"]]).astype(np.float64)
+
+
+def gradient(tensors: Mapping[str, Array]) -> Float64:
+    """Join grad_W (k, 1) and grad_b (1,) to (k + 1,), float64."""
+    return np.append(tensors["grad_W"], tensors["grad_b"]).astype(np.float64)
+
+
+def largest(
+    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], figures: Mapping[str, float]
+) -> float:
+    """Find the largest difference: of a weight, of a gradient and of the curve, relative to the largest of its kind.
+
+    Figures follow from those, and their difference, relative to themselves, is told where those are the same.
+    """
+    theta = parameters(made.tensors)
+    terms = Bounds.of(made.run, table[0][0], theta[0]).terms
+    curve = np.array([[value, made.curve[step]] for step, value in points.items()], dtype=np.float64).reshape(-1, 2)
+    pairs = [
+        (parameters(tensors) - theta, theta),
+        (gradient(tensors) - gradient(made.tensors), np.array(terms)),
+        (curve[:, 0] - curve[:, 1], curve[:, 1]),
+    ]
+    found = max(float(np.abs(d).max() / max(np.abs(size).max(), TINY)) for d, size in pairs if d.size)
+    return found or max(
+        (abs(v / made.metrics[key] - 1) for key, v in figures.items() if made.metrics[key]), default=0.0
+    )
