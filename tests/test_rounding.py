@@ -100,7 +100,7 @@ def test_a_run_in_float64_and_the_four_variants_agree_within_the_bound_with_room
         parts = used(first, other, tensors)
         figures = first.metrics.keys()
         assert figures <= parts.keys()
-        assert max(parts[key] for key in figures) < 1  # nothing but what follows from the weights' own difference
+        assert max(parts[key] for key in figures) < 0.6  # nothing but what follows from the weights' own difference
         assert max(value for key, value in parts.items() if key not in figures) < 0.25
 
 
