@@ -93,6 +93,7 @@ class Data(_Block):
     target: str = _takes("a column name", min_length=1)
     split: Split = _takes("the keys method, folds, test_fraction and seed")
     standardize: bool = _takes("true or false")
+    exact: bool = _takes("true or false", default=False)
 
 
 class Train(_Block):
@@ -135,7 +136,7 @@ class Track(_Block):
 class Params(_Block):
     """The whole of params.yaml."""
 
-    data: Data = _takes("the keys source, features, target, split and standardize")
+    data: Data = _takes("the keys source, features, target, split, standardize and exact")
     variants: Annotated[list[str], AfterValidator(_variants)] = _takes(
         "a list of one or more different of " + ", ".join(variant_names())
     )

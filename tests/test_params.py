@@ -38,6 +38,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("data.split.seed", -1, "whole number from 0"),
     ("data.standardize", "no", "true or false"),
     ("data.standardize", 0, "true or false"),
+    ("data.exact", "yes", "true or false"),
     ("variants", [], "one or more"),
     ("variants", ["matrix", "quadratic"], "different of handwritten, linear, "),
     ("variants", ["matrix", "matrix"], "different"),
@@ -114,6 +115,7 @@ def test_the_repository_s_params_are_the_design_s_default_of_48_runs() -> None:
             "target": "final",
             "split": {"method": "kfold", "folds": 5, "test_fraction": 0.2, "seed": 0},
             "standardize": False,
+            "exact": False,
         },
         "variants": ["handwritten", "matrix", "linear", "module"],
         "train": {"epochs": 1000, "init": "zeros", "device": "cpu"},
@@ -193,6 +195,13 @@ def test_a_missing_or_undecodable_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "params.yaml", tmp_path / "nowhere.yaml", tmp_path):
         with pytest.raises(InputError, match=f"{path}: cannot be read"):
             load(path)
+
+
+def test_a_key_that_has_come_since_may_be_missing(tmp_path: Path) -> None:
+    values = defaults()
+    del values["data"]["exact"]
+    YAML().dump(values, tmp_path / "params.yaml")
+    assert load(tmp_path / "params.yaml").data.exact is False
 
 
 def test_the_longest_name_of_an_experiment_is_taken(tmp_path: Path) -> None:
