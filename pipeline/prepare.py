@@ -34,6 +34,7 @@ def main() -> None:
     tensors = {"X": X, "y": y, "train": train, "mean": mean, "scale": scale}
     with outs.replacing(outs.PREPARED) as temporary:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
+    # Last: where it fits params.yaml, so do the tensors.
     outs.write_json(outs.SUMMARY, summarize(data, table, train, altered))
     warn(data.source, altered, len(table))
 
