@@ -66,9 +66,11 @@ def is_altered(cells: "pd.Series[str]", numbers: Float64) -> NDArray[np.bool_]:
 
 
 def _is_lost(text: str) -> bool:
-    written, held = Decimal(text), Decimal(float(in_float32(float(text))))
-    plain = text.lstrip("+-").isdigit()
-    return written != held and (plain or not held or len(written.normalize().as_tuple().digits) > max(DIGITS))
+    held = float(in_float32(float(text)))
+    if not held:
+        return any(digit in "123456789" for digit in text.lower().partition("e")[0])
+    digits = len(Decimal(text).normalize().as_tuple().digits)
+    return Decimal(text) != Decimal(held) and (text.lstrip("+-").isdigit() or digits > max(DIGITS))
 
 
 def _agrees(numbers: Float64, rounded: Float64, digits: int) -> NDArray[np.bool_]:

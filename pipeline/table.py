@@ -3,6 +3,7 @@
 import csv
 import lzma
 import re
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ from pipeline import outs, provenance, rounding
 from pipeline.params import InputError, printable
 from pipeline.rounding import Altered
 
-UNREADABLE = (OSError, ValueError, EOFError, ImportError, lzma.LZMAError, zipfile.BadZipFile, zlib.error, csv.Error)
+BROKEN = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)  # archives
+UNREADABLE = (*BROKEN, OSError, ValueError, EOFError, ImportError, csv.Error)
 SHOWN = 20  # most faults, or columns, of a message
 BAD_CELLS = Path(".dvc/tmp/bad_cells.csv")  # all faults, where they are more
 TOO_LARGE = float(2**128 - 2**103)  # from here on float32 rounds to infinity; its largest number is 2**128 - 2**104

@@ -3,11 +3,13 @@
 import math
 import os
 import time
+from collections import Counter
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz_inputs import fuzz, read_params
 from fuzz_records import BOMB
 from ruamel.yaml import YAML
 
@@ -246,3 +248,9 @@ def test_a_file_that_never_ends_is_not_read(tmp_path: Path) -> None:
     for path in (tmp_path / "params.yaml", Path("/dev/zero")):
         with pytest.raises(InputError, match="is not a regular file"):
             load(path)
+
+
+def test_files_made_at_random_are_taken_or_refused() -> None:
+    answers = dict(fuzz(read_params, range(100)))
+    assert {seed: said for seed, said in answers.items() if said not in {"taken", "refused"}} == {}
+    assert min(Counter(answers.values()).values()) >= 10

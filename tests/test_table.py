@@ -7,12 +7,14 @@ import os
 import random
 import resource
 import time
+from collections import Counter
 from decimal import Decimal, localcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from fuzz_inputs import fuzz, read_table
 
 from pipeline import rounding, table
 from pipeline.params import InputError
@@ -200,3 +202,9 @@ def test_the_worst_and_the_first_of_many_changed_numbers_are_kept() -> None:
     assert told.count == 8
     assert [row for row, *_ in told.first] == [1, 3, 4]
     assert told.worst == (8, "1e-46", "0")
+
+
+def test_tables_made_at_random_are_taken_as_a_plain_loop_reads_them_or_refused() -> None:
+    answers = dict(fuzz(read_table, range(100)))
+    assert {seed: said for seed, said in answers.items() if said not in {"taken", "refused"}} == {}
+    assert min(Counter(answers.values()).values()) >= 10
