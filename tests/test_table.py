@@ -102,6 +102,17 @@ def test_of_a_very_wide_table_only_what_is_used_takes_memory(tmp_path: Path) -> 
     assert len(said) < 500
 
 
+def test_a_line_without_end_in_a_small_archive_takes_little_memory(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "bomb.csv.gz", "wb", compresslevel=1) as file:
+        file.write(b"a,b,y\n")
+        for _ in range(300):
+            file.write(b"1" * 10**6)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="line longer than 67108864 characters"):
+        table.read(tmp_path / "bomb.csv.gz", COLUMNS)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 250_000  # kB, of 300,000 and its copies
+
+
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
