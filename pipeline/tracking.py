@@ -45,7 +45,7 @@ from pipeline import outs, provenance, seals
 from pipeline.params import InputError
 from pipeline.records import CURVE
 
-logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # of a full disk, a traceback before our message
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback before our message
 
 WEIGHTS = "weights.safetensors"
 PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # a stage waits for a server
