@@ -66,6 +66,6 @@ resolve: setup ## resolve constraints.txt for each Python and platform, installi
 
 clean: ## remove outs, checkpoints and tools' caches; MLflow's store, DVC's cache and .venv stay
 	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json
-	rm -rf .dvc/tmp/checkpoints
+	rm -rf .dvc/tmp/checkpoints .dvc/tmp/bad_cells.csv
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,9 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.ending import say_why
 
 # Intel and AMD, AVX2 and AVX-512 take different paths, which sum in different orders: MKL (torch's products), ATEN
 # (torch's own loops), OpenBLAS (numpy's products) and numpy's own loops. Threads split sums by their number.
@@ -83,3 +86,5 @@ ARCHITECTURE = platform.machine()
 LOADED = sorted({"numpy", "torch"} & sys.modules.keys())
 KERNELS = choose_kernels()
 os.environ.update(PINS[KERNELS])
+if Path(sys.argv[0]).name in {"-m", "pipeline"}:  # a stage or command, not a library; "-m" while Python looks for it
+    sys.excepthook = say_why

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def sync() -> None:
     """Store what the workspace's outs hold and MLflow lacks."""
     from pipeline import queries, records, sweep
+    from pipeline.prepared import check_prepared
 
     params = load()
     try:
@@ -67,6 +68,7 @@ def sync() -> None:
         current = {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file here; run: dvc repro, or dvc pull") from error
+    check_prepared(params.data)
     if not current:
         raise InputError("The outs here are of other params, data or code than lie beside them; run: dvc repro")
     artifacts = [outs.LEADERBOARD, outs.METRICS, *sorted(outs.PLOTS.glob("*"))]

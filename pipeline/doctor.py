@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -39,7 +39,7 @@ def examine(deep: bool) -> Examination:
     if not (root / ".dvc").is_dir():
         return Examination(findings, "the installation alone; here is no repository: no folder above has .dvc in it")
     unreadable = [*lock_files(root)]
-    findings += [*unreadable, *store()]
+    findings += [*unreadable, *store({} if deep else runs_of_outs())]
     looked_at = "installation, repository and store"
     if deep:
         recorded, said = records_in_store()
@@ -76,7 +76,7 @@ def environment() -> Iterator[Finding]:
     """Check the variables that lead runs astray."""
     if os.environ.get("MLFLOW_RUN_ID"):
         yield Finding("MLFLOW_RUN_ID is set: MLflow's fluent calls write into that run", "unset MLFLOW_RUN_ID")
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    given = provenance.without_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
     file = provenance.sqlite_file(given)
     if file is not None and not file.is_absolute():
         yield Finding(
@@ -122,8 +122,21 @@ def broken_entries(lock: Mapping[str, object]) -> Iterator[str]:
                 yield f"stage {name}, path {path!a}: md5 {md5!a} is none, which is 32 hexadecimal digits"
 
 
-def store() -> Iterator[Finding]:
-    """Check where the store and its artifacts lie, and the runs that say RUNNING."""
+def runs_of_outs() -> dict[str, str]:
+    """List the runs of the workspace's outs, fingerprint -> name."""
+    rows = outs.read_csv(outs.EVALUATED) if outs.EVALUATED.exists() else []
+    return {row["fingerprint"]: row["name"] for row in rows}
+
+
+def not_stored(lacking: Sequence[str]) -> Iterator[Finding]:
+    """Name runs of the outs that MLflow lacks: after it was lost, a `dvc repro` that runs nothing stores nothing."""
+    if lacking:
+        first = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
+        yield Finding(f"{len(lacking)} runs of the outs are not in MLflow: {first}", "pipeline sync")
+
+
+def store(expected: Mapping[str, str]) -> Iterator[Finding]:
+    """Check where the store and its artifacts lie, and its runs: those expected, by fingerprint; those RUNNING."""
     root = provenance.root()
     file = provenance.sqlite_file(provenance.store_uri())
     if file is not None:
@@ -134,27 +147,29 @@ def store() -> Iterator[Finding]:
                 "set MLFLOW_TRACKING_URI to a file on a local disk, or to an MLflow server",
             )
         if not file.exists():
+            yield from not_stored(list(expected.values()))
             return
     try:
-        state = queries.state(load().track.experiment)
+        state = queries.state(load().track.experiment, expected)
     except InputError as error:
         yield Finding(str(error), "start the server, or unset MLFLOW_TRACKING_URI; store later: pipeline sync")
         return
+    yield from not_stored(state.lacking)
     for run in state.ended:
         yield Finding(f"{run}: said RUNNING though its process was gone; is KILLED now", "dvc repro")
     for run_id, name in state.ownerless.items():
         what = f"{name} ({run_id}): says RUNNING, and no process is on record for it"
         yield Finding(what, f"mlflow runs delete --run-id {run_id}, or end it where it was started")
-    folder, expected = Path(unquote(urlparse(state.artifacts).path)), root / "mlartifacts"
+    folder, usual = Path(unquote(urlparse(state.artifacts).path)), root / "mlartifacts"
     if state.artifacts.startswith("file:") and not os.environ.get("MLFLOW_TRACKING_URI"):
-        if not folder.exists() and expected.exists():
+        if not folder.exists() and usual.exists():
             yield Finding(
-                f"{folder}: is where MLflow looks for artifacts, and is gone; they moved to {expected}",
-                f"mkdir -p {folder.parent} && ln -s {expected} {folder}",
+                f"{folder}: is where MLflow looks for artifacts, and is gone; they moved to {usual}",
+                f"mkdir -p {folder.parent} && ln -s {usual} {folder}",
             )
-        elif folder.exists() and folder.resolve() != expected.resolve():
+        elif folder.exists() and folder.resolve() != usual.resolve():
             yield Finding(
-                f"{folder}: is where MLflow keeps artifacts, not {expected}; this repository is a copy of another",
+                f"{folder}: is where MLflow keeps artifacts, not {usual}; this repository is a copy of another",
                 f"mv {root / 'mlflow.db'} {root / 'mlflow.copied.db'} && pipeline sync",
             )
 

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from pipeline import check_pins, outs, plots, records, sweep
 from pipeline.params import HIGHER_IS_BETTER, Params, load
+from pipeline.prepared import check_prepared
 from pipeline.records import CURVE, FIGURES, Record
 from pipeline.sweep import curve_steps
 from pipeline.tracker import Tracker
@@ -28,6 +29,7 @@ def main() -> None:
     """Run the stage."""
     check_pins()
     params = load()
+    check_prepared(params.data)
     forget_other_variants(params.variants)
     with Tracker(params, sweep.plan(params)) as tracker:
         prepared = load_file(outs.PREPARED)

@@ -4,10 +4,13 @@ import csv
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 PREPARED = Path("data/prepared/tensors.safetensors")
 SUMMARY = Path("data/prepared/summary.json")
@@ -20,7 +23,11 @@ PLOTS = Path("plots")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step."""
+    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step.
+
+    Raises:
+        OSError: it cannot be written, and stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -28,8 +35,15 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # or a power loss may keep the new name and lose the bytes
         os.replace(temporary, path)
+    except (
+        OSError,
+        SafetensorError,
+    ) as error:  # a full disk is told without the file's name, or with the temporary one
+        number = getattr(error, "errno", None) or next(map(int, re.findall(r"os error (\d+)", str(error))), None)
+        raise OSError(number, f"cannot be written: {os.strerror(number) if number else error}", str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a file system that is read-only, also where there is nothing to remove
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """params.yaml as typed, checked values."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -7,13 +8,18 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 BatchSize = int | Literal["full"]
 Metric = Literal["cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse"]
 METRICS: tuple[str, ...] = get_args(Metric)
 HIGHER_IS_BETTER = frozenset({"cv/r2"})
 VARIANTS = Path(__file__).parent / "variants"
+TEXT_BYTES = 2**18  # most of a params file: 3 s to parse
+NESTING = 20  # the pipeline's own is 3
+ALIASES = 10  # each merge of two may double what a file holds
+SHOWN = 20  # most faults of a message
 
 
 class InputError(SystemExit):
@@ -33,6 +39,12 @@ def _unique(values: list[Any]) -> list[Any]:
     if not values or len(set(values)) < len(values):
         raise ValueError("empty or repeated")
     return values
+
+
+def _text(value: str) -> str:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        raise ValueError(value)  # no path, nor what a database stores: NUL, other control characters, half characters
+    return value
 
 
 def _batch_sizes(values: list[Any]) -> list[Any]:
@@ -76,11 +88,12 @@ class Split(_Block):
 class Data(_Block):
     """The user's table."""
 
-    source: str = _takes("the path of a CSV file", min_length=1)
+    source: Annotated[str, AfterValidator(_text)] = _takes("the path of a CSV file", min_length=1)
     features: Annotated[list[str], AfterValidator(_unique)] = _takes("a list of one or more different column names")
     target: str = _takes("a column name", min_length=1)
     split: Split = _takes("the keys method, folds, test_fraction and seed")
     standardize: bool = _takes("true or false")
+    exact: bool = _takes("true or false", default=False)
 
 
 class Train(_Block):
@@ -114,14 +127,16 @@ class Evaluate(_Block):
 class Track(_Block):
     """What reaches MLflow."""
 
-    experiment: str = _takes("the name of an MLflow experiment", min_length=1)
+    experiment: Annotated[str, AfterValidator(_text)] = _takes(
+        "the name of an MLflow experiment, 1 to 256 characters", min_length=1, max_length=256
+    )
     points: int = _takes("a whole number, 2 or more", ge=2)
 
 
 class Params(_Block):
     """The whole of params.yaml."""
 
-    data: Data = _takes("the keys source, features, target, split and standardize")
+    data: Data = _takes("the keys source, features, target, split, standardize and exact")
     variants: Annotated[list[str], AfterValidator(_variants)] = _takes(
         "a list of one or more different of " + ", ".join(variant_names())
     )
@@ -137,13 +152,48 @@ def load(path: Path | str = "params.yaml") -> Params:
     Raises:
         InputError: naming each wrong key, what it got and what it takes.
     """
+    path = Path(path)
     try:
-        values = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    except (YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of thousands of digits
-        raise InputError(f"{path}: is not YAML: {error}") from error
-    return check(values, str(path))
+        if path.exists() and not path.is_file():  # opening a FIFO waits for a writer, a device may never end
+            raise OSError("is not a regular file")
+        with path.open("rb") as file:
+            content = file.read(TEXT_BYTES + 1)
+        if len(content) > TEXT_BYTES:
+            raise OSError(f"has more than {TEXT_BYTES} bytes")
+        text = content.decode()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{printable(path)}: cannot be read: {printable(error)}") from error
+    return check(parse(text, printable(path)), printable(path))
+
+
+def parse(text: str, name: str) -> object:
+    """Read YAML 1.2 in bounded time and memory; `name` stands before each message.
+
+    Raises:
+        InputError: it is not YAML, or nests too deep, or holds itself, or has too many aliases.
+    """
+    reader = YAML(typ="safe", pure=True)
+    open_anchors: list[str | None] = []
+    aliases = 0
+    try:
+        for event in reader.parse(text):
+            if isinstance(event, CollectionStartEvent):
+                open_anchors.append(event.anchor)
+            elif isinstance(event, CollectionEndEvent):
+                open_anchors.pop()
+            elif isinstance(event, AliasEvent):
+                aliases += 1
+            if len(open_anchors) > NESTING or aliases > ALIASES:
+                raise InputError(f"{name}: nests more than {NESTING} deep, or has more than {ALIASES} aliases")
+            if isinstance(event, AliasEvent) and event.anchor in open_anchors:
+                raise InputError(f"{name}: {event.anchor} holds itself")
+        return reader.load(text)
+    except MarkedYAMLError as error:
+        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(f"{name}: is not YAML: {where}{printable(problem)}") from error
+    except Exception as error:  # ValueError: a date that is none; the reader raises KeyError, TypeError and others too
+        raise InputError(f"{name}: is not YAML: {brief(str(error) or type(error).__name__)[1:-1]}") from error
 
 
 def check(values: object, name: str = "params.yaml") -> Params:
@@ -153,18 +203,42 @@ def check(values: object, name: str = "params.yaml") -> Params:
         InputError: naming each wrong key, what it got and what it takes.
     """
     if not isinstance(values, dict):
-        raise InputError(f"{name}: got {values!r}, takes the keys {', '.join(Params.model_fields)}")
+        raise InputError(f"{name}: got {brief(values)}, takes the keys {', '.join(Params.model_fields)}")
     if unknown := [key for key in _keys(values) if not isinstance(key, str)]:
-        raise InputError("\n".join(f"{name}: {key!r}: unknown key; keys are names" for key in unknown))
+        refuse(name, [f"{brief(key)}: unknown key; keys are names" for key in unknown])
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False)
-        messages = [_message(fault["type"], fault["loc"], fault["input"]) for fault in faults]
-        raise InputError("\n".join(f"{name}: {message}" for message in messages)) from error
+        refuse(name, [_message(fault["type"], fault["loc"], fault["input"]) for fault in faults])
     if params.data.target in params.data.features:
-        raise InputError(f"{name}: data.target: got {params.data.target!r}, takes a column that is not a feature")
+        raise InputError(f"{name}: data.target: got {brief(params.data.target)}, takes a column that is not a feature")
     return params
+
+
+def refuse(name: str, faults: Sequence[str]) -> None:
+    """Refuse an input with its first faults, and the number of the others.
+
+    Raises:
+        InputError: there are any.
+    """
+    if faults:
+        more = [f"and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
+        raise InputError("\n".join([*(f"{name}: {fault}" for fault in faults[:SHOWN]), *more]))
+
+
+def printable(value: object) -> str:
+    """Write text with what could steer a terminal, or hide in it, made visible."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+
+
+def brief(value: object) -> str:
+    """Write a value in at most 200 characters."""
+    try:
+        written = repr(value)
+    except ValueError:  # a whole number, written in hexadecimal digits
+        return "a number of thousands of digits"
+    return written if len(written) <= 200 else f"{written[:199]}…"
 
 
 def _keys(values: dict[object, object]) -> list[object]:
@@ -178,9 +252,9 @@ def _message(kind: str, location: Sequence[str | int], value: object) -> str:
     takes = ""
     for name in names:
         if name not in fields:
-            return f"{key}: unknown key; known here: {', '.join(fields)}"
+            return f"{printable(key)[:200]}: unknown key; known here: {', '.join(fields)}"
         takes = fields[name].description or ""
         block = fields[name].annotation
         fields = dict(block.model_fields) if isinstance(block, type) and issubclass(block, BaseModel) else {}
-    got = "nothing" if kind == "missing" else repr(value)
+    got = "nothing" if kind == "missing" else brief(value)
     return f"{key}: got {got}, takes {takes}"

@@ -3,24 +3,20 @@
 Reads `data.source`; writes data/prepared/tensors.safetensors and, for people, data/prepared/summary.json.
 """
 
-import lzma
-import zipfile
-import zlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 from numpy.typing import NDArray
-from pandera.errors import SchemaErrors
 from safetensors.numpy import save_file
 
 from pipeline import check_pins, outs, provenance
-from pipeline.params import Data, InputError, Split, load
+from pipeline.float32 import Altered, in_float32
+from pipeline.params import Data, InputError, Split, load, printable
+from pipeline.table import read
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-UNREADABLE = (OSError, ValueError, EOFError, ImportError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
 Mask = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
 
@@ -30,69 +26,27 @@ def main() -> None:
     check_pins()
     provenance.stop_when_told()
     data = load().data
-    table = read(Path(data.source), [*data.features, data.target])
+    table, altered = read(Path(data.source), [*data.features, data.target], data.exact)
     train = split(len(table), data.split)
-    X = table[data.features].to_numpy(np.float32)  # (n, k)
-    y = table[[data.target]].to_numpy(np.float32)  # (n, 1)
+    X = in_float32(table[data.features].to_numpy())  # (n, k)
+    y = in_float32(table[[data.target]].to_numpy())  # (n, 1)
     mean, scale = standardization(X, train) if data.standardize else identity(len(train), X.shape[1])
     tensors = {"X": X, "y": y, "train": train, "mean": mean, "scale": scale}
     with outs.replacing(outs.PREPARED) as temporary:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
-    outs.write_json(outs.SUMMARY, summarize(data, table, train))
+    # Last: where it fits params.yaml, so do the tensors.
+    outs.write_json(outs.SUMMARY, summarize(data, table, train, altered))
+    warn(data.source, altered, len(table))
 
 
-def read(source: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read and check a CSV file's columns.
-
-    Returns:
-        table (n, len(columns)), float64, every value finite and within float32.
-
-    Raises:
-        InputError: listing every missing column, or every bad cell with row (1 is the first below the header,
-            blank lines do not count), column and value.
-    """
-    if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, a device may never end
-        raise InputError(f"{source}: is not a regular file; params.yaml names it in data.source")
-    try:
-        cells = pd.read_csv(source, dtype=str, keep_default_na=False)
-        header = pd.read_csv(source, dtype=str, keep_default_na=False, header=None, nrows=1).iloc[0].tolist()
-    except FileNotFoundError as error:
-        raise InputError(f"{source}: no such file; params.yaml names it in data.source") from error
-    except UNREADABLE as error:  # ImportError: zst without its package
-        raise InputError(f"{source}: cannot be read as CSV: {error}") from error
-    if not isinstance(cells.index, pd.RangeIndex):  # pandas takes what is too much for an index
-        raise InputError(f"{source}: its rows have more cells than its header has columns")
-    if repeated := [column for column in columns if header.count(column) > 1]:
-        raise InputError(
-            "\n".join(f"{source}: column {name!r} stands in the header more than once" for name in repeated)
-        )
-    if missing := [column for column in columns if column not in cells]:
-        there = ", ".join(map(str, cells.columns))
-        raise InputError("\n".join(f"{source}: column {name!r} is missing; it has: {there}" for name in missing))
-    if cells.empty:
-        raise InputError(f"{source}: has no rows below its header")
-    numbers: pd.DataFrame = cells[list(columns)].apply(pd.to_numeric, errors="coerce").astype(np.float64)
-    finite = pa.Check(lambda column: column.abs() <= FLOAT32_MAX, error="finite")
-    try:
-        pa.DataFrameSchema({name: pa.Column(float, finite) for name in columns}).validate(numbers, lazy=True)
-    except SchemaErrors as error:
-        places = error.failure_cases[["index", "column"]].drop_duplicates().sort_values(["index", "column"])
-        texts = [(row, column, cells[column].iloc[row]) for row, column in places.itertuples(index=False)]
-        faults = [f"{source}: row {row + 1}, column {name!r}: {text!r} {cell_fault(text)}" for row, name, text in texts]
-        raise InputError("\n".join(faults)) from None
-    return numbers
-
-
-def cell_fault(text: str) -> str:
-    """Say why a cell's text is no finite float32 number."""
-    if not text.strip():
-        return "is empty"
-    if text.strip().lower() in {"nan", "na", "n/a", "null", "none"}:
-        return "is NaN"
-    number = pd.to_numeric(text, errors="coerce")
-    if np.isnan(number):
-        return "is not numeric"
-    return "is infinite" if "inf" in text.lower() else "is too large for float32"
+def warn(source: str, altered: Mapping[str, Altered], rows: int) -> None:
+    """Name on stderr the numbers that are others in float32."""
+    for name, numbers in altered.items():
+        first = "; ".join(f"row {row}: {written} becomes {held}" for row, written, held in numbers.first)
+        more = f"; and {numbers.count - len(numbers.first):,} more" if numbers.count > len(numbers.first) else ""
+        where = f"{printable(source)}: column {name!r}"
+        said = f"{numbers.count:,} of {rows:,} numbers are others in float32: {first}{more}"
+        print(f"WARNING: {where}: {said}; data.exact: true refuses them", file=sys.stderr)
 
 
 def split(n: int, settings: Split) -> Mask:
@@ -143,23 +97,33 @@ def identity(splits: int, k: int) -> tuple[Float32, Float32]:
     return np.zeros((splits, k), dtype=np.float32), np.ones((splits, k), dtype=np.float32)
 
 
-def summarize(data: Data, table: pd.DataFrame, train: Mask) -> dict[str, object]:
-    """Describe the prepared data for people and for the records: where from, how many rows, which columns."""
+def summarize(data: Data, table: pd.DataFrame, train: Mask, altered: Mapping[str, Altered]) -> dict[str, object]:
+    """Describe the prepared data for people and for the records: where from, how many rows, which columns.
+
+    A column some of whose numbers are others in float32 says how many, and which one the most.
+    """
     return {
         "source": data.source,
         "source_md5": outs.md5(Path(data.source)),
         "rows": len(table),
         "features": data.features,
         "target": data.target,
-        "columns": {str(name): _range(column) for name, column in table.items()},
+        "columns": {str(name): _range(column) | _altered(altered.get(str(name))) for name, column in table.items()},
         "split": data.split.model_dump(),
         "train_rows": train.sum(axis=1).tolist(),
         "standardize": data.standardize,
     }
 
 
-def _range(column: "pd.Series[float]") -> dict[str, float]:
+def _range(column: "pd.Series[float]") -> dict[str, object]:
     return {"min": float(column.min()), "mean": float(column.mean()), "max": float(column.max())}
+
+
+def _altered(numbers: Altered | None) -> dict[str, object]:
+    if numbers is None:
+        return {}
+    row, written, held = numbers.worst
+    return {"altered": {"count": numbers.count, "worst": {"row": row, "written": written, "float32": held}}}
 
 
 if __name__ == "__main__":

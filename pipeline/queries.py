@@ -77,9 +77,10 @@ def recall(experiment: str, run_id: str) -> Stored:
     except FileNotFoundError as error:
         raise InputError(f"{run_id}: its record is not whole, an artifact is gone: {error}") from error
     except STORE_ERRORS as error:
-        raise InputError(f"{run_id}: cannot be read from MLflow's store {provenance.store_uri()}: {error}") from error
+        fault = provenance.without_password(f"{provenance.store_uri()}: {error}")
+        raise InputError(f"{run_id}: cannot be read from MLflow's store {fault}") from error
     except Exception as error:  # MLflow and its drivers raise anything over rows that MLflow did not write
-        fault = f"{type(error).__name__}: {stored.first_line(error)}"
+        fault = provenance.without_password(f"{type(error).__name__}: {stored.first_line(error)}")
         raise InputError(f"{run_id}: its record in MLflow's store cannot be read: {fault}") from error
 
 
@@ -125,21 +126,34 @@ def _read(store: Store, run_id: str) -> Stored:
 
 @dataclass(frozen=True)
 class State:
-    """What is to be said of a store: runs that were just ended; runs without an owner, by id; where artifacts lie."""
+    """What is to be said of a store.
+
+    ended: runs that were just ended. ownerless: runs without an owner, by id. lacking: runs that it should hold, and
+    does not, or not whole. artifacts: where they lie.
+    """
 
     ended: list[str]
     ownerless: dict[str, str]
+    lacking: list[str]
     artifacts: str
 
 
 @answering()
-def state(experiment: str) -> State:
-    """Open a store, ending the runs of the dead, and say what there is to say of it."""
+def state(experiment: str, expected: Mapping[str, str]) -> State:
+    """Open a store, ending the runs of the dead, and say what there is to say of it.
+
+    Args:
+        experiment: MLflow's.
+        expected: runs that it should hold, fingerprint -> name.
+    """
     store = Store.connect(experiment)
     ended = [f"{run.info.run_name} ({run.info.run_id})" for run in store.end_the_dead()]
     running = store.search("attributes.status = 'RUNNING'")
     ownerless = {run.info.run_id: run.info.run_name for run in running if "heartbeat" not in run.data.tags}
-    return State(ended, ownerless, store.experiment.artifact_location)
+    found = store.search("tags.role = 'run'") if expected else []
+    held = {run.data.tags.get("fingerprint") for run in found if is_complete(run)}
+    lacking = [name for fingerprint, name in expected.items() if fingerprint not in held]
+    return State(ended, ownerless, lacking, store.experiment.artifact_location)
 
 
 @answering()

@@ -112,6 +112,7 @@ def place_data(stored: Stored, params: dict[str, Any], folder: Path) -> None:
         InputError: neither is to be had.
     """
     wanted, raw, source = stored.tags["data_md5"], stored.tags["source_md5"], params["data"]["source"]
+    params["data"]["source"] = "reproduced.csv"  # never the user's own file, whatever became of that
     prepared = folder / outs.PREPARED
     if (tensors := revisions.content(wanted)) is not None:
         worktrees.write(stored, folder, outs.PREPARED, tensors)
@@ -121,7 +122,6 @@ def place_data(stored: Stored, params: dict[str, Any], folder: Path) -> None:
         table = revisions.content(raw) if table is None else table
         if table is not None:
             worktrees.write(stored, folder, Path("reproduced.csv"), table)
-            params["data"]["source"] = "reproduced.csv"  # never the user's own file, wherever that lies
             write_params(stored, params, folder)
             stage(folder, "pipeline.prepare")
     if not prepared.exists() or outs.md5(prepared) != wanted:

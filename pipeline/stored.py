@@ -9,23 +9,18 @@ from hashlib import sha256
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from pipeline import params
-from pipeline.params import InputError, Params
+from pipeline.params import TEXT_BYTES, InputError, Params, refuse
 from pipeline.recorder import flat
 from pipeline.records import CURVE
 from pipeline.tracking import text
 
-TEXT_BYTES = 2**18  # most of params.yaml and of summary.json: 0.2 s to parse
 PATCH_BYTES = 2**26
 WEIGHTS_BYTES = 2**28
 HEADER_BYTES = 2**14  # of a weights file, beside its numbers
-NESTING = 20  # of params.yaml and summary.json; the pipeline's own is 3
-ALIASES = 10  # in params.yaml; each merge of two may double what it holds
 REQUIRED = {
     "fingerprint": "[0-9a-f]{32}",
     "sweep": "[0-9a-f]{12}",
@@ -148,17 +143,7 @@ def parse_params(stored: Stored) -> dict[str, Any]:
         InputError: it is too large or too deep, is not YAML, or no params that this version of the pipeline takes.
     """
     name = f"{stored.run_id}: its sweep's params.yaml"
-    reader = YAML(typ="safe", pure=True)
-    depth = aliases = 0
-    try:
-        for event in reader.parse(stored.params_yaml):
-            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-            aliases += isinstance(event, AliasEvent)
-            if depth > NESTING or aliases > ALIASES:
-                raise InputError(f"{name} nests more than {NESTING} deep, or has more than {ALIASES} aliases")
-        values = reader.load(stored.params_yaml)
-    except Exception as error:  # the reader raises KeyError, TypeError and others too
-        raise InputError(f"{name} is not YAML: {first_line(error)}") from error
+    values = params.parse(stored.params_yaml, name)
     variant = stored.params.get("variant", "")
     if (
         not isinstance(values, dict)
@@ -271,16 +256,6 @@ def decode(name: str, what: str, content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: its sweep's {what} is not UTF-8: {error}") from error
-
-
-def refuse(name: str, faults: list[str]) -> None:
-    """Refuse a record with all its faults.
-
-    Raises:
-        InputError: there are any.
-    """
-    if faults:
-        raise InputError("\n".join(f"{name}: {fault}" for fault in faults))
 
 
 def shown(value: object) -> str:

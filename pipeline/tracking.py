@@ -4,9 +4,9 @@ Store: MLFLOW_TRACKING_URI if set, else <repository>/mlflow.db with <repository>
 """
 
 import json
+import logging
 import math
 import os
-import re
 import sqlite3
 import tempfile
 import time
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import md5, sha256
 from pathlib import Path
+from traceback import walk_tb
 from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipeline import outs, provenance, seals
 from pipeline.params import InputError
 from pipeline.records import CURVE
+
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback before our message
 
 WEIGHTS = "weights.safetensors"
 PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # a stage waits for a server
@@ -121,6 +124,8 @@ class Store:
         """
         root = provenance.root()
         uri = provenance.store_uri()
+        if uri.startswith("sqlite") and (":memory:" in uri or "mode=memory" in uri or not urlsplit(uri).path):
+            raise MlflowException("MLFLOW_TRACKING_URI: it names a store in memory, which is lost with this process")
         file = provenance.sqlite_file(uri)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -396,9 +401,15 @@ def answering() -> Iterator[None]:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether a server answered 401 or 403, with MLflow's error code or in a text of its own."""
-    code = str(getattr(error, "error_code", ""))
-    return code in REFUSED or re.search(r"error code 40[13] ", str(error)) is not None
+    """Tell whether a server answered 401 or 403, with MLflow's error code, another's or none."""
+    return str(getattr(error, "error_code", "")) in REFUSED or http_status(error) in {401, 403}
+
+
+def http_status(error: Exception) -> int:
+    """Find the HTTP status that a request failed with, 0 for none: of an answer in JSON, MLflow keeps only the text."""
+    places = [vars(error), *(frame.f_locals for frame, _ in walk_tb(error.__traceback__))]
+    statuses = (getattr(place.get("response"), "status_code", None) for place in places)
+    return next((status for status in statuses if isinstance(status, int)), 0)
 
 
 def failure(error: Exception) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
 from pipeline import check_pins, data, fit, outs, records, sweep
 from pipeline.checkpoints import Checkpoints
 from pipeline.params import InputError, Params, load
+from pipeline.prepared import check_prepared
 from pipeline.records import Record
 from pipeline.sweep import Run, Stack
 from pipeline.tracker import Follow, Tracker
@@ -28,10 +30,12 @@ def main() -> None:
     if name not in params.variants:
         raise InputError(f"usage: python -m pipeline.train VARIANT, one of {', '.join(params.variants)}; got {name!r}")
     check_device(params)
+    splits = len(check_prepared(params.data))
     runs = sweep.plan(params)
+    own = [run for run in runs if run.variant == name]
+    check_memory(len(own), splits, params.train.epochs, psutil.virtual_memory().available)
     with Tracker(params, runs) as tracker:
         checkpoints = Checkpoints()
-        own = [run for run in runs if run.variant == name]
         records.write(outs.TRAINED / name, train(own, data.load(outs.PREPARED), tracker, checkpoints))
         checkpoints.clear()
 
@@ -44,6 +48,27 @@ def check_device(params: Params) -> None:
     """
     if params.train.device == "cuda" and not torch.cuda.is_available():
         raise InputError("params.yaml: train.device: got 'cuda', but torch finds no CUDA device here; takes cpu")
+
+
+def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
+    """Refuse more epochs than memory holds: every fit's curve is kept whole, as DVC's outs hold those of all runs.
+
+    Args:
+        runs: of this stage.
+        splits: fits of a run.
+        epochs: of a fit; 4 bytes each, once for every fit, and twice for the runs' own where they are written.
+        available: bytes.
+
+    Raises:
+        InputError: the curves do not fit.
+    """
+    needed = runs * (splits + 2) * epochs * 4
+    if needed > available:
+        raise InputError(
+            f"params.yaml: train.epochs: got {epochs}, so that the curves of {runs} run(s) of {splits} fits take "
+            f"{needed / 2**30:.3g} GiB, of {available / 2**30:.3g} GiB of memory that is free; takes at most "
+            f"{available // (needed // epochs)} here"
+        )
 
 
 def train(runs: Sequence[Run], prepared: data.Prepared, tracker: Tracker, checkpoints: Checkpoints) -> list[Record]:

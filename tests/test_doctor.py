@@ -321,3 +321,39 @@ def test_outside_of_a_repository_and_in_a_clone_without_outs_doctor_says_so(
     assert "no outs" in said
     assert "no runs" in said
     assert not (tmp_path / "clone/mlflow.db").exists()
+
+
+def test_runs_of_the_outs_that_mlflow_lacks_are_named_until_they_are_stored(
+    diagnose: Diagnose,
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new.db'}")  # as after "MLflow was lost"
+    what, mend = only(diagnose())
+    assert what.startswith("4 runs of the outs are not in MLflow: matrix bs=2 lr=1e-05 seed=1, ")
+    assert not (tmp_path / "new.db").exists()
+    assert mend == "pipeline sync"
+    main(["sync"])
+    capsys.readouterr()
+    assert doctor.examine(deep=False).findings == []
+    uri = copy_store(small, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    one = search(uri, "params.variant = 'linear' and params.batch_size = 'full' and params.lr = '1e-05'")[0]
+    MlflowClient(uri).delete_run(one.info.run_id)
+    assert only(diagnose())[0] == f"1 runs of the outs are not in MLflow: {one.info.run_name}"
+
+
+def test_make_repro_stores_what_mlflow_lacks(small: Path) -> None:
+    told = run("make", "--dry-run", "repro", cwd=small).stdout.splitlines()
+    assert told.index("dvc repro") < told.index("pipeline sync")
+
+
+def test_no_password_is_shown(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert inside == Path.cwd()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "://ann:s3cr@et@host")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    said = "".join(finding.what + finding.mend for finding in doctor.examine(deep=False).findings)
+    assert "://ann:***@host" in said
+    assert "s3cr" not in said

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from pipeline import data, fit, sweep
 from pipeline.data import MinibatchOrder, Prepared, Rows
 from pipeline.fit import State
-from pipeline.params import BatchSize, variant_names
+from pipeline.params import BatchSize, InputError, variant_names
 from pipeline.sweep import Run, Stack
-from pipeline.train import Fitted, initial_values, train_stack
+from pipeline.train import Fitted, check_memory, initial_values, train_stack
 from pipeline.variants import variant
 
 RAW = Path(__file__).parents[1] / "data/raw"
@@ -291,3 +291,12 @@ def test_what_watches_training_is_called_after_every_epoch() -> None:
 
     train_on(begin(fits), fits, after_epoch=watch)
     assert seen == [(epoch, epoch) for epoch in range(1, 8)]
+
+
+def test_more_epochs_than_memory_holds_curves_of_are_refused_with_the_most_that_it_does() -> None:
+    check_memory(runs=12, splits=6, epochs=1000, available=12 * 8 * 1000 * 4)
+    with pytest.raises(
+        InputError, match=r"train\.epochs: got 1000000000, .* 358 GiB, of 7\.45 GiB .* at most 20833333 here"
+    ):
+        check_memory(runs=12, splits=6, epochs=10**9, available=8 * 10**9)
+    check_memory(runs=12, splits=6, epochs=20833333, available=8 * 10**9)

@@ -1,11 +1,16 @@
 """params.yaml: what it takes, and how whatever else it holds is refused."""
 
 import math
+import os
+import time
+from collections import Counter
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz_inputs import fuzz, read_params
+from fuzz_records import BOMB
 from ruamel.yaml import YAML
 
 from pipeline.params import InputError, load
@@ -17,6 +22,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("data", None, "keys source"),
     ("data.source", 5, "CSV"),
     ("data.source", "", "CSV"),
+    ("data.source", "a\0.csv", "CSV"),
     ("data.features", [], "one or more different column names"),
     ("data.features", "quiz1", "list"),
     ("data.features", ["quiz1", "quiz1"], "different"),
@@ -34,6 +40,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("data.split.seed", -1, "whole number from 0"),
     ("data.standardize", "no", "true or false"),
     ("data.standardize", 0, "true or false"),
+    ("data.exact", "yes", "true or false"),
     ("variants", [], "one or more"),
     ("variants", ["matrix", "quadratic"], "different of handwritten, linear, "),
     ("variants", ["matrix", "matrix"], "different"),
@@ -67,6 +74,8 @@ WRONG: list[tuple[str, object, str]] = [
     ("evaluate.metric", "accuracy", "cv/mse, cv/mae, cv/r2, train/mse, excess_mse"),
     ("evaluate.metric", ["cv/mse"], "one of"),
     ("track.experiment", "", "name"),
+    ("track.experiment", "é" * 257, "1 to 256 characters"),
+    ("track.experiment", "a\nb", "name"),
     ("track.points", 1, "2 or more"),
 ]
 WRONG_ITEM = [("sweep.lr", "1e-5"), ("sweep.lr", True), ("sweep.seed", 1.0), ("data.features", 1), ("variants", None)]
@@ -108,6 +117,7 @@ def test_the_repository_s_params_are_the_design_s_default_of_48_runs() -> None:
             "target": "final",
             "split": {"method": "kfold", "folds": 5, "test_fraction": 0.2, "seed": 0},
             "standardize": False,
+            "exact": False,
         },
         "variants": ["handwritten", "matrix", "linear", "module"],
         "train": {"epochs": 1000, "init": "zeros", "device": "cpu"},
@@ -133,7 +143,7 @@ def test_a_wrong_value_is_refused_naming_its_key_what_it_got_and_what_it_takes(
     block, last = place(values, key)
     block[last] = value
     (message,) = refusal(tmp_path, values)
-    assert message.startswith(f"{key}: got {value!r}, takes ")
+    assert message.startswith(f"{key}: got {value!r}"[:200])
     assert takes in message.partition(", takes ")[2]
 
 
@@ -187,3 +197,60 @@ def test_a_missing_or_undecodable_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "params.yaml", tmp_path / "nowhere.yaml", tmp_path):
         with pytest.raises(InputError, match=f"{path}: cannot be read"):
             load(path)
+
+
+def test_a_key_that_has_come_since_may_be_missing(tmp_path: Path) -> None:
+    values = defaults()
+    del values["data"]["exact"]
+    YAML().dump(values, tmp_path / "params.yaml")
+    assert load(tmp_path / "params.yaml").data.exact is False
+
+
+def test_the_longest_name_of_an_experiment_is_taken(tmp_path: Path) -> None:
+    values = defaults()
+    values["track"]["experiment"] = "é" * 256
+    YAML().dump(values, tmp_path / "params.yaml")
+    assert load(tmp_path / "params.yaml").track.experiment == "é" * 256
+
+
+HOSTILE = {
+    BOMB: "has more than 10 aliases",
+    "data: &a {source: *a}": "a holds itself",
+    "&a [1, &b [*a]]": "a holds itself",
+    "[" * 100_000: "nests more than 20 deep",
+    "{a: " * 5000: "nests more than 20 deep",
+    "a: " * 5000: "is not YAML: line 1",
+    "train: !!bool maybe": "is not YAML",
+    "train: !!int x": "is not YAML",
+    "train: !!timestamp 2020-99-01": "is not YAML",
+    "a: \0": "is not YAML",
+    "9" * 5000: "is not YAML",
+    f"sweep: 0x{'f' * 5000}": "sweep: got a number of thousands of digits, takes the keys",
+    "? [1, 2]\n: 3": "(1, 2): unknown key; keys are names",
+    "\n".join(f"k{n}: {n}" for n in range(10_000)): "and 9,986 more",
+    "#" * 2**19: "has more than 262144 bytes",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=[text[:20] for text in HOSTILE])
+def test_whatever_a_file_holds_it_is_refused_in_a_short_message_and_in_no_time(tmp_path: Path, text: str) -> None:
+    begun = time.monotonic()
+    said = refused_text(tmp_path, text)
+    assert time.monotonic() - begun < 5
+    assert HOSTILE[text] in said
+    assert "params.yaml: " in said
+    assert len(said) < 5000
+    assert "\0" not in said
+
+
+def test_a_file_that_never_ends_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "params.yaml")
+    for path in (tmp_path / "params.yaml", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is not a regular file"):
+            load(path)
+
+
+def test_files_made_at_random_are_taken_or_refused() -> None:
+    answers = dict(fuzz(read_params, range(100)))
+    assert {seed: said for seed, said in answers.items() if said not in {"taken", "refused"}} == {}
+    assert min(Counter(answers.values()).values()) >= 10

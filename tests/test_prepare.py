@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from functools import reduce
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -223,19 +222,24 @@ def test_features_are_standardized_by_their_training_rows_alone() -> None:
     assert len(np.unique(mean[:, 0])) == 5
 
 
-def test_a_source_that_is_no_regular_file_is_refused_without_opening_it(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    for source in (tmp_path / "fifo", tmp_path, Path("/dev/zero")):
-        with pytest.raises(InputError, match="is not a regular file"):
-            prepare.read(source, ["a"])
-
-
-@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.bz2", "t.csv.xz", "t.csv.zip", "t.csv.zst", "t\0.csv"])
-@pytest.mark.parametrize(
-    "start", [b"a,b\n1,2\n", b"\x1f\x8b\x08\0\0\0\0\0\0\xff\xff\xff", b"BZh9", b"\xfd7zXZ\0", b"PK\3\4"]
-)
-def test_a_broken_archive_and_a_path_with_nul_are_refused(tmp_path: Path, name: str, start: bytes) -> None:
-    if "\0" not in name:
-        (tmp_path / name).write_bytes(start)
-    with pytest.raises(InputError, match="cannot be read as CSV"):
-        prepare.read(tmp_path / name, ["a"])
+def test_numbers_that_float32_changes_are_said_in_the_summary_and_on_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "a,b,y\n16777217,0.1,3\n123456789,0.2,1e-46\n5,6,1\n" + "16777217,2,4\n" * 3
+    tensors, summary = prepared(tmp_path, text)
+    assert tensors["X"][:2, 0].tolist() == [16777216, 123456792]
+    assert {name: column.get("altered") for name, column in summary["columns"].items()} == {
+        "a": {"count": 5, "worst": {"row": 1, "written": "16777217", "float32": "16777216"}},
+        "b": None,
+        "y": {"count": 1, "worst": {"row": 2, "written": "1e-46", "float32": "0"}},
+    }
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == (
+        "WARNING: table.csv: column 'a': 5 of 6 numbers are others in float32: row 1: 16777217 becomes 16777216; "
+        "row 2: 123456789 becomes 123456792; row 4: 16777217 becomes 16777216; and 2 more; "
+        "data.exact: true refuses them"
+    )
+    assert "row 2: 1e-46 becomes 0;" in second
+    with pytest.raises(InputError, match="becomes 16777216 in float32"):
+        prepared(tmp_path, text, {"data.exact": True})
+    assert prepared(tmp_path, ROWS, {"data.exact": True})[0]["y"].tolist() == [[3], [7], [9]]

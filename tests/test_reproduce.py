@@ -16,7 +16,9 @@ from mlflow.entities import Run
 from pipeline import queries, records
 from pipeline.__main__ import main
 from pipeline.comparison import compare_bits
-from pipeline.reproduce import place_data
+from pipeline.params import load
+from pipeline.prepared import check_prepared
+from pipeline.reproduce import place_data, write_params
 from pipeline.stored import parse_params
 
 
@@ -220,3 +222,18 @@ def test_a_raw_table_outside_of_the_repository_is_never_written(
     finally:
         cached.unlink()
     assert table.read_text() == "edited since"
+
+
+def test_a_table_that_was_edited_since_does_not_hinder_prepared_data_of_the_record(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(small, monkeypatch)
+    stored = queries.recall("regression", search(default_store(small))[0].info.run_id)
+    params = parse_params(stored)
+    params["data"]["source"] = str(tmp_path / "own.csv")
+    (tmp_path / "own.csv").write_text("edited since")
+    (tmp_path / "new").mkdir()
+    place_data(stored, params, tmp_path / "new")
+    write_params(stored, params, tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    assert len(check_prepared(load().data)) == 6

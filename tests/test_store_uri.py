@@ -31,6 +31,10 @@ BAD = [
     "http://127.0.0.1:99999",
     "http://ann:s3cr:et@127.0.0.1:1",
     "sqlite:/x",
+    "sqlite://",
+    "sqlite:///:memory:",
+    "sqlite:///file:x?mode=memory&uri=true",
+    "sqlite+pysqlite://",
     "sqlite:///",
     "sqlite:////proc",
     "foo://bar",
@@ -64,7 +68,9 @@ def test_a_store_that_cannot_be_opened_is_one_message_to_stage_and_person(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-@pytest.mark.parametrize("body", ['{"error_code": "PERMISSION_DENIED", "message": "no"}', "<html>no</html>"])
+@pytest.mark.parametrize(
+    "body", ['{"error_code": "PERMISSION_DENIED", "message": "no"}', '{"detail": "no"}', "{}", "<html>no</html>"]
+)
 def test_a_server_that_refuses_access_is_asked_once(
     status: int, body: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

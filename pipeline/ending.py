@@ -1,0 +1,27 @@
+"""How a stage or command ends that was stopped, or could not read or write: in one line, without a traceback."""
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+STAGES = {"prepare", "train", "evaluate"}
+STOPPED = 130  # the exit code of what Ctrl-C ended, as a shell gives it
+
+
+def say_why(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say why this process ends, in the place of sys.excepthook; other errors get their traceback.
+
+    Raises:
+        SystemExit: with the exit code.
+    """
+    stage = Path(sys.argv[0]).stem in STAGES
+    if issubclass(kind, KeyboardInterrupt):
+        again = "; finished stages are kept; go on with: dvc repro" if stage else ""
+        print(f"stopped{again}", file=sys.stderr)
+        raise SystemExit(STOPPED)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        again = "; mend this, and go on with: dvc repro" if stage else ""
+        print(f"{where}{error.strerror or error}{again}", file=sys.stderr)
+        raise SystemExit(1)
+    sys.__excepthook__(kind, error, trace)

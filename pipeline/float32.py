@@ -1,0 +1,97 @@
+"""What float32 makes of a table's numbers, where that is another number than the one that was written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+DIGITS = range(6, 10)  # float32 holds any number of 6 digits; 9 are the most that it needs to be told by
+TENS = np.array([float(f"1e{power}") for power in range(-60, 61)])  # at index 60 + power
+EPSILON = 1e-15  # two numbers as close as this have the same 15 digits, as many as float64 holds
+SHOWN = 3  # examples of a column
+
+
+@dataclass(frozen=True)
+class Altered:
+    """The numbers of one column that are others in float32.
+
+    count: how many. first: at most SHOWN of them. worst: the one with the largest relative error. Each is (row, the
+    number as it is written, float32's); row 1 is the first below the header.
+    """
+
+    count: int
+    first: list[tuple[int, str, str]]
+    worst: tuple[int, str, str]
+
+
+def in_float32(values: Float64 | float) -> NDArray[np.float32]:
+    """Round to float32; what is too large becomes infinite."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(values, dtype=np.float64).astype(np.float32)
+
+
+def shown(value: float) -> str:
+    """Write a number as float32 holds it: whole, or with the 9 digits that tell it from all others."""
+    held = float(in_float32(value))
+    return f"{held:.0f}" if held.is_integer() and abs(held) < 1e15 else f"{held:.9g}"
+
+
+def is_altered(cells: "pd.Series[str]", numbers: Float64) -> NDArray[np.bool_]:
+    """Tell which finite numbers are others in float32 than as they are written.
+
+    A number stays what it is if float32's, rounded to as many digits as were written, is that number again: 0.1 does,
+    though float32 holds 0.100000001, and 16777217 does not. A number of more than 9 digits must be float32's exactly.
+
+    Args:
+        cells: (n,), the numbers as they are written.
+        numbers: (n,), the same in float64.
+
+    Returns:
+        mask (n,).
+    """
+    rounded = in_float32(numbers).astype(np.float64)
+    mask = np.asarray(rounded != numbers)
+    for digits in DIGITS:
+        left = np.flatnonzero(mask)
+        mask[left] = ~_agrees(numbers[left], rounded[left], digits)
+    # What only the text tells: 1e-400 is 0 in float64, and a whole number means its last zeros too.
+    doubtful = ~mask & ((numbers == 0) | (np.abs(numbers) >= 2**24) & (numbers == np.rint(numbers)))
+    texts = cells[doubtful].str.strip()
+    mask[doubtful] = texts.isin([text for text in texts.unique() if _is_lost(text)])
+    return mask
+
+
+def _is_lost(text: str) -> bool:
+    held = float(in_float32(float(text)))
+    if not held:
+        return any(digit in "123456789" for digit in text.lower().partition("e")[0])
+    digits = len(Decimal(text).normalize().as_tuple().digits)
+    return Decimal(text) != Decimal(held) and (text.lstrip("+-").isdigit() or digits > max(DIGITS))
+
+
+def _agrees(numbers: Float64, rounded: Float64, digits: int) -> NDArray[np.bool_]:
+    exponent = np.floor(np.log10(np.abs(np.where(numbers == 0, 1, numbers)))).astype(int)
+    unit = TENS[np.clip(exponent, -50, 50) + 61 - digits]  # of the last digit
+    return np.asarray(np.abs(np.rint(rounded / unit) * unit - numbers) <= EPSILON * np.abs(numbers))
+
+
+def altered(cells: pd.DataFrame, masks: Mapping[str, NDArray[np.bool_]], numbers: pd.DataFrame) -> dict[str, Altered]:
+    """Describe, by column, the numbers that are others in float32."""
+    found = {}
+    for name, mask in masks.items():
+        rows = np.flatnonzero(mask)
+        if len(rows):
+            held = numbers[name].to_numpy()
+            values = held[rows]
+            error, size = np.abs(in_float32(values) - values), np.abs(values)
+            worst = np.argmax(np.divide(error, size, out=np.ones_like(size), where=size > 0))
+            told = [
+                (int(row) + 1, str(cells[name].iat[row]).strip(), shown(held[row]))
+                for row in (*rows[:SHOWN], rows[worst])
+            ]
+            found[name] = Altered(len(rows), told[:-1], told[-1])
+    return found

@@ -1,0 +1,234 @@
+"""The raw table: a CSV file's columns as numbers, or a message with all that is wrong with them."""
+
+import csv
+import lzma
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from numpy.typing import NDArray
+from pandas.io.common import get_handle  # type: ignore[import-not-found] # read_csv's own decompression
+from pandera.errors import SchemaErrors
+
+from pipeline import float32, outs, provenance
+from pipeline.float32 import Altered
+from pipeline.params import InputError, printable
+
+BROKEN = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)  # archives
+UNREADABLE = (*BROKEN, OSError, ValueError, EOFError, ImportError, csv.Error)
+SHOWN = 20  # most faults, or columns, of a message
+BAD_CELLS = Path(".dvc/tmp/bad_cells.csv")  # all faults, where they are more
+TOO_LARGE = float(2**128 - 2**103)  # from here on float32 rounds to infinity; its largest number is 2**128 - 2**104
+LONGEST = 400  # characters of a number; pandas fails at thousands
+LONGEST_LINE = 2**26  # characters
+# Whole fields of a line, each with what ends it.
+FIELDS = re.compile(r'(?:(?:"(?:[^"]|"")*+"|[^",\r\n][^,\r\n]*+|)(?:,|[\r\n]+|$))*+')
+DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?")
+GROUPED = re.compile(r"[-+]?\d{1,3}([ '’_,.\u00a0\u202f])\d{3}((\1\d{3})+([.,]\d+)?|[.,]\d+|)")
+DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+
+
+class Fault(NamedTuple):
+    """What is wrong with a row, or a cell of it; row 1 is the first below the header, blank lines do not count."""
+
+    row: int
+    column: str
+    text: str
+    why: str
+
+    def __str__(self) -> str:
+        text = repr(self.text if len(self.text) <= 60 else f"{self.text[:60]}…")
+        return f"row {self.row}" + (f", column {self.column!r}: {text} " if self.column else ": ") + self.why
+
+
+def read(source: Path, columns: Sequence[str], exact: bool = False) -> tuple[pd.DataFrame, dict[str, Altered]]:
+    """Read and check a CSV file's columns.
+
+    Args:
+        source: a file, which may be compressed.
+        columns: their names.
+        exact: refuse numbers that float32 does not hold as they are written.
+
+    Returns:
+        table (n, len(columns)), float64, every value finite in float32; by column, what float32 makes other numbers of.
+
+    Raises:
+        InputError: naming every missing column, or the first SHOWN bad rows and cells; where there are more, all are
+            listed in BAD_CELLS.
+    """
+    if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, a device may never end
+        raise InputError(f"{printable(source)}: is not a regular file; params.yaml names it in data.source")
+    try:
+        places = find(source, columns)
+        cells = read_cells(source, dict(sorted(zip(places, columns, strict=True))))[list(columns)]
+    except FileNotFoundError as error:
+        raise InputError(f"{printable(source)}: no such file; params.yaml names it in data.source") from error
+    except UNREADABLE as error:  # ImportError: zst without its package
+        raise InputError(f"{printable(source)}: cannot be read as CSV: {printable(error)}") from error
+    if cells.empty:
+        raise InputError(f"{printable(source)}: has no rows below its header")
+    numbers = cells.apply(to_numbers)
+    finite = pa.Check(lambda column: column.abs() < TOO_LARGE, error="finite")
+    try:
+        pa.DataFrameSchema({name: pa.Column(float, finite) for name in columns}).validate(numbers, lazy=True)
+    except SchemaErrors as error:
+        wrong = error.failure_cases[["index", "column"]].drop_duplicates().sort_values(["index", "column"])
+        texts = {name: cells[name].to_numpy(object) for name in columns}  # a cell of a DataFrame takes 10 µs
+        found = ((row, name, texts[name][row]) for row, name in zip(wrong["index"], wrong["column"], strict=True))
+        refuse(source, (Fault(row + 1, name, text, cell_fault(text)) for row, name, text in found))
+    changed = {name: float32.is_altered(cells[name], numbers[name].to_numpy()) for name in columns}
+    if exact:
+        refuse(source, rounded(cells, changed))
+    return numbers, float32.altered(cells, changed, numbers)
+
+
+def find(source: Path, columns: Sequence[str]) -> list[int]:
+    """Find columns in the header as it is written, and check that every row is CSV and has as many cells.
+
+    Raises:
+        InputError: a column is missing or doubled, or rows are malformed.
+    """
+    rows = strict_rows(source)
+    header = next(rows, None)
+    if header is None:
+        raise InputError(f"{printable(source)}: cannot be read as CSV: it has no header")
+    there = ", ".join(printable(name)[:60] for name in header[:SHOWN]) + (
+        f", … ({len(header)})" if len(header) > SHOWN else ""
+    )
+    said = {0: f"is missing; it has: {there}", 2: "stands in the header more than once"}
+    faults = [f"column {name!r} {said[min(header.count(name), 2)]}" for name in columns if header.count(name) != 1]
+    if faults:
+        raise InputError("\n".join(f"{printable(source)}: {fault}" for fault in faults))
+    width = f"and the header {len(header)}"
+    lengths = enumerate(map(len, rows), 1)
+    refuse(source, (Fault(n, "", "", f"has {m} cells, {width}") for n, m in lengths if m != len(header)))
+    return [header.index(name) for name in columns]
+
+
+def strict_rows(source: Path) -> Iterator[list[str]]:
+    """Yield the header and every row of a CSV file, as they are written; blank lines are left out.
+
+    Raises:
+        InputError: a quote stands where none may, naming row and column.
+    """
+    record: list[str] = []  # the lines of the row that is being read
+
+    def lines() -> Iterator[str]:
+        for line in iter(partial(handle.handle.readline, LONGEST_LINE), ""):
+            if len(line) == LONGEST_LINE:  # also an archive of a few bytes may hold a line of any length
+                raise csv.Error(f"line longer than {LONGEST_LINE} characters")
+            record.append(line)
+            yield line
+
+    header: list[str] = []
+    n = -1
+    with get_handle(source, "r", encoding="utf-8-sig", compression="infer") as handle:
+        rows = csv.reader(lines(), strict=True)
+        try:
+            for row in rows:
+                record.clear()
+                if len(row) > 1 or (row and row[0].strip()):
+                    n += 1
+                    header = header or row
+                    yield row
+        except csv.Error as error:
+            line = "".join(record)
+            whole = FIELDS.match(line)
+            good = line[: whole.end()] if whole else ""
+            place = len(next(csv.reader([good + "."]))) - 1
+            where = f"row {n + 1}" if header else "header"
+            column = f"{header[place]!r}" if place < len(header) else f"{place + 1}"
+            text = re.split(r"[,\r\n]", line[len(good) :], maxsplit=1)[0]
+            said = f"{printable(source)}: {where}, column {column}: {text[:60]!r} is not CSV: {error}"
+            raise InputError(said) from error
+
+
+def read_cells(source: Path, names: dict[int, str]) -> pd.DataFrame:
+    """Read the columns at some places as text, under names of their own: pandas would make up some where it lacks any.
+
+    Args:
+        source: a CSV file.
+        names: by place, in ascending order.
+    """
+    return pd.read_csv(
+        source, usecols=list(names), names=list(names.values()), header=0, index_col=False, dtype=str,
+        keep_default_na=False,
+    )  # fmt: skip
+
+
+def to_numbers(column: "pd.Series[str]") -> "pd.Series[float]":
+    """Convert text to float64, NaN where it is no number."""
+    try:
+        return pd.to_numeric(column, errors="coerce").astype(np.float64)
+    except (ValueError, OverflowError):  # thousands of digits
+        return pd.to_numeric(column.where(column.str.len() <= LONGEST, ""), errors="coerce").astype(np.float64)
+
+
+@lru_cache(maxsize=1000)
+def cell_fault(text: str) -> str:
+    """Say why a cell's text is no finite float32 number, and how to write it instead."""
+    text = text.strip()
+    if not text or text.lower() in {"nan", "na", "n/a", "null", "none"}:
+        return f"is {'NaN' if text else 'empty'}; fill it in, or leave its row out"
+    try:
+        number = float(text) if text.isascii() and "_" not in text else np.nan
+    except ValueError:
+        number = np.nan
+    if np.isnan(number) or len(text) > LONGEST:
+        return f"is not numeric: {hint(text[: LONGEST + 1])}"
+    return "is infinite" if "inf" in text.lower() else "is too large for float32"
+
+
+def hint(text: str) -> str:
+    """Guess what is meant by a cell's text that is no number."""
+    if len(text) > LONGEST:
+        return f"longer than {LONGEST} characters"
+    if DATE.fullmatch(text):
+        return "a date; write it as a number, such as days since the first"
+    if grouped := GROUPED.fullmatch(text):
+        plain = text.replace(grouped[1], "").replace(",", ".")
+        either = f"{text.replace(',', '.')} or {plain}" if text.count(",") == 1 and grouped[1] == "," else plain
+        return f"separates thousands, or has a decimal comma; write {either}"
+    if DECIMAL_COMMA.fullmatch(text):
+        return f"a decimal comma; write {text.replace(',', '.')}"
+    return "text; write it as a number, or leave the column out"
+
+
+def rounded(cells: pd.DataFrame, changed: Mapping[str, NDArray[np.bool_]]) -> Iterator[Fault]:
+    """Refuse the numbers that are others in float32, in order of rows."""
+    names = list(changed)
+    texts = [cells[name].to_numpy(object) for name in names]
+    for row, place in np.argwhere(np.stack(list(changed.values()), axis=1)).tolist():
+        why = f"becomes {float32.shown(float(texts[place][row]))} in float32, and data.exact is true"
+        yield Fault(row + 1, names[place], texts[place][row], why)
+
+
+def refuse(source: Path, faults: Iterator[Fault]) -> None:
+    """Refuse a table with the first faults; where they are more than SHOWN, the rest is written to a file.
+
+    Raises:
+        InputError: there are any.
+    """
+    first = list(islice(faults, SHOWN + 1))
+    if not first:
+        return
+    said = [f"{printable(source)}: {fault}" for fault in first[:SHOWN]]
+    if len(first) > SHOWN:
+        file = provenance.root() / BAD_CELLS
+        counter = count()
+        rows = (fault._asdict() for fault, _ in zip(chain(first, faults), counter, strict=False))
+        try:
+            outs.write_csv(file, rows, Fault._fields)
+            said.append(f"and {next(counter) - SHOWN:,} more; all are listed in {file}")
+        except OSError as error:
+            said.append(f"and more, which cannot be listed: {error}")
+    raise InputError("\n".join(said))
