@@ -53,7 +53,7 @@ class Tracker:
         if not self.lost:
             self._send("end", status, f"{type(error).__name__}: {error}")
         if not self.lost:
-            self._wait()
+            self._end()
 
     def start(self, runs: Sequence[Run]) -> None:
         """Open runs that begin to train."""
@@ -93,13 +93,18 @@ class Tracker:
             pickle.dump((time.time(), method, arguments), self.process.stdin)
             self.process.stdin.flush()
         except BrokenPipeError:
-            self._wait()
+            self._end()
 
-    def _wait(self) -> None:
+    def _end(self) -> None:
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
-        self.lost = self.process.wait() != 0
+        try:
+            self.process.wait()
+        except KeyboardInterrupt:  # what was told before is stored all the same; a second one does not wait for it
+            self.process.wait()
+            raise
+        self.lost = self.process.returncode != 0
         if self.process.returncode == INPUT_WRONG:
             raise SystemExit(1)  # the process has said why
         if self.lost:  # also by an error of its own: that costs no training

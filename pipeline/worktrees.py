@@ -116,6 +116,7 @@ def worktree(stored: Stored) -> Iterator[Path]:
                 apply(stored, folder)
             yield folder
         finally:
+            _stop_stages(folder)  # a stage that was killed leaves the process that stores its runs
             subprocess.run(["git", "worktree", "remove", "--force", folder], check=False, capture_output=True)
 
 
@@ -153,10 +154,13 @@ def _is_left_over(folder: Path) -> bool:
 
 
 def _stop_stages(folder: Path) -> None:
+    stages = []
     for process in psutil.process_iter(["cwd", "cmdline"]):
         cwd, command = process.info["cwd"] or "", process.info["cmdline"] or []
         if Path(cwd).is_relative_to(folder) and any(part.startswith("pipeline.") for part in command[1:4]):
             process.kill()
+            stages.append(process)
+    psutil.wait_procs(stages, timeout=3)  # they would write what is being removed
 
 
 def apply(stored: Stored, folder: Path, *options: str, extra: Mapping[str, str] | None = None) -> None:

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import environment
+from conftest import default_store, environment, run, search
+from filelock import FileLock
 
 from pipeline import ending
 
@@ -84,6 +87,39 @@ def test_ctrl_c_ends_in_one_line_also_while_libraries_are_loaded(workspace: Path
     said = process.communicate(timeout=60)[0]
     assert said == ("stopped\n" if told[0] == "pipeline" else f"stopped; finished stages are kept; {GO_ON}\n")
     assert process.returncode == 130
+
+
+def test_ctrl_c_waits_for_what_is_being_stored(workspace: Path) -> None:
+    (workspace / "data/trained/matrix/runs.csv").unlink()
+    with FileLock(workspace / "mlflow.db.lock"):  # the storing process waits for it
+        process = subprocess.Popen(command("pipeline.train"), cwd=workspace, env=environment(), stderr=subprocess.PIPE)
+        while not (workspace / "data/trained/matrix/runs.csv").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+    assert process.communicate(timeout=60)[1].decode() == f"stopped; finished stages are kept; {GO_ON}\n"
+    assert [run.info.status for run in search(default_store(workspace))] == ["FINISHED"] * 2
+
+
+def test_reproduce_stopped_by_ctrl_c_leaves_no_process_and_no_worktree(small: Path) -> None:
+    run_id = search(default_store(small))[0].info.run_id
+    told = ["pipeline", "reproduce", run_id]
+    process = subprocess.Popen(told, cwd=small, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not (stages := [child for child in psutil.Process(process.pid).children(recursive=True) if is_stage(child)]):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == b"stopped\n"
+    assert psutil.wait_procs(stages, timeout=3)[1] == []
+    assert run("git", "worktree", "list", cwd=small).stdout.count("\n") == 1
+
+
+def is_stage(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "pipeline.recorder" in process.cmdline()
+    return False
 
 
 def test_another_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
