@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pipeline top | head` ends without a traceback
     if any(Path(tempfile.gettempdir()).glob("pipeline-reproduce-*")):
-        from pipeline import worktrees
+        from pipeline.commands import worktrees
 
         worktrees.remove_leftovers()
     if options.command == "leaderboard":
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.command == "reproduce":
         print_differences(options.run_id, options.allow_patch, options.allow_commit)
     else:
-        from pipeline import queries, revisions
+        from pipeline.commands import revisions
+        from pipeline.tracking import queries
 
         params = load()
         experiment = params.track.experiment
@@ -58,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def sync() -> None:
     """Store what the workspace's outs hold and MLflow lacks."""
-    from pipeline import queries, records, sweep
-    from pipeline.prepared import check_prepared
+    from pipeline import records, sweep
+    from pipeline.table.prepared import check_prepared
+    from pipeline.tracking import queries
 
     params = load()
     try:
@@ -78,7 +80,7 @@ def sync() -> None:
 
 def print_differences(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:
     """Make runs again and print whether they are the same; exit code 1 where one differs."""
-    from pipeline.reproduce import reproduce
+    from pipeline.commands.reproduce import reproduce
 
     answers = reproduce(load().track.experiment, run_ids, allow_patch, allow_commit)
     for run_id, answer in answers.items():
@@ -90,7 +92,7 @@ def print_differences(run_ids: Sequence[str], allow_patch: bool, allow_commit: b
 
 def print_findings(deep: bool) -> None:
     """Print what is wrong and how to mend it; exit code 1 where there is anything."""
-    from pipeline.doctor import examine
+    from pipeline.commands.doctor import examine
 
     examined = examine(deep)
     for finding in examined.findings:

@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from pipeline import check_pins, outs, provenance
-from pipeline.float32 import Altered, in_float32
+from pipeline import check_pins, lifetime, outs
 from pipeline.params import Data, InputError, Split, load, printable
-from pipeline.table import read
+from pipeline.table.float32 import Altered, in_float32
+from pipeline.table.raw import read
 
 Mask = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
@@ -24,7 +24,7 @@ Float32 = NDArray[np.float32]
 def main() -> None:
     """Run the stage."""
     check_pins()
-    provenance.stop_when_told()
+    lifetime.stop_when_told()
     data = load().data
     table, altered = read(Path(data.source), [*data.features, data.target], data.exact)
     train = split(len(table), data.split)

@@ -12,13 +12,14 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from pipeline import check_pins, data, fit, outs, records, sweep
-from pipeline.checkpoints import Checkpoints
+from pipeline import check_pins, outs, records, sweep
 from pipeline.params import InputError, Params, load
-from pipeline.prepared import check_prepared
 from pipeline.records import Record
 from pipeline.sweep import Run, Stack
-from pipeline.tracker import Follow, Tracker
+from pipeline.table.prepared import check_prepared
+from pipeline.tracking.tracker import Follow, Tracker
+from pipeline.training import data, fit
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.variants import variant
 
 

@@ -13,9 +13,10 @@ from conftest import REPOSITORY, copy_checkout, run  # before torch: pipeline pi
 import torch
 from torch import nn
 
-from pipeline import KERNELS, data, sweep
+from pipeline import KERNELS, sweep
 from pipeline.params import load
 from pipeline.train import train_stack
+from pipeline.training import data
 
 
 def seconds(*command: str, cwd: Path) -> float:

@@ -197,7 +197,7 @@ def fuzz(read: Callable[[int, Path], str], seeds: range) -> Iterator[tuple[int, 
     """Read an input for each seed, in a folder of its own; yield the seed and the answer."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("pipeline.provenance.stop_when_told", lambda: None)
+        patch.setattr("pipeline.lifetime.stop_when_told", lambda: None)
         for seed in seeds:
             yield seed, read(seed, Path(folder))
 

@@ -22,9 +22,11 @@ import pytest
 from conftest import copy_checkout, default_store, environment, run, search, shorten
 from safetensors.numpy import load_file
 
-from pipeline import outs, records, reproduce, rounding
-from pipeline.comparison import Answer
-from pipeline.stored import OPTIONAL, REQUIRED
+from pipeline import outs, records
+from pipeline.commands import reproduce
+from pipeline.commands.comparison import Answer
+from pipeline.evaluation import rounding
+from pipeline.tracking.stored import OPTIONAL, REQUIRED
 
 HANG_SECONDS = 20
 READ = {"params.yaml", "summary.json", "weights.safetensors"}

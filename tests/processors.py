@@ -64,8 +64,10 @@ def run_stages() -> None:
     """Run all stages in this process and working folder, without a store."""
     from safetensors.numpy import load_file  # noqa: PLC0415 - after the pins
 
-    from pipeline import data, evaluate, outs, prepare, records, sweep, train  # noqa: PLC0415
+    from pipeline import evaluate, outs, prepare, records, sweep, train  # noqa: PLC0415
+    from pipeline.evaluation import leaderboard, metrics  # noqa: PLC0415
     from pipeline.params import load  # noqa: PLC0415
+    from pipeline.training import data  # noqa: PLC0415
 
     prepare.main()
     params = load()
@@ -75,8 +77,8 @@ def run_stages() -> None:
         trained = train.train(runs, data.load(outs.PREPARED), Untracked(), None)  # type: ignore[arg-type]
         records.write(outs.TRAINED / variant, trained)
         prepared = load_file(outs.PREPARED)
-        evaluated += [replace(record, metrics=evaluate.figures(record, prepared)) for record in trained]
-    board = evaluate.leaderboard(evaluated, params.evaluate.metric)
+        evaluated += [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]
+    board = leaderboard.rank(evaluated, params.evaluate.metric)
     evaluate.write(evaluated, board, prepared, params)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import data
-from pipeline.data import MinibatchOrder, Prepared, Rows
+from pipeline.training import data
+from pipeline.training.data import MinibatchOrder, Prepared, Rows
 
 Epochs = list[list[tuple[int, ...]]]  # of one run: epochs, of minibatches, of rows
 

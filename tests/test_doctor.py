@@ -16,8 +16,9 @@ import pytest
 from conftest import copy_store, default_store, enter, run, search
 from mlflow import MlflowClient
 
-from pipeline import doctor, provenance
+from pipeline import lifetime
 from pipeline.__main__ import main
+from pipeline.commands import doctor
 
 Diagnose = Callable[..., dict[str, str]]
 
@@ -174,7 +175,7 @@ def test_runs_that_say_running_are_named_unless_their_process_lives(
     uri = copy_store(small, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     client, experiment = MlflowClient(uri), search(uri)[0].info.experiment_id
-    process = {"host": provenance.host(), "pid": str(os.getpid()), "heartbeat": f"{time.time():.0f}"}
+    process = {"host": lifetime.host(), "pid": str(os.getpid()), "heartbeat": f"{time.time():.0f}"}
     started = psutil.Process().create_time()
     client.create_run(experiment, tags={**process, "pid_started": str(started)})
     assert doctor.examine(deep=False).findings == []

@@ -21,19 +21,23 @@ from mlflow.entities import Run as StoredRun
 from safetensors.numpy import load, load_file, save
 
 import pipeline
-from pipeline import comparison, evaluate, outs, params, provenance, queries, records, reproduce, rounding
+from pipeline import machine, outs, params, records
 from pipeline.__main__ import main
-from pipeline.recorder import Recorder
+from pipeline.commands import comparison, reproduce
+from pipeline.evaluation import metrics, rounding
 from pipeline.records import Record
-from pipeline.stored import Stored
 from pipeline.sweep import Run
-from pipeline.tracking import weights_md5
+from pipeline.tracking import queries
+from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.store import weights_md5
+from pipeline.tracking.stored import Stored
 
 TRAIN = """
 import sys, types
 import pipeline
 from pathlib import Path
-from pipeline import data, outs, params, records, sweep, train
+from pipeline.training import data
+from pipeline import outs, params, records, sweep, train
 nobody = types.SimpleNamespace(start=lambda _: None, follow=lambda *_: None, finish=lambda _: None)
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]
 records.write(Path(sys.argv[1]), train.train(runs, data.load(outs.PREPARED), nobody, None))
@@ -50,7 +54,7 @@ def train_again(repository: Path, folder: Path, emulator: Sequence[str] = (), **
     environment = {"PYTHONPATH": packages, **extra}
     run(*emulator, program, "-c", TRAIN, str(folder), cwd=repository, extra=environment)
     prepared = load_file(repository / outs.PREPARED)
-    return [replace(one, metrics=evaluate.figures(one, prepared)) for one in records.read(folder)]
+    return [replace(one, metrics=metrics.compute(one, prepared)) for one in records.read(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def own(small: Path, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
 
 
 def on_machine(monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]) -> None:
-    monkeypatch.setattr(provenance, "numeric_tags", lambda: tags)
+    monkeypatch.setattr(machine, "numeric_tags", lambda: tags)
 
 
 def recorder(record: Record) -> Recorder:
@@ -136,8 +140,8 @@ def test_a_repeat_elsewhere_is_counted_apart_and_leaves_the_record_that_of_its_m
     uri: str, pair: tuple[Record, Record], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     here, there = pair
-    for machine, record in ((AVX2, here), (WITHOUT, there), (AVX2, here), (WITHOUT, there)):
-        on_machine(monkeypatch, machine)
+    for tags, record in ((AVX2, here), (WITHOUT, there), (AVX2, here), (WITHOUT, there)):
+        on_machine(monkeypatch, tags)
         stage = recorder(record)
         stage.finish(record)
         stage.complete([record], [], "champion")
@@ -223,7 +227,7 @@ def test_outs_of_another_machine_are_all_stored_where_they_agree_and_beside_the_
     settings = params.load()
     assert [queries.sync(settings, [one], [], "c") for one in (here, here, there)] == [1, 0, 0]
     far = altered(there)
-    far = replace(far, metrics=evaluate.figures(far, load_file(outs.PREPARED)))
+    far = replace(far, metrics=metrics.compute(far, load_file(outs.PREPARED)))
     assert [queries.sync(settings, [one], [], "c") for one in (far, far, here, there)] == [1, 0, 0, 0]
     first, second = of(uri, here)
     assert second.data.tags["contradicts"] == first.info.run_id

@@ -12,7 +12,10 @@ from sklearn.linear_model import LinearRegression  # type: ignore[import-untyped
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score  # type: ignore[import-untyped]
 
 from pipeline import evaluate
-from pipeline.evaluate import figures, leaderboard, summary
+from pipeline.evaluation import metrics
+from pipeline.evaluation.leaderboard import rank as leaderboard
+from pipeline.evaluation.leaderboard import summary
+from pipeline.evaluation.metrics import compute as figures
 from pipeline.params import METRICS
 from pipeline.records import Record
 from pipeline.sweep import Run
@@ -85,7 +88,7 @@ def mse(*values: float | None, **run: Any) -> list[Record]:  # noqa: ANN401
 
 def test_the_five_rows_least_squares_figures_are_the_post_s() -> None:
     data = prepared(SCORES[:, :3], SCORES[:, 3], leave_one_out(5))
-    assert evaluate.least_squares_mse(SCORES[:, :3], SCORES[:, 3:]) == pytest.approx(0.104326, abs=5e-7)
+    assert metrics.least_squares_mse(SCORES[:, :3], SCORES[:, 3:]) == pytest.approx(0.104326, abs=5e-7)
     best = least_squares(data)
     np.testing.assert_allclose(best.tensors["W"][0, :, 0], OPTIMUM_W, atol=1e-6)
     np.testing.assert_allclose(best.tensors["b"][0], OPTIMUM_B, atol=1e-5)
@@ -140,7 +143,7 @@ def test_excess_is_0_at_the_optimum_and_grows_with_the_distance_from_it(standard
 
 def test_least_squares_copes_with_features_that_say_the_same() -> None:
     X = np.hstack([SCORES[:, :3], SCORES[:, :1], np.ones((5, 1))])
-    assert evaluate.least_squares_mse(X, SCORES[:, 3:]) == pytest.approx(0.104326, abs=5e-7)
+    assert metrics.least_squares_mse(X, SCORES[:, 3:]) == pytest.approx(0.104326, abs=5e-7)
 
 
 def test_gradient_error_tells_a_right_gradient_from_a_wrong_one() -> None:

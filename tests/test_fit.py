@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline import data, fit, sweep
-from pipeline.data import MinibatchOrder, Prepared, Rows
-from pipeline.fit import State
+from pipeline import sweep
 from pipeline.params import BatchSize, InputError, variant_names
 from pipeline.sweep import Run, Stack
 from pipeline.train import Fitted, check_memory, initial_values, train_stack
+from pipeline.training import data, fit
+from pipeline.training.data import MinibatchOrder, Prepared, Rows
+from pipeline.training.fit import State
 from pipeline.variants import variant
 
 RAW = Path(__file__).parents[1] / "data/raw"

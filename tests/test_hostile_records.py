@@ -18,9 +18,12 @@ from conftest import default_store, enter, environment, run, search
 from fuzz_records import BOMB, copy_records, fuzz
 from safetensors.numpy import load, load_file, save
 
-from pipeline import outs, provenance, queries, records, reproduce, revisions, rounding, worktrees
+from pipeline import outs, records, repository
+from pipeline.commands import reproduce, revisions, worktrees
+from pipeline.evaluation import rounding
 from pipeline.params import InputError
-from pipeline.stored import Stored
+from pipeline.tracking import queries
+from pipeline.tracking.stored import Stored
 
 OBJECT = "1" * 40
 CONDITION = "params.variant = 'matrix' and params.batch_size = '2'"
@@ -339,9 +342,9 @@ def test_what_a_killed_reproduce_left_is_removed_by_the_next_and_only_that(
     run("git", "worktree", "add", "--detach", str(mine), cwd=small)
     living = tmp_path / f"{worktrees.prefix()}abc"
     living.mkdir()
-    assert "pipeline-reproduce" in (provenance.git("worktree", "list") or "")
+    assert "pipeline-reproduce" in (repository.git("worktree", "list") or "")
     after = run("pipeline", "reproduce", "odd", cwd=small, extra={"TMPDIR": str(tmp_path)}, check=False)
-    listed = provenance.git("worktree", "list") or ""
+    listed = repository.git("worktree", "list") or ""
     run("git", "worktree", "remove", str(mine), cwd=small)
     assert "is no run id" in after.stderr
     assert "pipeline-reproduce" not in listed

@@ -17,11 +17,11 @@ from conftest import enter, points, search
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from pipeline import params, provenance, records
-from pipeline.recorder import Recorder
+from pipeline import lifetime, params, records
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.tracker import Tracker
+from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.tracker import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, 
 def test_a_run_lasts_as_long_as_its_training_however_late_it_is_stored(
     uri: str, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provenance, "stop_when_told", lambda: None)  # it would change this whole test run's signals
+    monkeypatch.setattr(lifetime, "stop_when_told", lambda: None)  # it would change this whole test run's signals
     with Tracker(params.load(), [record.run]) as tracker:
         begin = time.time()
         tracker.start([record.run])

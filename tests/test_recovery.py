@@ -18,7 +18,7 @@ from conftest import default_store, environment, points, run, search
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.tracking import create_sqlite
+from pipeline.tracking.store import create_sqlite
 
 EMPTY = "empty.db"
 

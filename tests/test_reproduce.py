@@ -13,13 +13,14 @@ from conftest import copy_store, default_store, enter, run, search
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline import queries, records
+from pipeline import records
 from pipeline.__main__ import main
-from pipeline.comparison import compare_bits
+from pipeline.commands.comparison import compare_bits
+from pipeline.commands.reproduce import place_data, write_params
 from pipeline.params import load
-from pipeline.prepared import check_prepared
-from pipeline.reproduce import place_data, write_params
-from pipeline.stored import parse_params
+from pipeline.table.prepared import check_prepared
+from pipeline.tracking import queries
+from pipeline.tracking.stored import parse_params
 
 
 def reproduce(repository: Path, runs: Sequence[Run], uri: str | None = None, *switches: str) -> tuple[int, str]:

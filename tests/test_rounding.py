@@ -12,11 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline import data, evaluate, prepare, rounding, train
+from pipeline import prepare, train
+from pipeline.evaluation import metrics, rounding
+from pipeline.evaluation.rounding import Float64, Moments
 from pipeline.params import Split
 from pipeline.records import CURVE, Record
-from pipeline.rounding import Float64, Moments
 from pipeline.sweep import Run
+from pipeline.training import data
 
 Tensors = Mapping[str, NDArray[Any]]
 VARIANTS = ["handwritten", "matrix", "linear", "module"]
@@ -36,7 +38,7 @@ def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, ep
     nobody: Any = SimpleNamespace(start=lambda _: None, follow=lambda *_: None, finish=lambda _: None)
     as_torch = data.Prepared(**{key: torch.from_numpy(value) for key, value in tensors.items()})
     [record] = train.train([run], as_torch, nobody, None)  # type: ignore[arg-type]
-    return replace(record, metrics=evaluate.figures(record, tensors))
+    return replace(record, metrics=metrics.compute(record, tensors))
 
 
 def in_float64(tensors: Tensors, run: Run) -> Record:
@@ -68,7 +70,7 @@ def in_float64(tensors: Tensors, run: Run) -> Record:
         np.asarray(curves[0], dtype=np.float32),
         {key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()},
     )
-    return replace(record, metrics=evaluate.figures(record, tensors))
+    return replace(record, metrics=metrics.compute(record, tensors))
 
 
 def used(made: Record, other: Record, tensors: Tensors) -> dict[str, float]:

@@ -14,11 +14,13 @@ import pytest
 from conftest import copy_store, default_store, enter, points, search
 from mlflow import MlflowClient
 
-from pipeline import doctor, params, queries, records
+from pipeline import params, records
 from pipeline.__main__ import main
-from pipeline.recorder import Recorder
+from pipeline.commands import doctor
 from pipeline.records import Record
-from pipeline.tracking import Store
+from pipeline.tracking import queries
+from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.store import Store
 
 Shown = Callable[..., list[dict[str, str]]]
 

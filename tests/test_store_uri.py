@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import free_port
 
-from pipeline import provenance, recorder, tracker
+from pipeline import repository
 from pipeline.__main__ import main
 from pipeline.params import load
-from pipeline.tracking import Store
+from pipeline.tracking import recorder, tracker
+from pipeline.tracking.store import Store
 
 BAD = [
     "mysql://ann:s3cr:et@host/db",
@@ -60,7 +61,7 @@ def test_a_store_that_cannot_be_opened_is_one_message_to_stage_and_person(
     assert stored(0.0, monkeypatch) == tracker.STORE_LOST
     said = capsys.readouterr().err
     assert "MLflow's store" in said
-    monkeypatch.setattr("pipeline.queries.Store.open", lambda name: Store.connect(name, 0.0))
+    monkeypatch.setattr("pipeline.tracking.queries.Store.open", lambda name: Store.connect(name, 0.0))
     with pytest.raises(SystemExit) as ended:
         main(["top"])
     assert "MLflow's store" in str(ended.value.code)
@@ -105,7 +106,7 @@ def test_an_error_of_the_storing_process_costs_no_training(
     failing.write_text(f"#!/bin/sh\nexit {code}\n")
     failing.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(failing))
-    monkeypatch.setattr("pipeline.provenance.stop_when_told", lambda: None)
+    monkeypatch.setattr("pipeline.lifetime.stop_when_told", lambda: None)
     trained = False
     with tracker.Tracker(load(), []):
         trained = True
@@ -115,5 +116,5 @@ def test_an_error_of_the_storing_process_costs_no_training(
 
 @pytest.mark.parametrize("password", ["secret", "se/cret", "se@cret", "s/e@c:ret"])
 def test_a_password_is_hidden_whatever_it_holds(password: str) -> None:
-    shown = provenance.without_password(f"mysql://user:{password}@host/x fails")
+    shown = repository.without_password(f"mysql://user:{password}@host/x fails")
     assert shown == "mysql://user:***@host/x fails"

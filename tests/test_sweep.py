@@ -122,7 +122,7 @@ def test_a_variant_s_source_changes_the_fingerprints_of_its_own_runs_alone(
     assert sum(edited[name] != here[name] for name in here) == 12
 
 
-@pytest.mark.parametrize("name", ["fit.py", "data.py"])
+@pytest.mark.parametrize("name", ["training/fit.py", "training/data.py"])
 def test_the_source_of_loop_and_order_changes_every_fingerprint(name: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "pipeline", tmp_path / "pipeline")
     before = {variant: sweep.code_hash(variant) for variant in params.variant_names()}

@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 from fuzz_inputs import fuzz, read_table
 
-from pipeline import float32, table
 from pipeline.params import InputError
+from pipeline.table import float32
+from pipeline.table import raw as table
 
 COLUMNS = ["a", "b", "y"]
 

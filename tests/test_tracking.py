@@ -13,9 +13,9 @@ import pytest
 from conftest import copy_store, default_store, enter, run, search
 from mlflow import MlflowClient
 
-from pipeline import provenance
+from pipeline import lifetime
 from pipeline.__main__ import main
-from pipeline.tracking import Store
+from pipeline.tracking.store import Store
 
 
 def test_every_run_names_its_code_its_data_its_dataset_and_its_process(small: Path) -> None:
@@ -88,10 +88,10 @@ def test_only_runs_whose_process_is_gone_are_ended_at_their_last_sign_of_life(
     Store.open("regression")
     client, now = MlflowClient(uri), int(time.time())
     [experiment] = [one.experiment_id for one in client.search_experiments() if one.name == "regression"]
-    here, alive = provenance.host(), psutil.Process()
+    here, alive = lifetime.host(), psutil.Process()
     assert socket.gethostname() in here
     living = {"pid": str(alive.pid), "pid_started": str(alive.create_time())}
-    silent = str(now - int(provenance.SILENCE_SECONDS) - 10)
+    silent = str(now - int(lifetime.SILENCE_SECONDS) - 10)
     started, measured = (now - 5000) * 1000, (now - 3000) * 1000 + 7
 
     def create(host: str, process: dict[str, str], heartbeat: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import fit, variants
+from pipeline import variants
 from pipeline.params import variant_names
+from pipeline.training import fit
 from pipeline.variants import Variant, variant
 
 FUNCTIONS = ["init", "forward", "weights"]

@@ -1,6 +1,6 @@
 """The process that a stage's Tracker speaks to: finds or creates each run by its fingerprint and fills it in.
 
-Run as `python -m pipeline.recorder`; reads pickled messages from its standard input, writes MLflow's store.
+Run as `python -m pipeline.tracking.recorder`; reads pickled messages from its standard input, writes MLflow's store.
 """
 
 import json
@@ -19,12 +19,13 @@ from typing import BinaryIO
 
 from safetensors.numpy import load_file, save
 
-from pipeline import outs, parents, provenance, repeats, rounding, seals
+from pipeline import lifetime, machine, outs, repository
+from pipeline.evaluation import rounding
 from pipeline.params import InputError, Params
 from pipeline.records import CURVE, Record
 from pipeline.sweep import Run, curve_steps, sweep_id
-from pipeline.tracker import INPUT_WRONG, STORE_LOST
-from pipeline.tracking import (
+from pipeline.tracking import parents, repeats, seals
+from pipeline.tracking.store import (
     NO_TAGS,
     PATIENCE_SECONDS,
     STORE_ERRORS,
@@ -42,6 +43,7 @@ from pipeline.tracking import (
     text,
     weights_md5,
 )
+from pipeline.tracking.tracker import INPUT_WRONG, STORE_LOST
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ class Recorder:
         self.told_at = begun or time.time()  # when the stage told what is being stored, in seconds since 1970
         self.started: dict[str, float] = {}  # by fingerprint, when the stage began a run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
-        self.owner = provenance.process_tags(pid)
-        self.patch = provenance.changes()
+        self.owner = lifetime.process_tags(pid)
+        self.patch = repository.changes()
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
-        self.tags = provenance.code_tags() | self.owner | {"sweep": self.sweep}
+        self.tags = repository.code_tags() | self.owner | {"sweep": self.sweep}
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         if self.patch:
             self.tags["git_changes"] = f"{sha256(self.patch).hexdigest()}.patch"
@@ -123,7 +125,7 @@ class Recorder:
 
     def _beat(self) -> None:
         while True:
-            time.sleep(provenance.HEARTBEAT_SECONDS)
+            time.sleep(lifetime.HEARTBEAT_SECONDS)
             for run in [self.parent, *(opened.run for opened in list(self.own.values()))]:
                 with suppress(*STORE_ERRORS):  # who stores next meets the same error
                     self.store.log_tags(run, {"heartbeat": f"{time.time():.0f}"})
@@ -186,7 +188,7 @@ class Recorder:
                     return
                 self._open(record.run, stored)
             if fingerprint in self.own:  # else another process, alive, is about to store it
-                self._end(record, provenance.numeric_tags())
+                self._end(record, machine.numeric_tags())
 
     def _end(self, record: Record, made_with: Mapping[str, str] = NO_TAGS) -> None:
         # made_with: what the bits depend on; unknown of a run that is restored from its outs.
@@ -232,8 +234,8 @@ class Recorder:
             self.store.client.set_terminated(run.info.run_id, status, end)
 
     def _confirm(self, stored: Sequence[StoredRun], record: Record) -> None:
-        here, device = provenance.numeric_tags(), record.run.device
-        elsewhere = [run for run in stored if provenance.may_differ(run.data.tags, here, device)]
+        here, device = machine.numeric_tags(), record.run.device
+        elsewhere = [run for run in stored if machine.may_differ(run.data.tags, here, device)]
         same = next((run for run in stored if repeats.is_same(self.store, run, record)), None)
         close = same or next((run for run in elsewhere if repeats.agrees(self.store, run, record, self.table)), None)
         if close:
@@ -251,7 +253,7 @@ class Recorder:
             file=sys.stderr,
         )
         self._open(record.run, [], contradicts=first)
-        self._end(record, provenance.numeric_tags())
+        self._end(record, machine.numeric_tags())
 
     @cached_property
     def table(self) -> rounding.Table:

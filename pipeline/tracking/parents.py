@@ -5,9 +5,9 @@ from hashlib import sha256
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline import seals
 from pipeline.sweep import fingerprint
-from pipeline.tracking import Store, StoredRun, seal_state
+from pipeline.tracking import seals
+from pipeline.tracking.store import Store, StoredRun, seal_state
 
 CONTENTS = "contents.json"
 CONTENTS_BYTES = 2**27  # of a million runs

@@ -5,9 +5,10 @@ from dataclasses import replace
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
 
-from pipeline import outs, rounding
+from pipeline import outs
+from pipeline.evaluation import metrics, rounding
 from pipeline.records import CURVE, Array, Record
-from pipeline.tracking import WEIGHTS, Store, StoredRun, is_complete, weights_md5
+from pipeline.tracking.store import WEIGHTS, Store, StoredRun, is_complete, weights_md5
 
 
 def has_weights(run: StoredRun, record: Record) -> bool:
@@ -43,7 +44,5 @@ def stored_tensors(store: Store, run: StoredRun) -> dict[str, Array]:
 
 def figures(store: Store, run: StoredRun, record: Record) -> dict[str, float]:
     """Evaluate a stored run's own weights, where a record has others; its curve's last value is stored already."""
-    from pipeline import evaluate  # noqa: PLC0415 - imports pandas and matplotlib, 1 s
-
     own = replace(record, tensors=stored_tensors(store, run))
-    return {key: value for key, value in evaluate.figures(own, load_file(outs.PREPARED)).items() if key != CURVE}
+    return {key: value for key, value in metrics.compute(own, load_file(outs.PREPARED)).items() if key != CURVE}

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from pandas.io.common import get_handle  # type: ignore[import-not-found] # read_csv's own decompression
 from pandera.errors import SchemaErrors
 
-from pipeline import float32, outs, provenance
-from pipeline.float32 import Altered
+from pipeline import outs, repository
 from pipeline.params import InputError, printable
+from pipeline.table import float32
+from pipeline.table.float32 import Altered
 
 BROKEN = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)  # archives
 UNREADABLE = (*BROKEN, OSError, ValueError, EOFError, ImportError, csv.Error)
@@ -223,7 +224,7 @@ def refuse(source: Path, faults: Iterator[Fault]) -> None:
         return
     said = [f"{printable(source)}: {fault}" for fault in first[:SHOWN]]
     if len(first) > SHOWN:
-        file = provenance.root() / BAD_CELLS
+        file = repository.root() / BAD_CELLS
         counter = count()
         rows = (fault._asdict() for fault, _ in zip(chain(first, faults), counter, strict=False))
         try:

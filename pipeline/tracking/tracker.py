@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline import provenance
+from pipeline import lifetime
 from pipeline.params import Params
 from pipeline.records import Array, Record
 from pipeline.sweep import Run, curve_steps
@@ -39,9 +39,9 @@ class Tracker:
         self.lost = False
 
     def __enter__(self) -> Self:
-        provenance.stop_when_told()
+        lifetime.stop_when_told()
         # A session of its own: Ctrl-C and the kill of a process group are the stage's to tell.
-        command = [sys.executable, "-m", "pipeline.recorder"]
+        command = [sys.executable, "-m", "pipeline.tracking.recorder"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         self._send("begin", *self.arguments)
         return self

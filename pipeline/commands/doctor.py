@@ -16,9 +16,10 @@ import psutil
 from dvc.repo import Repo
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline import outs, provenance, queries, records
-from pipeline.audit import Finding, audit
+from pipeline import outs, records, repository
 from pipeline.params import InputError, load
+from pipeline.tracking import queries
+from pipeline.tracking.audit import Finding, audit
 
 MD5 = r"[0-9a-f]{32}(\.dir)?"
 NETWORK = re.compile(r"nfs|cifs|smb|sshfs|9p|lustre|ceph|gluster|afs|s3fs|gcsfuse|davfs", re.IGNORECASE)
@@ -34,7 +35,7 @@ class Examination:
 
 def examine(deep: bool) -> Examination:
     """Look for what the pipeline cannot prevent; `deep` hashes outs, cache and the records in MLflow as well."""
-    root = provenance.root()
+    root = repository.root()
     findings = [*installation(), *environment()]
     if not (root / ".dvc").is_dir():
         return Examination(findings, "the installation alone; here is no repository: no folder above has .dvc in it")
@@ -61,7 +62,7 @@ def installation() -> Iterator[Finding]:
     if "dvc_atomic" not in sys.modules:
         what = f"{sys.prefix} lacks dvc_atomic.pth: a dvc that is killed may leave its lock files half-written"
         yield Finding(what, "pip install --editable . -c constraints.txt")
-    constraints = provenance.root() / "constraints.txt"
+    constraints = repository.root() / "constraints.txt"
     for line in constraints.read_text(encoding="utf-8").splitlines() if constraints.exists() else []:
         name, _, pinned = line.partition("==")
         try:
@@ -76,12 +77,12 @@ def environment() -> Iterator[Finding]:
     """Check the variables that lead runs astray."""
     if os.environ.get("MLFLOW_RUN_ID"):
         yield Finding("MLFLOW_RUN_ID is set: MLflow's fluent calls write into that run", "unset MLFLOW_RUN_ID")
-    given = provenance.without_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    file = provenance.sqlite_file(given)
+    given = repository.without_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    file = repository.sqlite_file(given)
     if file is not None and not file.is_absolute():
         yield Finding(
             f"MLFLOW_TRACKING_URI={given} is relative: mlflow itself opens another store in each folder",
-            f"export MLFLOW_TRACKING_URI=sqlite:///{provenance.root() / file}, or unset it",
+            f"export MLFLOW_TRACKING_URI=sqlite:///{repository.root() / file}, or unset it",
         )
     if given and "://" not in given:
         yield Finding(f"MLFLOW_TRACKING_URI={given} is a folder: MLflow no longer writes file stores", "unset it")
@@ -137,8 +138,8 @@ def not_stored(lacking: Sequence[str]) -> Iterator[Finding]:
 
 def store(expected: Mapping[str, str]) -> Iterator[Finding]:
     """Check where the store and its artifacts lie, and its runs: those expected, by fingerprint; those RUNNING."""
-    root = provenance.root()
-    file = provenance.sqlite_file(provenance.store_uri())
+    root = repository.root()
+    file = repository.sqlite_file(repository.store_uri())
     if file is not None:
         kind = file_system(file)
         if NETWORK.search(kind):
@@ -231,7 +232,7 @@ def records_in_store() -> tuple[list[Finding], str]:
         evaluated, here = records.read_evaluated(settings.variants), "outs"
     except FileNotFoundError:
         evaluated, here = [], "no outs, as none are here (dvc pull, or dvc repro, brings them)"
-    file = provenance.sqlite_file(provenance.store_uri())
+    file = repository.sqlite_file(repository.store_uri())
     if file is not None and not file.exists():
         return [], f"{here}, cache, no runs, as there is no {file}"
     found = audit(settings.track.experiment, evaluated)

@@ -11,7 +11,7 @@ from dvc.scm import SCMError
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.index import DataIndexDirError
 
-from pipeline import outs, provenance
+from pipeline import outs, repository
 from pipeline.params import InputError
 
 
@@ -23,7 +23,7 @@ def run_names(revision: str | None) -> dict[str, str]:
     """
     where = revision or "the workspace"
     try:
-        files = DVCFileSystem(str(provenance.root()), rev=revision)
+        files = DVCFileSystem(str(repository.root()), rev=revision)
         tables = sorted(files.glob(f"{outs.TRAINED}/*/runs.csv"))
         texts = [files.read_text(path, encoding="utf-8") for path in tables]
     except (DvcException, SCMError, DataIndexDirError, OSError) as error:
@@ -43,7 +43,7 @@ def content(md5: str) -> bytes | None:
     if not re.fullmatch("[0-9a-f]{32}", md5):
         raise InputError(f"{md5!a}: is no md5, which is 32 hexadecimal digits")
     try:
-        with Repo(str(provenance.root())) as repo:
+        with Repo(str(repository.root())) as repo:
             path = Path(repo.cache.local.oid_to_path(md5))
             if not _whole(path, md5) and repo.config["core"].get("remote"):
                 path.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipeline import outs, provenance
-from pipeline.fit import State
+from pipeline import outs, repository
+from pipeline.training.fit import State
 
 SECONDS = 60.0  # between two checkpoints: a training that is shorter keeps none
 
@@ -21,7 +21,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or provenance.root() / ".dvc/tmp/checkpoints"
+        self.folder = folder or repository.root() / ".dvc/tmp/checkpoints"
         self.saved_at = time.monotonic()
         self.unsaved: dict[str, State] = {}  # of this stage, by key, what has gone on since the last checkpoint
         self.keys: set[str] = set()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from pipeline import provenance
+from pipeline import lifetime, repository
 from pipeline.params import InputError
-from pipeline.stored import Stored, readable, shown
+from pipeline.tracking.stored import Stored, readable, shown
 
 # Links become plain files that hold their target, so that nothing can be written through one; no hook of git runs.
 SAFE = ["-c", "core.symlinks=false", "-c", f"core.hooksPath={os.devnull}"]
@@ -31,12 +31,12 @@ def permit(stored: Stored, allow_patch: bool, allow_commit: bool) -> None:
         InputError: it is not, or its patch may not be applied at all.
     """
     name, commit = stored.run_id, stored.commit
-    if not commit or provenance.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+    if not commit or repository.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise InputError(f"{name}: git does not have its commit {commit or '(none on record)'}; fetch it first")
     if not allow_commit and not is_reached(commit):
         what = f"{name}: its commit {commit} is in no local branch, tag or DVC experiment"
         show = f"to read it: git show {commit}"
-        shown_commit = provenance.git("show", "--stat", "--no-color", commit) or ""
+        shown_commit = repository.git("show", "--stat", "--no-color", commit) or ""
         ask(what, show, "--allow-commit", shown_commit.encode("utf-8", "surrogateescape"))
     if stored.patch:
         files = patched_files(stored)
@@ -47,8 +47,8 @@ def permit(stored: Stored, allow_patch: bool, allow_commit: bool) -> None:
 
 def is_reached(commit: str) -> bool:
     """Tell whether a local branch, a tag, a DVC experiment or the commit that is checked out reaches a commit."""
-    refs = provenance.git("for-each-ref", "--count=1", "--contains", commit, "refs/heads", "refs/tags", "refs/exps")
-    return bool(refs) or provenance.git("merge-base", "--is-ancestor", commit, "HEAD") is not None
+    refs = repository.git("for-each-ref", "--count=1", "--contains", commit, "refs/heads", "refs/tags", "refs/exps")
+    return bool(refs) or repository.git("merge-base", "--is-ancestor", commit, "HEAD") is not None
 
 
 def ask(what: str, show: str, switch: str, code: bytes) -> None:
@@ -71,13 +71,13 @@ def patched_files(stored: Stored) -> list[str]:
         InputError: git cannot apply the patch, or it makes links or submodules, or changes what is git's or DVC's own.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        objects = Path(provenance.git("rev-parse", "--git-path", "objects") or ".").resolve()
+        objects = Path(repository.git("rev-parse", "--git-path", "objects") or ".").resolve()
         own = {
             "GIT_INDEX_FILE": f"{temporary}/index",
             "GIT_OBJECT_DIRECTORY": temporary,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
         }
-        top = Path(provenance.git("rev-parse", "--show-toplevel") or ".")  # elsewhere git leaves files above out
+        top = Path(repository.git("rev-parse", "--show-toplevel") or ".")  # elsewhere git leaves files above out
         git(stored, top, "read-tree", stored.commit, extra=own)
         apply(stored, top, "--cached", extra=own)
         raw = git(stored, top, "diff-index", "--cached", "--raw", "--no-renames", "-z", stored.commit, extra=own)
@@ -122,17 +122,17 @@ def worktree(stored: Stored) -> Iterator[Path]:
 
 def prefix() -> str:
     """Name a temporary folder by this process, so that another can tell later whether it is left over."""
-    tags = provenance.process_tags(os.getpid())
+    tags = lifetime.process_tags(os.getpid())
     return f"pipeline-reproduce-{_host()}-{tags['pid']}-{tags['pid_started']}-"
 
 
 def _host() -> str:
-    return sha256(provenance.host().encode()).hexdigest()[:8]
+    return sha256(lifetime.host().encode()).hexdigest()[:8]
 
 
 def remove_leftovers() -> None:
     """Remove the worktrees of `pipeline reproduce` that was killed, on this host, and stop the stages in them."""
-    listed = provenance.git("worktree", "list", "--porcelain") or ""
+    listed = repository.git("worktree", "list", "--porcelain") or ""
     paths = [Path(line.removeprefix("worktree ")) for line in listed.splitlines() if line.startswith("worktree ")]
     folders = {path.parent for path in paths if path.name == "worktree"}
     for folder in sorted(folders | set(Path(tempfile.gettempdir()).resolve().glob("pipeline-reproduce-*"))):
@@ -149,8 +149,8 @@ def _is_left_over(folder: Path) -> bool:
         return False
     if folder.exists() and folder.stat().st_uid != os.getuid():
         return False
-    tags = {"host": provenance.host(), "pid": found[2], "pid_started": found[3]}
-    return not provenance.is_alive(tags, 0.0)
+    tags = {"host": lifetime.host(), "pid": found[2], "pid_started": found[3]}
+    return not lifetime.is_alive(tags, 0.0)
 
 
 def _stop_stages(folder: Path) -> None:

@@ -7,12 +7,14 @@ from hashlib import md5
 import numpy as np
 from safetensors.numpy import load, save
 
-from pipeline import provenance, rounding, seals
-from pipeline.recorder import flat
+from pipeline import machine
+from pipeline.evaluation import rounding
 from pipeline.records import CURVE, FIGURES, Array, Record
-from pipeline.stored import Stored, parse_params
 from pipeline.sweep import curve_steps
-from pipeline.tracking import WEIGHTS, text
+from pipeline.tracking import seals
+from pipeline.tracking.recorder import flat
+from pipeline.tracking.store import WEIGHTS, text
+from pipeline.tracking.stored import Stored, parse_params
 
 GONE = "params: the code, data and params.yaml on record give no run of this fingerprint, nor of its params"
 
@@ -41,8 +43,8 @@ def compare(stored: Stored, record: Record | None, table: rounding.Table) -> Ans
     exact, bits = compare_exactly(stored, record), compare_bits(stored, record)
     if not exact + bits:
         return Answer("identical", [])
-    here = provenance.numeric_tags()
-    if exact or not provenance.may_differ(stored.tags, here, record.run.device):
+    here = machine.numeric_tags()
+    if exact or not machine.may_differ(stored.tags, here, record.run.device):
         return Answer("differs", exact + bits)
     agreement = compare_within_rounding(stored, record, table)
     if agreement.beyond:
@@ -50,7 +52,7 @@ def compare(stored: Stored, record: Record | None, table: rounding.Table) -> Ans
     found = f"largest difference {agreement.largest:.1e}"
     if agreement.unbounded:
         found = f"only whether it diverged is compared, as {agreement.unbounded}"
-    there, now = provenance.name_kernels(stored.tags, here), provenance.name_kernels(here, stored.tags)
+    there, now = machine.name_kernels(stored.tags, here), machine.name_kernels(here, stored.tags)
     return Answer(f"same within rounding: {found}, made with {there}, here {now}", [])
 
 

@@ -13,11 +13,14 @@ from ruamel.yaml import YAML
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pipeline import outs, provenance, queries, records, revisions, rounding, unpinned, worktrees
-from pipeline.comparison import Answer, compare, differing_params
+from pipeline import outs, records, repository, unpinned
+from pipeline.commands import revisions, worktrees
+from pipeline.commands.comparison import Answer, compare, differing_params
+from pipeline.evaluation import rounding
 from pipeline.params import InputError
 from pipeline.records import FIGURES, Record
-from pipeline.stored import Stored, first_line, parse_params
+from pipeline.tracking import queries
+from pipeline.tracking.stored import Stored, first_line, parse_params
 
 
 def reproduce(
@@ -117,7 +120,7 @@ def place_data(stored: Stored, params: dict[str, Any], folder: Path) -> None:
     if (tensors := revisions.content(wanted)) is not None:
         worktrees.write(stored, folder, outs.PREPARED, tensors)
     else:
-        places = [place for top in (folder, provenance.root()) if (place := inside(top, source))]
+        places = [place for top in (folder, repository.root()) if (place := inside(top, source))]
         table = next((place.read_bytes() for place in places if outs.md5(place) == raw), None)
         table = revisions.content(raw) if table is None else table
         if table is not None:

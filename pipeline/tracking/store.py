@@ -41,9 +41,10 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import outs, provenance, seals
+from pipeline import lifetime, outs, repository
 from pipeline.params import InputError
 from pipeline.records import CURVE
+from pipeline.tracking import seals
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback before our message
 
@@ -122,11 +123,11 @@ class Store:
         Raises:
             InputError: the experiment was deleted.
         """
-        root = provenance.root()
-        uri = provenance.store_uri()
+        root = repository.root()
+        uri = repository.store_uri()
         if uri.startswith("sqlite") and (":memory:" in uri or "mode=memory" in uri or not urlsplit(uri).path):
             raise MlflowException("MLFLOW_TRACKING_URI: it names a store in memory, which is lost with this process")
-        file = provenance.sqlite_file(uri)
+        file = repository.sqlite_file(uri)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
         unique = sha256(uri.encode()).hexdigest()[:16]
@@ -163,7 +164,7 @@ class Store:
         for run in list(self.search(f"attributes.status = 'RUNNING' and {' and '.join(OWNED)}")):
             with self.lock:
                 run = self.client.get_run(run.info.run_id)  # noqa: PLW2901 - it may have ended since
-                if run.info.status != "RUNNING" or provenance.is_alive(run.data.tags, time.time()):
+                if run.info.status != "RUNNING" or lifetime.is_alive(run.data.tags, time.time()):
                     continue
                 points = self.client.get_metric_history(run.info.run_id, CURVE)
                 signs = [run.info.start_time, milliseconds(float(run.data.tags["heartbeat"]))]
@@ -287,7 +288,7 @@ class Store:
         uri = str(run.info.artifact_uri)
         if uri != append_to_uri_path(self.experiment.artifact_location, run.info.run_id, "artifacts"):
             raise FileNotFoundError(f"its artifacts' location {uri!a} is not below its experiment's")
-        moved = provenance.root() / "mlartifacts" / run.info.run_id
+        moved = repository.root() / "mlartifacts" / run.info.run_id
         if uri.startswith("file:") and not Path(uri.removeprefix("file://")).exists() and moved.exists():
             uri = (moved / "artifacts").as_uri()
         return uri
@@ -328,7 +329,7 @@ def is_complete(run: StoredRun) -> bool:
 
 def is_at_work(run: StoredRun) -> bool:
     """Tell whether a run says RUNNING and its process lives."""
-    return run.info.status == "RUNNING" and provenance.is_alive(run.data.tags, time.time())
+    return run.info.status == "RUNNING" and lifetime.is_alive(run.data.tags, time.time())
 
 
 def create_sqlite(file: Path) -> None:
@@ -414,12 +415,12 @@ def http_status(error: Exception) -> int:
 
 def failure(error: Exception) -> str:
     """Say that the store fails, and why, without the password that its URI may hold."""
-    said = f"MLflow's store {provenance.store_uri()} fails: {error}"
+    said = f"MLflow's store {repository.store_uri()} fails: {error}"
     if is_refusal(error):
         said = (
-            f"MLflow's store {provenance.store_uri()} refuses access; set MLFLOW_TRACKING_USERNAME and "
+            f"MLflow's store {repository.store_uri()} refuses access; set MLFLOW_TRACKING_USERNAME and "
             f"MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN: {error}"
         )
     elif isinstance(error, ImportError):
         said += "; install the package that this kind of store needs"
-    return provenance.without_password(said)
+    return repository.without_password(said)

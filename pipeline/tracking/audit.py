@@ -6,9 +6,11 @@ from hashlib import sha256
 
 from safetensors.numpy import load_file
 
-from pipeline import outs, parents, provenance, repeats, rounding, seals
+from pipeline import machine, outs
+from pipeline.evaluation import rounding
 from pipeline.records import CURVE, FIGURES, Record
-from pipeline.tracking import WEIGHTS, Store, StoredRun, answering, is_complete, seal_state, weights_md5
+from pipeline.tracking import parents, repeats, seals
+from pipeline.tracking.store import WEIGHTS, Store, StoredRun, answering, is_complete, seal_state, weights_md5
 
 MEND = "see what is true: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"
 Points = Sequence[tuple[int, float]]
@@ -168,8 +170,8 @@ def of_record(
     stored = [run for run in runs if run.data.tags.get("fingerprint") == fingerprint and is_complete(run)]
     if any(is_as_stored(run, record, curves[run.info.run_id]) for run in stored):
         return
-    here = provenance.numeric_tags()
-    elsewhere = [run for run in stored if provenance.may_differ(run.data.tags, here, record.run.device)]
+    here = machine.numeric_tags()
+    elsewhere = [run for run in stored if machine.may_differ(run.data.tags, here, record.run.device)]
     table = rounding.table(load_file(outs.PREPARED)) if elsewhere else []
     if stored and not any(repeats.agrees(store, run, record, table) for run in elsewhere):
         what = f"its weights, curve or figures are not those of {outs.TRAINED} and {outs.EVALUATED}"

@@ -14,9 +14,9 @@ from safetensors.numpy import load
 
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
-from pipeline.recorder import flat
 from pipeline.records import CURVE
-from pipeline.tracking import text
+from pipeline.tracking.recorder import flat
+from pipeline.tracking.store import text
 
 PATCH_BYTES = 2**26
 WEIGHTS_BYTES = 2**28

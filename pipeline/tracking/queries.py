@@ -7,13 +7,14 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from pipeline import outs, parents, provenance, repeats, rounding, seals, stored
+from pipeline import outs, repository
+from pipeline.evaluation import rounding
 from pipeline.params import HIGHER_IS_BETTER, METRICS, InputError, Params
-from pipeline.recorder import Recorder
 from pipeline.records import CURVE, Record
-from pipeline.stored import Stored
 from pipeline.sweep import sweep_id
-from pipeline.tracking import (
+from pipeline.tracking import parents, repeats, seals, stored
+from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.store import (
     STORE_ERRORS,
     WEIGHTS,
     Store,
@@ -23,6 +24,7 @@ from pipeline.tracking import (
     now,
     seal_state,
 )
+from pipeline.tracking.stored import Stored
 
 
 @answering()
@@ -77,10 +79,10 @@ def recall(experiment: str, run_id: str) -> Stored:
     except FileNotFoundError as error:
         raise InputError(f"{run_id}: its record is not whole, an artifact is gone: {error}") from error
     except STORE_ERRORS as error:
-        fault = provenance.without_password(f"{provenance.store_uri()}: {error}")
+        fault = repository.without_password(f"{repository.store_uri()}: {error}")
         raise InputError(f"{run_id}: cannot be read from MLflow's store {fault}") from error
     except Exception as error:  # MLflow and its drivers raise anything over rows that MLflow did not write
-        fault = provenance.without_password(f"{type(error).__name__}: {stored.first_line(error)}")
+        fault = repository.without_password(f"{type(error).__name__}: {stored.first_line(error)}")
         raise InputError(f"{run_id}: its record in MLflow's store cannot be read: {fault}") from error
 
 

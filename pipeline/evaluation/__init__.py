@@ -1,0 +1,1 @@
+"""What evaluate computes and draws, and how far two machines' results may lie apart."""

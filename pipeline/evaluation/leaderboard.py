@@ -1,0 +1,65 @@
+"""The configurations of a sweep, best first, and the champion."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.params import HIGHER_IS_BETTER
+from pipeline.records import FIGURES, Record
+
+Float64 = NDArray[np.float64]
+
+
+def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
+    """Put the configurations in order, best first by `metric`: mean and standard deviation of each figure over seeds.
+
+    `runs` counts the seeds that the figures are taken over, `diverged` those that diverged; a configuration with a
+    diverged run stands below all that have none.
+    """
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in evaluated:
+        groups[record.run.configuration].append(record)
+    rows = []
+    for configuration, group in groups.items():
+        run = group[0].run
+        row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
+        row |= {"batch_size": run.batch_size, "lr": run.lr, "runs": sum(not record.diverged for record in group)}
+        row["diverged"] = sum(bool(record.diverged) for record in group)
+        for key in FIGURES:
+            values = [record.metrics[key] for record in group if key in record.metrics]
+            row[f"{key} mean"] = statistics.fmean(values) if values else math.nan
+            row[f"{key} std"] = statistics.stdev(values) if len(values) > 1 else math.nan
+        rows.append(row)
+    board = pd.DataFrame(rows)
+    board["worse"] = board[f"{metric} mean"] * (-1 if metric in HIGHER_IS_BETTER else 1)
+    board["any"] = board["diverged"] > 0
+    return board.sort_values(["any", "worse"], kind="stable", ignore_index=True).drop(columns=["any", "worse"])
+
+
+def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) -> list[list[Record]]:
+    """Choose the best configuration for each value of `keys`; return the runs of each that did not diverge."""
+    chosen = set(board.loc[board["runs"] > 0].drop_duplicates(list(keys))["configuration"])
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in evaluated:
+        if record.run.configuration in chosen and not record.diverged:
+            groups[record.run.configuration].append(record)
+    return list(groups.values())
+
+
+def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:
+    """Reduce the leaderboard to the champion, its figures and the numbers of runs, for `dvc metrics`."""
+    champion = board.iloc[0]
+    figures = {
+        key: float(f"{champion[f'{key} mean']:.9g}") for key in FIGURES if math.isfinite(champion[f"{key} mean"])
+    }
+    return {
+        "metric": metric,
+        "champion": {"configuration": champion["configuration"], **figures} if champion["runs"] else {},
+        "runs": int(board["runs"].sum() + board["diverged"].sum()),
+        "diverged": int(board["diverged"].sum()),
+    }

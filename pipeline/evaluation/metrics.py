@@ -1,0 +1,97 @@
+"""The metrics of a run, from its weights and the prepared data, in float64."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.records import Record
+
+Float64 = NDArray[np.float64]
+
+
+def compute(record: Record, prepared: Mapping[str, NDArray[np.generic]]) -> dict[str, float]:
+    """Compute a run's metrics from its weights, in float64; a diverged run has none, and none is non-finite."""
+    if record.diverged:
+        return {}
+    y = prepared["y"].astype(np.float64)  # (n, 1)
+    train = prepared["train"].astype(bool)  # (S, n)
+    y_pred = predictions(record, prepared)  # (S, n, 1)
+    X = standardized(prepared, 0)[train[0]]  # (n', k)
+    error = (y_pred[0] - y)[train[0]]
+    held_out = out_of_sample(y_pred, train)  # (n, 1), NaN where a row is trained on by every split
+    tested = ~train.all(axis=0)
+    residual = (held_out - y)[tested]
+    spread = ((y - y[tested].mean())[tested] ** 2).mean()
+    mse = float((error**2).mean())
+    # Float64 holds 16 digits, and a difference those that the size of its terms leaves: rounded three digits above.
+    excess = round_to(mse - least_squares_mse(X, y[train[0]]), 1e-13 * max(mse, float(y[train[0]].var())))
+    values = {
+        "cv/mse": float((residual**2).mean()),
+        "cv/mae": float(np.abs(residual).mean()),
+        "cv/r2": float(1 - (residual**2).mean() / spread) if spread > 0 else math.nan,
+        "train/mse": float(record.curve[-1]),
+        "excess_mse": excess,
+        "grad_error": round_to(gradient_error(record, X, y[train[0]], error), 1e-13),  # relative: its terms' size is 1
+    }
+    # Nine digits, as people read them. The curve's float32 is exact as it is.
+    rounded = {key: value if key == "train/mse" else float(f"{value:.9g}") for key, value in values.items()}
+    return {key: value for key, value in rounded.items() if math.isfinite(value)}
+
+
+def round_to(value: float, unit: float) -> float:
+    """Round to the power of ten at or above `unit`, so that what lies below does not decide a digit."""
+    return round(value, -math.ceil(math.log10(unit))) if unit > 0 and math.isfinite(value) else value
+
+
+def product(X: Float64, W: Float64) -> Float64:
+    """Multiply X (n, k) and W (k, 1) -> (n, 1), summed in numpy's own order.
+
+    BLAS would choose the order by processor.
+    """
+    return np.asarray((X * W[:, 0]).sum(axis=1, keepdims=True))
+
+
+def standardized(prepared: Mapping[str, NDArray[np.generic]], split: int) -> Float64:
+    """Return X (n, k) as a split's runs saw it, float32 values."""
+    X = (prepared["X"] - prepared["mean"][split]) / prepared["scale"][split]
+    return np.asarray(X, dtype=np.float64)
+
+
+def predictions(record: Record, prepared: Mapping[str, NDArray[np.generic]]) -> Float64:
+    """Predict every row with every split's weights: (S, n, 1)."""
+    weights = zip(record.tensors["W"].astype(np.float64), record.tensors["b"].astype(np.float64), strict=True)
+    return np.stack([product(standardized(prepared, split), W) + b for split, (W, b) in enumerate(weights)])
+
+
+def out_of_sample(y_pred: Float64, train: NDArray[np.bool_]) -> Float64:
+    """Choose each row's prediction by the split that did not train on it: (n, 1), NaN where there is none."""
+    chosen = np.full(y_pred.shape[1:], np.nan)
+    for split, rows in enumerate(~train):
+        chosen[rows] = y_pred[split][rows]
+    return chosen
+
+
+def least_squares_mse(X: Float64, y: Float64) -> float:
+    """Return the smallest mean squared error that any W and b reach on X (n, k), y (n, 1).
+
+    See: the normal equations; solved by numpy.linalg.lstsq on centred columns.
+    """
+    X, y = X - X.mean(axis=0), y - y.mean()
+    W = np.asarray(np.linalg.lstsq(X, y)[0], dtype=np.float64)
+    return float(((product(X, W) - y) ** 2).mean())
+
+
+def gradient_error(record: Record, X: Float64, y: Float64, error: Float64) -> float:
+    """Compare autograd's gradient with 2/n · Xᵀ(Xw + b − y), relative to the size of the terms that it sums.
+
+    See: Higham, Accuracy and Stability of Numerical Algorithms, 3.5: rounding errs by about 1e-7 · 2/n · |X|ᵀ|…|.
+    """
+    X1 = np.hstack([X, np.ones_like(y)])  # (n, k + 1)
+    W = np.vstack([record.tensors["W"][0], record.tensors["b"][0][:, None]]).astype(np.float64)
+    autograd = np.vstack([record.tensors["grad_W"], record.tensors["grad_b"][:, None]]).astype(np.float64)
+    formula = 2 / len(y) * (X1 * error).sum(axis=0)[:, None]
+    terms = product(np.abs(X1), np.abs(W)) + np.abs(y)
+    size = 2 / len(y) * (np.abs(X1) * terms).sum(axis=0)[:, None]
+    return float((np.abs(autograd - formula) / np.where(size > 0, size, 1)).max())

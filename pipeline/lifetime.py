@@ -1,0 +1,85 @@
+"""When a process is alive, and how a stage is told to stop."""
+
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import psutil
+
+HEARTBEAT_SECONDS = 30.0
+SILENCE_SECONDS = 10 * HEARTBEAT_SECONDS  # after which a process of another host counts as gone
+
+
+def process_tags(pid: int) -> dict[str, str]:
+    """Name a process of this host, so that another can tell later whether it is alive."""
+    return {"host": host(), "pid": str(pid), "pid_started": f"{psutil.Process(pid).create_time():.2f}"}
+
+
+def is_alive(tags: Mapping[str, str], now: float) -> bool:
+    """Tell whether the process that tags name lives: on this host by looking, on another by its last heartbeat.
+
+    Args:
+        tags: those of `process_tags`, and heartbeat, in seconds since 1970.
+        now: in seconds since 1970.
+    """
+    if tags["host"] != host():
+        return now - float(tags["heartbeat"]) < SILENCE_SECONDS
+    try:
+        process = psutil.Process(int(tags["pid"]))
+        return abs(process.create_time() - float(tags["pid_started"])) < 1 and not _is_gone(process)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def host() -> str:
+    """Name this host: its name, and the machine's own id, as names repeat."""
+    try:
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()[:8]
+    except OSError:
+        machine = f"{uuid.getnode():012x}"
+    return f"{socket.gethostname()}/{machine}"
+
+
+def stop_when_told() -> None:
+    """Raise KeyboardInterrupt in this stage at SIGINT, SIGTERM, or when the DVC that runs it is gone.
+
+    A stage that outlived its DVC would write beside the next one. SIGINT is ignored in what a shell starts with `&`.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    if "DVC_STAGE" in os.environ:
+        dvc = next((parent for parent in psutil.Process().parents() if _is_dvc(parent)), None)
+        threading.Thread(target=_watch, args=(dvc,), daemon=True).start()
+
+
+def _watch(dvc: psutil.Process | None) -> None:
+    while dvc is not None and not _is_gone(dvc):
+        time.sleep(0.2)
+    if dvc is not None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    try:
+        # A zombie has ended. is_running compares start times too: a later process may have been given the same number.
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    try:
+        return any(Path(part).name in {"dvc", "dvc.exe"} for part in process.cmdline()[:4])
+    except psutil.Error:
+        return False

@@ -1,0 +1,1 @@
+"""From the raw table to numbers that are known to be right."""
