@@ -14,6 +14,7 @@ from pipeline.sweep import Run
 
 Array = NDArray[np.float32]
 CURVE = "train/mse"
+FORMAT = 2  # of what MLflow holds of a run; 1 had linear models only, and no number
 FIGURES = (*METRICS, "grad_error")  # what evaluate computes of a run
 
 
@@ -22,8 +23,9 @@ class Record:
     """One run and what came of it; R runs of a variant stand stacked in its files.
 
     diverged: where and in which epoch, empty for not. curve: (epochs,), float32, the training loss of each epoch.
-    tensors: W (S, k, 1), b (S, 1) of each split's fit; grad_W (k, 1), grad_b (1,), autograd's gradient of the first
-    split's loss at its weights; mean (S, k), scale (S, k), what X is standardized with; all float32.
+    tensors: the parameters of each split's fit, by their names, each (S, …): W (S, k, 1) and b (S, 1) of a linear
+    model; for each, grad_NAME (…), autograd's gradient of the first split's loss there; mean (S, k), scale (S, k), what
+    X is standardized with; all float32.
     metrics: the evaluation's figures, none before it.
     """
 

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save
 from pipeline import lifetime, machine, outs, repository
 from pipeline.evaluation import rounding
 from pipeline.params import InputError, Params
-from pipeline.records import CURVE, Record
+from pipeline.records import CURVE, FORMAT, Record
 from pipeline.sweep import Run, curve_steps, sweep_id
 from pipeline.tracking import parents, repeats, seals
 from pipeline.tracking.store import (
@@ -144,6 +144,7 @@ class Recorder:
         stored = [one for one in found if is_complete(one) or self._may_go_on(one, params)]
         if not stored:
             tags = {"role": "run", "fingerprint": run.fingerprint, "mlflow.parentRunId": self.parent.info.run_id}
+            tags["record_format"] = str(FORMAT)
             tags["dvc_stage"] = f"train@{run.variant}"  # also where another stage, or none, stores it
             started = self.started.get(run.fingerprint, self.told_at)
             opened = self.store.create(run.name, {**self.tags, **tags, **extra}, started)

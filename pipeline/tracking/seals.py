@@ -21,7 +21,7 @@ TAGS = frozenset(
         *("data_md5", "source_md5", "weights_md5", "seal_files"),
         *("git_commit", "git_dirty", "git_changes", "dvc_stage", "dvc_experiment", "dvc_baseline"),
         *("mlflow.source.git.commit", "mlflow.source.name", "mlflow.source.type", "mlflow.user"),
-        *("architecture", "kernels", "torch"),
+        *("architecture", "kernels", "torch", "record_format"),
     }
 )
 SEALED, UNSEALED, ALTERED = "sealed", "unsealed", "altered"

@@ -14,7 +14,7 @@ from safetensors.numpy import load
 
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
-from pipeline.records import CURVE
+from pipeline.records import CURVE, FORMAT
 from pipeline.tracking.recorder import flat
 from pipeline.tracking.store import text
 
@@ -34,6 +34,7 @@ OPTIONAL = {
     "torch": r"[0-9]+(\.[0-9]+)+[0-9A-Za-z.+]{0,40}",
     "git_commit": "[0-9a-f]{40}",
     "git_changes": r"[0-9a-f]{12}([0-9a-f]{52})?\.patch",
+    "record_format": "[0-9]{1,4}",
     "weights_md5": "[0-9a-f]{32}",
     "contradicts": "[0-9a-f]{32}",
     "diverged": "[ -~]{1,6000}",
@@ -107,6 +108,10 @@ def check_tags(name: str, tags: Mapping[str, str]) -> None:
         if not isinstance(value, str) or not re.fullmatch(form, value):
             faults.append(f"tag {key}: got {'nothing' if value is None else shown(value)}, takes {form}")
     refuse(name, faults)
+    if (number := int(tags.get("record_format", "1"))) > FORMAT:
+        raise InputError(
+            f"{name}: its record has format {number}, and this version reads up to {FORMAT}; update the pipeline"
+        )
 
 
 def check(stored: Stored) -> Stored:
@@ -210,28 +215,28 @@ def check_points(name: str, points: Mapping[int, float], epochs: int) -> None:
 def check_weights(name: str, weights: bytes, splits: int, k: int) -> None:
     """Check the names, shapes and dtypes of a weights file; an empty one is missing, and left for the comparison.
 
+    A linear model's parameters are W and b; another's have the names that its own code gives them. Each has a gradient.
+
     Raises:
         InputError: it is not a weights file of so many splits and features.
     """
-    shapes = {"W": (splits, k, 1), "b": (splits, 1), "grad_W": (k, 1), "grad_b": (1,)}
-    shapes |= {"mean": (splits, k), "scale": (splits, k)}
     if not weights:
         return
     try:
-        if len(weights) > weights_bytes(splits, k):
-            raise InputError(
-                f"{name}: its weights have {len(weights)} bytes, more than its params and summary.json tell"
-            )
         found = {key: (tensor.shape, str(tensor.dtype)) for key, tensor in load(weights).items()}
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{name}: its weights cannot be read: {first_line(error)}") from error
-    if found != {key: (shape, "float32") for key, shape in shapes.items()}:
+    names = [key for key in found if f"grad_{key}" in found]
+    own = {"W": (splits, k, 1), "b": (splits, 1)}
+    if not set(own) & set(found):
+        own = {key: (splits, *found[f"grad_{key}"][0]) for key in names}
+    shapes = own | {f"grad_{key}": shape[1:] for key, shape in own.items()}
+    shapes |= {"mean": (splits, k), "scale": (splits, k)}
+    if not own or found != {key: (shape, "float32") for key, shape in shapes.items()}:
         raise InputError(f"{name}: its weights are {shown(found)}, and its params and summary.json tell {shapes}")
-
-
-def weights_bytes(splits: int, k: int) -> int:
-    """Bound the size of a weights file."""
-    return 4 * (3 * splits * k + splits + k + 1) + HEADER_BYTES
+    most = 4 * sum(math.prod(shape) for shape in shapes.values()) + HEADER_BYTES
+    if len(weights) > most:
+        raise InputError(f"{name}: its weights have {len(weights)} bytes, and its tensors take at most {most}")
 
 
 def check_patch(name: str, title: str, patch: bytes) -> None:
