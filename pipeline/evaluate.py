@@ -4,13 +4,12 @@ Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboar
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from pipeline import check_pins, outs, records, sweep
 from pipeline.evaluation import leaderboard, metrics, plots
@@ -18,6 +17,7 @@ from pipeline.params import Params, load
 from pipeline.records import FIGURES, Record
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.tracker import Tracker
+from pipeline.training import data
 
 Float64 = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def main() -> None:
     check_prepared(params.data)
     forget_other_variants(params.variants)
     with Tracker(params, sweep.plan(params)) as tracker:
-        prepared = load_file(outs.PREPARED)
+        prepared = data.load(outs.PREPARED)
         trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
         evaluated = [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]
         board = leaderboard.rank(evaluated, params.evaluate.metric)
@@ -48,7 +48,7 @@ def forget_other_variants(variants: Sequence[str]) -> None:
 def write(
     evaluated: Sequence[Record],
     board: pd.DataFrame,
-    prepared: Mapping[str, NDArray[np.generic]],
+    prepared: data.Prepared,
     params: Params,
 ) -> None:
     """Write the stage's outs."""

@@ -1,5 +1,6 @@
 """params.yaml as typed, checked values."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +28,9 @@ class InputError(SystemExit):
 
 
 def variant_names() -> list[str]:
-    """Name the variants there are, one a file of pipeline/variants."""
-    return sorted(path.stem for path in VARIANTS.glob("[!_]*.py"))
+    """Name the variants there are: the files of pipeline/variants that have a Model."""
+    model = re.compile(r"^(class|def) Model\b", re.MULTILINE)
+    return sorted(path.stem for path in VARIANTS.glob("[!_]*.py") if model.search(path.read_text(encoding="utf-8")))
 
 
 def _takes(text: str, **constraints: Any) -> Any:  # noqa: ANN401 - Field's own return type

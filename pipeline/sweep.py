@@ -77,7 +77,8 @@ def fingerprint(values: dict[str, object]) -> str:
 
 def code_hash(variant: str, package: Path = PACKAGE) -> str:
     """Hash the source that trains a variant's runs: kernels, variant, loop, the data's order and the stacking."""
-    files = ["__init__.py", "sweep.py", "train.py", "training/data.py", "training/fit.py", f"variants/{variant}.py"]
+    training = [f"training/{name}.py" for name in ("data", "fit", "lift", "optimizers", "parameters")]
+    files = ["__init__.py", "sweep.py", "train.py", *training, f"variants/{variant}.py"]
     return fingerprint({name: (package / name).read_text(encoding="utf-8") for name in files})
 
 

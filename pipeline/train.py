@@ -10,17 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline import check_pins, outs, records, sweep
+from pipeline import check_pins, outs, records, sweep, variants
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.sweep import Run, Stack
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.tracker import Follow, Tracker
-from pipeline.training import data, fit
+from pipeline.training import data, fit, lift, parameters
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.variants import variant
 
 
 def main() -> None:
@@ -89,9 +88,9 @@ def train(runs: Sequence[Run], prepared: data.Prepared, tracker: Tracker, checkp
 
 @dataclass(frozen=True)
 class Fitted:
-    """One fit: one run's parameters, curve (epochs,) and the epoch in which it diverged, -1 for never."""
+    """One fit: one run's parameters (P,), curve (epochs,) and the epoch in which it diverged, -1 for never."""
 
-    parameters: fit.Parameters
+    values: Tensor
     curve: Tensor
     diverged: int
 
@@ -100,17 +99,16 @@ def train_stack(
     stack: Stack, prepared: data.Prepared, follow: Follow, checkpoints: Checkpoints | None = None
 ) -> list[Fitted]:
     """Train a stack; it takes plain values and returns plain values, so that it can be done anywhere."""
-    written = variant(stack.fits[0][0].variant)
-    device = stack.fits[0][0].device
-    k = prepared.X.shape[1]
-    inits = [written.init(*initial_values(run, k)) for run, _ in stack.fits]
-    parameters = {name: value.to(device) for name, value in fit.stack(inits).items()}
-    state = fit.State.initial(parameters, stack.fits[0][0].epochs)
+    first, k = stack.fits[0][0], prepared.X.shape[1]
+    device = first.device
+    seeds = [run.seed for run, _ in stack.fits]
+    begin = parameters.initial(first.variant, k, first.init, seeds).to(device)
+    model = lift.lift(variants.make(first.variant, k), begin, k)
+    state = fit.State.initial(model, first.epochs)
     key = stack.key
     if checkpoints:
-        state = checkpoints.resume(key, state)
+        checkpoints.resume(key, state)
     rows = data.Rows(prepared, [split for _, split in stack.fits], device)
-    seeds = [run.seed for run, _ in stack.fits]
     order = data.MinibatchOrder(seeds, len(rows), stack.batch_size, range(state.epoch, state.curve.shape[1]))
     lr = torch.tensor([run.lr for run, _ in stack.fits], device=device)
     on_all_rows = {run.fingerprint: r for r, (run, split) in enumerate(stack.fits) if split == 0}
@@ -120,32 +118,20 @@ def train_stack(
         if checkpoints:
             checkpoints.keep(key, state)
 
-    fit.fit(written.forward, state, data.minibatches(rows, order), order.steps, lr, after_epoch)
-    trained = fit.unstack({name: value.cpu() for name, value in state.parameters.items()}, inits[0])
+    fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch)
+    trained = lift.values(model).cpu()
     return [Fitted(*one) for one in zip(trained, state.curve, state.diverged.tolist(), strict=True)]
-
-
-def initial_values(run: Run, k: int) -> tuple[Tensor, Tensor]:
-    """Return W (k, 1) and b (1,), float32: zeros, or what nn.Linear draws from the run's seed."""
-    if run.init == "zeros":
-        return torch.zeros(k, 1), torch.zeros(1)
-    torch.manual_seed(run.seed)
-    layer = nn.Linear(k, 1)
-    return layer.weight.detach().mT, layer.bias.detach()
 
 
 def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record:
     """Put together one run from its fits, one a split."""
-    written = variant(run.variant)
-    weights = [written.weights(fitted.parameters) for fitted in fits]
-    rows = prepared.train[0]
+    k, rows = prepared.X.shape[1], prepared.train[0]
     X, y = prepared.standardized(0)[rows], prepared.y[rows]
-    grad_W, grad_b = written.weights(fit.gradient(written.forward, fits[0].parameters, X, y))
+    values, shapes = torch.stack([fitted.values for fitted in fits]), parameters.shapes(run.variant, k)
+    gradient = fit.gradient(variants.make(run.variant, k), values[0], X, y)
     tensors = {
-        "W": torch.stack([W for W, _ in weights]),
-        "b": torch.stack([b for _, b in weights]),
-        "grad_W": grad_W,
-        "grad_b": grad_b,
+        **parameters.named(values, shapes),
+        **{f"grad_{name}": value for name, value in parameters.named(gradient, shapes).items()},
         "mean": prepared.mean,
         "scale": prepared.scale,
     }

@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from statistics import median
 
@@ -11,12 +12,13 @@ from conftest import REPOSITORY, copy_checkout, run  # before torch: pipeline pi
 
 # isort: split
 import torch
-from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline import KERNELS, sweep
 from pipeline.params import load
 from pipeline.train import train_stack
 from pipeline.training import data
+from pipeline.variants import loop, make
 
 
 def seconds(*command: str, cwd: Path) -> float:
@@ -39,18 +41,11 @@ def commands() -> None:
 
 
 def plain(rows: torch.Tensor, y: torch.Tensor, batch_size: int, epochs: int) -> float:
-    """Time one run as the post writes it: nn.Linear, torch.optim.SGD, a shuffled TensorDataset."""
+    """Time one run by the tutorial's loop: nn.Linear, torch.optim.SGD, a shuffled TensorDataset."""
     torch.manual_seed(1)
-    model = nn.Linear(rows.shape[1], 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(rows, y), batch_size, shuffle=True)
+    loader: loop.Loader = DataLoader(TensorDataset(rows, y), batch_size, shuffle=True)
     begin = time.perf_counter()
-    for _ in range(epochs):
-        for X, target in loader:
-            loss = nn.functional.mse_loss(model(X), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    deque(loop.train(make("linear", rows.shape[1]), loader, 1e-5, epochs), maxlen=0)
     return time.perf_counter() - begin
 
 

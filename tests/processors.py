@@ -62,8 +62,6 @@ class Untracked:
 
 def run_stages() -> None:
     """Run all stages in this process and working folder, without a store."""
-    from safetensors.numpy import load_file  # noqa: PLC0415 - after the pins
-
     from pipeline import evaluate, outs, prepare, records, sweep, train  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, metrics  # noqa: PLC0415
     from pipeline.params import load  # noqa: PLC0415
@@ -76,7 +74,7 @@ def run_stages() -> None:
         runs = [run for run in sweep.plan(params) if run.variant == variant]
         trained = train.train(runs, data.load(outs.PREPARED), Untracked(), None)  # type: ignore[arg-type]
         records.write(outs.TRAINED / variant, trained)
-        prepared = load_file(outs.PREPARED)
+        prepared = data.load(outs.PREPARED)
         evaluated += [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]
     board = leaderboard.rank(evaluated, params.evaluate.metric)
     evaluate.write(evaluated, board, prepared, params)

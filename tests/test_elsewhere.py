@@ -31,6 +31,7 @@ from pipeline.tracking import queries
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.store import weights_md5
 from pipeline.tracking.stored import Stored
+from pipeline.training import data
 
 TRAIN = """
 import sys, types
@@ -53,7 +54,7 @@ def train_again(repository: Path, folder: Path, emulator: Sequence[str] = (), **
     program, packages = os.path.realpath(sys.executable), os.pathsep.join([str(repository), *sys.path])
     environment = {"PYTHONPATH": packages, **extra}
     run(*emulator, program, "-c", TRAIN, str(folder), cwd=repository, extra=environment)
-    prepared = load_file(repository / outs.PREPARED)
+    prepared = data.load(repository / outs.PREPARED)
     return [replace(one, metrics=metrics.compute(one, prepared)) for one in records.read(folder)]
 
 
@@ -227,7 +228,7 @@ def test_outs_of_another_machine_are_all_stored_where_they_agree_and_beside_the_
     settings = params.load()
     assert [queries.sync(settings, [one], [], "c") for one in (here, here, there)] == [1, 0, 0]
     far = altered(there)
-    far = replace(far, metrics=metrics.compute(far, load_file(outs.PREPARED)))
+    far = replace(far, metrics=metrics.compute(far, data.load(outs.PREPARED)))
     assert [queries.sync(settings, [one], [], "c") for one in (far, far, here, there)] == [1, 0, 0, 0]
     first, second = of(uri, here)
     assert second.data.tags["contradicts"] == first.info.run_id

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression  # type: ignore[import-untyped]
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score  # type: ignore[import-untyped]
@@ -15,10 +16,10 @@ from pipeline import evaluate
 from pipeline.evaluation import metrics
 from pipeline.evaluation.leaderboard import rank as leaderboard
 from pipeline.evaluation.leaderboard import summary
-from pipeline.evaluation.metrics import compute as figures
 from pipeline.params import METRICS
 from pipeline.records import Record
 from pipeline.sweep import Run
+from pipeline.training.data import Prepared
 
 Tensors = dict[str, NDArray[Any]]
 SCORES = np.loadtxt(Path(__file__).parents[1] / "data/raw/scores.csv", delimiter=",", skiprows=1)
@@ -43,6 +44,10 @@ def random_data(n: int = 40, k: int = 3, folds: int = 4, standardize: bool = Fal
     train = np.stack([np.ones(n, dtype=bool), *(fold != f for f in range(folds))])
     X = random.normal(5, 3, size=(n, k))
     return prepared(X, X @ np.arange(k) + random.normal(size=n), train, standardize)
+
+
+def figures(record: Record, data: Tensors) -> dict[str, float]:
+    return metrics.compute(record, Prepared(**{name: torch.from_numpy(value) for name, value in data.items()}))
 
 
 def seen(data: Tensors, split: int) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Training: the post's figures, ties, bits, and what a diverging run does to others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,15 +11,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from pipeline import sweep
 from pipeline.params import BatchSize, InputError, variant_names
 from pipeline.sweep import Run, Stack
-from pipeline.train import Fitted, check_memory, initial_values, train_stack
-from pipeline.training import data, fit
+from pipeline.train import Fitted, check_memory, train_stack
+from pipeline.training import checkpoints, data, fit, lift, parameters
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.data import MinibatchOrder, Prepared, Rows
 from pipeline.training.fit import State
-from pipeline.variants import variant
+from pipeline.variants import Model, loop, make
 
 RAW = Path(__file__).parents[1] / "data/raw"
 BATCH_SIZES: list[BatchSize] = [1, 2, 4, "full"]
@@ -56,80 +59,87 @@ def train(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> list[
     return train_stack(stack, prepared, lambda *_: None)
 
 
-def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> State:
-    values = [[value.to(prepared.X.dtype) for value in initial_values(one, prepared.X.shape[1])] for one, _ in fits]
-    inits = [variant(one.variant).init(W, b) for (one, _), (W, b) in zip(fits, values, strict=True)]
-    return State.initial(fit.stack(inits), fits[0][0].epochs)
+def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> tuple[Model, State]:
+    """Return a lifted model and its state."""
+    one, k = fits[0][0], prepared.X.shape[1]
+    values = parameters.initial(one.variant, k, one.init, [one.seed for one, _ in fits]).to(prepared.X.dtype)
+    model = lift.lift(make(one.variant, k), values, k)
+    return model, State.initial(model, one.epochs)
 
 
 def train_on(
-    state: State,
+    begun: tuple[Model, State],
     fits: Sequence[tuple[Run, int]],
     prepared: Prepared = SCORES,
     after_epoch: Callable[[State], None] = lambda _: None,
 ) -> State:
     """Train a stack from wherever it stands."""
+    model, state = begun
     rows = Rows(prepared, [split for _, split in fits])
     size = Stack(tuple(fits), len(rows)).batch_size
     order = MinibatchOrder([one.seed for one, _ in fits], len(rows), size, range(state.epoch, fits[0][0].epochs))
     lr = torch.tensor([one.lr for one, _ in fits], dtype=prepared.X.dtype)
-    forward = variant(fits[0][0].variant).forward
-    return fit.fit(forward, state, data.minibatches(rows, order), order.steps, lr, after_epoch)
+    return fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch)
 
 
 def tensors(state: State) -> list[NDArray[Any]]:
-    return [tensor.detach().numpy() for tensor in (*state.parameters.values(), state.curve, state.diverged)]
-
-
-def weights(name: str, fitted: Fitted) -> Tensor:
-    """Return w1, w2, … b, as one tensor."""
-    W, b = variant(name).weights(fitted.parameters)
-    return torch.cat([W.flatten(), b])
+    return [tensor.detach().numpy() for tensor in (*state.parameters, state.curve, state.diverged)]
 
 
 def same_bits(one: Fitted, other: Fitted) -> bool:
-    tensors = [*zip(one.parameters.values(), other.parameters.values(), strict=True), (one.curve, other.curve)]
+    tensors = [(one.values, other.values), (one.curve, other.curve)]
     same = [a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes() for a, b in tensors]
     return all(same) and one.diverged == other.diverged
 
 
+class Order(Sampler[int]):
+    """A run's order of rows, epoch after epoch, as a DataLoader takes it."""
+
+    def __init__(self, seed: int, n: int, shuffled: bool) -> None:
+        self.seed, self.n, self.shuffled, self.epoch = seed, n, shuffled, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        order = data.permutation(self.seed, self.epoch, self.n) if self.shuffled else torch.arange(self.n)
+        self.epoch += 1
+        yield from order.tolist()
+
+
 def plain_loop(one: Run, split: int, prepared: Prepared = SCORES) -> tuple[list[float], Tensor, int]:
-    """Train as a tutorial does; return losses, weights and the epoch in which it diverged and stopped, or -1."""
-    rows = prepared.train[split]
+    """Train by the tutorial's loop; return losses, weights and the epoch in which it diverged and stopped, or -1."""
+    rows, k = prepared.train[split], prepared.X.shape[1]
     X, y = prepared.X[rows], prepared.y[rows]
     size = len(X) if one.batch_size == "full" else one.batch_size
-    model = nn.Linear(X.shape[1], 1, dtype=X.dtype)
-    with torch.no_grad():
-        for parameter, value in zip(model.parameters(), initial_values(one, X.shape[1]), strict=True):
-            parameter.copy_(value.mT if value.dim() == 2 else value)
-    optimizer = torch.optim.SGD(model.parameters(), lr=one.lr)
-    losses: list[float] = []
-    for epoch in range(one.epochs):
-        order = torch.arange(len(X)) if size >= len(X) else data.permutation(one.seed, epoch, len(X))
-        total = 0.0
-        for minibatch in order.split(size):
-            loss = nn.functional.mse_loss(model(X[minibatch]), y[minibatch])
-            if not loss.isfinite():
-                return losses, torch.cat([model.weight[0], model.bias]).detach(), epoch
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(minibatch) / len(X)
-        losses.append(total)
-    return losses, torch.cat([model.weight[0], model.bias]).detach(), -1
+    model = make(one.variant, k)
+    vector_to_parameters(parameters.initial(one.variant, k, one.init, [one.seed])[0].to(X.dtype), model.parameters())
+    sampler = Order(one.seed, len(X), size < len(X))
+    loader: loop.Loader = DataLoader(TensorDataset(X, y), size, sampler=sampler)
+    losses, before = np.zeros(one.epochs), vector(model)
+    for epoch, i, loss in loop.train(model, loader, one.lr, one.epochs):
+        if not np.isfinite(loss):
+            return losses[:epoch].tolist(), before, epoch
+        losses[epoch] += loss * min(size, len(X) - i * size) / len(X)
+        before = vector(model)
+    return losses.tolist(), before, -1
+
+
+def vector(model: Model) -> Tensor:
+    return parameters_to_vector(model.parameters()).detach().clone()
 
 
 @every_variant
 def test_the_post_s_losses_and_weights_come_out(name: str) -> None:
     (fitted,) = train([(run(name), 0)])
     np.testing.assert_allclose(fitted.curve[list(POST)], list(POST.values()), rtol=1e-4)
-    np.testing.assert_allclose(weights(name, fitted), [*POST_W, POST_B], rtol=1e-4)
+    np.testing.assert_allclose(fitted.values, [*POST_W, POST_B], rtol=1e-4)
 
 
 def test_nn_linear_on_the_post_s_three_points_ends_where_the_post_s_does() -> None:
     line = table("line.csv")
     (fitted,) = train([(run("linear", lr=1e-2, epochs=2000, init="default"), 0)], line)
-    np.testing.assert_allclose(weights("linear", fitted), [1.999366, 0.001442], atol=1e-6)
+    np.testing.assert_allclose(fitted.values, [1.999366, 0.001442], atol=1e-6)
     np.testing.assert_allclose(fitted.curve[-1], 2.9956e-07, rtol=1e-3)
 
 
@@ -140,7 +150,7 @@ def test_default_initial_values_are_those_that_nn_linear_draws_from_the_run_s_se
     ):
         torch.manual_seed(seed)
         layer = nn.Linear(3, 1)
-        assert torch.equal(weights(name, fitted), torch.cat([layer.weight[0], layer.bias]))
+        assert torch.equal(fitted.values, torch.cat([layer.weight[0], layer.bias]))
 
 
 @every_size
@@ -148,7 +158,7 @@ def test_all_variants_tie_whatever_the_seed(batch_size: BatchSize) -> None:
     ends = {}
     for name in variant_names():
         fitted = train([(run(name, batch_size, seed=seed), 0) for seed in (1, 2, 3)])
-        ends[name] = torch.stack([torch.cat([weights(name, one), one.curve[[0, 500, -1]]]) for one in fitted])
+        ends[name] = torch.stack([torch.cat([one.values, one.curve[[0, 500, -1]]]) for one in fitted])
     for name in variant_names():
         torch.testing.assert_close(ends[name], ends["handwritten"], rtol=1e-4, atol=0)
 
@@ -178,16 +188,10 @@ def test_the_stacks_of_a_sweep_change_no_bit_of_a_run(name: str, monkeypatch: py
 
 @every_size
 def test_every_variant_s_run_equals_a_plain_pytorch_loop(batch_size: BatchSize) -> None:
-    def fits(name: str) -> list[tuple[Run, int]]:
-        runs = [
-            run(name, batch_size, seed=seed, epochs=100, init=init) for seed, init in ((4, "zeros"), (5, "default"))
-        ]
-        return list(product(runs, (1, 3)))
-
-    expected = [plain_loop(one, split) for one, split in fits("linear")]
-    for name in variant_names():
-        for fitted, (losses, end, diverged) in zip(train(fits(name)), expected, strict=True):
-            np.testing.assert_allclose(weights(name, fitted), end, rtol=1e-5)
+    for name, init in product(variant_names(), ("zeros", "default")):
+        fits = list(product([run(name, batch_size, seed=seed, epochs=100, init=init) for seed in (4, 5)], (1, 3)))
+        for fitted, (losses, end, diverged) in zip(train(fits), [plain_loop(*one) for one in fits], strict=True):
+            np.testing.assert_allclose(fitted.values, end, rtol=1e-5)
             np.testing.assert_allclose(fitted.curve, losses, rtol=1e-4)  # float32's rounding alone is 3e-5
             assert fitted.diverged == diverged == -1
 
@@ -196,11 +200,11 @@ def test_every_variant_s_run_equals_a_plain_pytorch_loop(batch_size: BatchSize) 
 def test_but_for_float32_s_rounding_every_variant_is_the_plain_pytorch_loop(batch_size: BatchSize) -> None:
     for name in variant_names():
         fits = [(run(name, batch_size, seed=seed, epochs=50), split) for seed, split in ((1, 2), (2, 3))]
-        state = train_on(begin(fits, DOUBLE), fits, DOUBLE)
+        model, state = begin(fits, DOUBLE)
+        train_on((model, state), fits, DOUBLE)
         for r, (one, split) in enumerate(fits):
             losses, end, _ = plain_loop(one, split, DOUBLE)
-            (W, b) = variant(name).weights({key: value[r].detach() for key, value in state.parameters.items()})
-            np.testing.assert_allclose([*W.flatten(), b.item()], end, rtol=1e-11)
+            np.testing.assert_allclose(lift.values(model)[r], end, rtol=1e-11)
             np.testing.assert_allclose(state.curve[r], losses, rtol=1e-6)  # a curve is float32
 
 
@@ -215,9 +219,9 @@ def test_a_diverging_run_is_held_and_touches_no_neighbour(name: str, batch_size:
     assert diverged.diverged == epoch > 0
     np.testing.assert_allclose(diverged.curve[:epoch], losses, rtol=1e-3)
     assert diverged.curve[epoch:].isnan().all()
-    np.testing.assert_allclose(weights(name, diverged), end, rtol=1e-3)
+    np.testing.assert_allclose(diverged.values, end, rtol=1e-3)
     (stopped,) = train([(replace(bad, epochs=epoch + 1), 0)])
-    assert torch.equal(weights(name, diverged), weights(name, stopped))
+    assert torch.equal(diverged.values, stopped.values)
 
 
 @every_variant
@@ -225,16 +229,15 @@ def test_a_diverged_run_stays_held_whatever_minibatches_follow_and_when_resumed(
     X = torch.tensor([[1.0], [1e25], [2], [3]])  # one row's loss is beyond float32, the others' are not
     odd = Prepared(X, torch.ones(4, 1), torch.ones(1, 4).bool(), torch.zeros(1, 1), torch.ones(1, 1))
     fits = [(run(name, 1, lr=1e-2, seed=seed, epochs=20, init="default"), 0) for seed in (1, 2, 3)]
-    state = train_on(begin(fits, odd), fits, odd)
-    early = [(replace(one, epochs=1), 0) for one, _ in fits]
-    stopped = train_on(begin(early, odd), early, odd)
-    stopped.curve = torch.cat([stopped.curve, torch.full((3, 19), torch.nan)], dim=1)
-    resumed = train_on(stopped, fits, odd)
+    undisturbed, stopped = begin(fits, odd), begin([(replace(one, epochs=1), 0) for one, _ in fits], odd)
+    train_on(undisturbed, fits, odd)
+    state = train_on(stopped, [(replace(one, epochs=1), 0) for one, _ in fits], odd)
+    state.curve = torch.cat([state.curve, torch.full((3, 19), torch.nan)], dim=1)
+    train_on(stopped, fits, odd)
     for r, (one, _) in enumerate(fits):
         _, end, _ = plain_loop(one, 0, odd)
-        for ended in (state, resumed):
-            (W, b) = variant(name).weights({key: value[r].detach() for key, value in ended.parameters.items()})
-            np.testing.assert_allclose([W.item(), b.item()], end, rtol=1e-5)
+        for model, ended in (undisturbed, stopped):
+            np.testing.assert_allclose(lift.values(model)[r], end, rtol=1e-5)
             assert ended.diverged[r] == 0
             assert ended.curve[r].isnan().all()
 
@@ -263,20 +266,22 @@ def test_a_target_that_would_be_broadcast_is_refused(y_pred: tuple[int, ...], y:
 @pytest.mark.parametrize(("name", "batch_size"), list(product(variant_names(), [2, "full"])))
 @pytest.mark.parametrize("pause", [1, 3, 25])
 def test_training_resumed_half_way_ends_with_the_bits_of_undisturbed_training(
-    name: str, batch_size: BatchSize, pause: int
+    name: str, batch_size: BatchSize, pause: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [run(name, batch_size, lr, seed, 40, "default") for lr, seed in ((1e-5, 1), (1e-2, 2), (1e-5, 3))]
     fits = [(one, split) for one, split in zip(runs, (1, 2, 3), strict=True)]
-    saved: list[State] = []
+    monkeypatch.setattr(checkpoints, "SECONDS", -1.0)
+    kept, found = Checkpoints(tmp_path), Checkpoints(tmp_path)
 
-    def save(state: State) -> None:
+    def keep(state: State) -> None:
         if state.epoch == pause:
-            parameters = {key: value.detach().clone() for key, value in state.parameters.items()}
-            saved.append(State(parameters, state.curve.clone(), state.diverged.clone(), state.epoch))
+            kept.keep("stack", state)
 
-    undisturbed = train_on(begin(fits), fits, after_epoch=save)
-    (half_way,) = saved
-    assert half_way.curve[:, pause:].isnan().all()
+    undisturbed = train_on(begin(fits), fits, after_epoch=keep)
+    half_way = begin(fits)
+    found.resume("stack", half_way[1])
+    assert half_way[1].epoch == pause
+    assert half_way[1].curve[:, pause:].isnan().all()
     resumed = train_on(half_way, fits)
     for one, other in zip(tensors(undisturbed), tensors(resumed), strict=True):
         assert one.tobytes() == other.tobytes()

@@ -33,12 +33,15 @@ def prepared(n: int, k: int, standardize: bool, centre: float = 2.0) -> Tensors:
     return {"X": X, "y": y, "train": rows, "mean": mean, "scale": scale}
 
 
+def as_torch(tensors: Tensors) -> data.Prepared:
+    return data.Prepared(**{key: torch.from_numpy(value) for key, value in tensors.items()})
+
+
 def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, epochs: int, seed: int = 1) -> Record:
     run = Run(variant, batch_size, lr, seed, epochs, "zeros", "cpu", f"{seed}")  # type: ignore[arg-type]
     nobody: Any = SimpleNamespace(start=lambda _: None, follow=lambda *_: None, finish=lambda _: None)
-    as_torch = data.Prepared(**{key: torch.from_numpy(value) for key, value in tensors.items()})
-    [record] = train.train([run], as_torch, nobody, None)  # type: ignore[arg-type]
-    return replace(record, metrics=metrics.compute(record, tensors))
+    [record] = train.train([run], as_torch(tensors), nobody, None)  # type: ignore[arg-type]
+    return replace(record, metrics=metrics.compute(record, as_torch(tensors)))
 
 
 def in_float64(tensors: Tensors, run: Run) -> Record:
@@ -70,7 +73,7 @@ def in_float64(tensors: Tensors, run: Run) -> Record:
         np.asarray(curves[0], dtype=np.float32),
         {key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()},
     )
-    return replace(record, metrics=metrics.compute(record, tensors))
+    return replace(record, metrics=metrics.compute(record, as_torch(tensors)))
 
 
 def used(made: Record, other: Record, tensors: Tensors) -> dict[str, float]:

@@ -1,22 +1,24 @@
-"""The four ways to write the model: the same predictions, gradients and shapes; the same functions in each file."""
+"""The four ways to write the model: the same predictions and gradients; the files that a learner reads."""
 
 import ast
-import inspect
-from collections.abc import Iterator
+import re
+import runpy
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from conftest import default_store, points, run, search
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from pipeline import variants
 from pipeline.params import variant_names
 from pipeline.training import fit
-from pipeline.variants import Variant, variant
+from pipeline.training.parameters import shapes
+from pipeline.variants import Model, make
 
-FUNCTIONS = ["init", "forward", "weights"]
 every_variant = pytest.mark.parametrize("name", variant_names())
 every_model = pytest.mark.parametrize(("name", "k"), list(product(variant_names(), [1, 3, 7])))
 
@@ -25,115 +27,111 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def example(k: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return X (11, k), y (11, 1), W (k, 1), b (1,)."""
-    return (
-        normal(11, k, seed=1, dtype=dtype),
-        normal(11, 1, seed=2, dtype=dtype),
-        normal(k, 1, seed=3, dtype=dtype),
-        normal(1, seed=4, dtype=dtype),
-    )
+def example(k: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Return X (11, k), y (11, 1) and W and b in one vector, (k + 1,)."""
+    return normal(11, k, seed=1, dtype=dtype), normal(11, 1, seed=2, dtype=dtype), normal(k + 1, seed=3, dtype=dtype)
 
 
-def source(name: str) -> str:
-    return (Path(variants.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+def with_values(name: str, values: Tensor) -> Model:
+    model = make(name, len(values) - 1)
+    vector_to_parameters(values, model.parameters())
+    return model
 
 
-def test_the_four_variants_are_there() -> None:
-    assert {"handwritten", "matrix", "linear", "module"} <= set(variant_names())
+def test_the_four_variants_are_there_and_nothing_else_is_one() -> None:
+    assert variant_names() == ["handwritten", "linear", "matrix", "module"]
 
 
 @every_model
-def test_weights_gives_back_what_init_took(name: str, k: int) -> None:
-    _, _, W, b = example(k)
-    W_back, b_back = variant(name).weights(variant(name).init(W, b))
-    torch.testing.assert_close(W_back, W, rtol=0, atol=0)
-    torch.testing.assert_close(b_back, b, rtol=0, atol=0)
-
-
-@every_model
-def test_the_prediction_is_x_w_plus_b(name: str, k: int) -> None:
-    X, _, W, b = example(k)
-    y_pred = variant(name).forward(variant(name).init(W, b), X)
-    expected = X.double().numpy() @ W.double().numpy() + b.double().numpy()
+def test_the_parameters_are_w_and_then_b(name: str, k: int) -> None:
+    X, _, values = example(k)
+    model = with_values(name, values)
+    torch.testing.assert_close(parameters_to_vector(model.parameters()), values, rtol=0, atol=0)
+    assert shapes(name, k) == {"W": (k, 1), "b": (1,)}
+    y_pred = model(X)
+    expected = X.double().numpy() @ values[:k, None].double().numpy() + values[k].item()
     assert y_pred.dtype == torch.float32
     assert y_pred.shape == (11, 1)
-    np.testing.assert_allclose(y_pred.numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y_pred.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @every_model
 def test_autograd_s_gradient_is_the_formula_s(name: str, k: int) -> None:
-    X, y, W, b = example(k)
-    written = variant(name)
-    gradient = fit.gradient(written.forward, written.init(W, b), X, y)
-    assert {key: value.shape for key, value in gradient.items()} == {
-        key: value.shape for key, value in written.init(W, b).items()
-    }
-    grad_W, grad_b = written.weights(gradient)
-    error = X.double() @ W.double() + b.double() - y.double()
-    np.testing.assert_allclose(grad_W, 2 / 11 * X.double().mT @ error, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(grad_b, [2 / 11 * error.sum()], rtol=1e-5, atol=1e-6)
+    X, y, values = example(k)
+    gradient = fit.gradient(make(name, k), values, X, y)
+    error = X.double() @ values[:k, None].double() + values[k].double() - y.double()
+    np.testing.assert_allclose(gradient[:k, None], 2 / 11 * X.double().mT @ error, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient[k], 2 / 11 * error.sum(), rtol=1e-5, atol=1e-6)
 
 
 @every_model
 def test_autograd_s_gradient_is_that_of_finite_differences(name: str, k: int) -> None:
-    X, y, W, b = example(k, torch.float64)
-    written = variant(name)
-    grad_W, grad_b = written.weights(fit.gradient(written.forward, written.init(W, b), X, y))
-
-    def slope(dW: Tensor, db: Tensor) -> float:
-        up, down = (written.forward(written.init(W + sign * dW, b + sign * db), X) for sign in (1e-6, -1e-6))
-        return float((((up - y) ** 2).mean() - ((down - y) ** 2).mean()) / 2e-6)
-
-    basis = torch.eye(k, dtype=torch.float64).unsqueeze(2)  # (k, k, 1)
-    np.testing.assert_allclose(grad_W[:, 0], [slope(one, torch.zeros(1)) for one in basis], rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(grad_b, [slope(torch.zeros(k, 1), torch.ones(1))], rtol=1e-6, atol=1e-8)
-
-
-@every_model
-def test_a_stack_predicts_for_each_run_what_it_predicts_alone(name: str, k: int) -> None:
-    written, runs, m = variant(name), 4, 5
-    inits = [written.init(normal(k, 1, seed=r), normal(1, seed=10 + r)) for r in range(runs)]
-    X, y = normal(runs, m, k, seed=20), normal(runs, m, 1, seed=21)
-    seen = []
-
-    def forward(parameters: fit.Parameters, X: Tensor) -> Tensor:
-        y_pred = written.forward(parameters, X)
-        seen.append(y_pred.detach())
-        return y_pred
-
-    minibatches: Iterator[tuple[Tensor, Tensor]] = iter([(X, y)])
-    state = fit.State.initial(fit.stack(inits), 1)
-    fit.fit(forward, state, minibatches, 1, torch.zeros(runs), lambda _: None)
-    assert seen[0].shape == (runs, m, 1)
-    for r in range(runs):
-        torch.testing.assert_close(seen[0][r], written.forward(inits[r], X[r]), rtol=1e-5, atol=1e-6)
+    X, y, values = example(k, torch.float64)
+    slopes = []
+    for one in torch.eye(k + 1, dtype=torch.float64) * 1e-6:
+        up, down = (nn.functional.mse_loss(with_values(name, values + step)(X), y) for step in (one, -one))
+        slopes.append((up - down).item() / 2e-6)
+    np.testing.assert_allclose(fit.gradient(make(name, k), values, X, y), slopes, rtol=1e-6, atol=1e-8)
 
 
 @every_variant
-def test_stacked_parameters_come_apart_unchanged(name: str) -> None:
-    inits = [variant(name).init(normal(3, 1, seed=r), normal(1, seed=10 + r)) for r in range(4)]
-    for before, after in zip(inits, fit.unstack(fit.stack(inits), inits[0]), strict=True):
-        assert before.keys() == after.keys()
-        assert all(torch.equal(before[key], after[key]) for key in before)
+def test_each_file_is_one_model_that_fits_on_a_page(name: str) -> None:
+    source = (Path(variants.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    assert defined == ["Model"]
+    assert len(source.splitlines()) < 30
 
 
-@every_variant
-def test_each_file_has_the_same_functions_in_the_same_order_with_the_same_arguments(name: str) -> None:
-    functions = [node.name for node in ast.parse(source(name)).body if isinstance(node, ast.FunctionDef)]
-    assert [function for function in functions if function in FUNCTIONS] == FUNCTIONS
-    for function in FUNCTIONS:
-        assert inspect.signature(getattr(variant(name), function)) == inspect.signature(getattr(Variant, function))
+def test_a_learner_reads_the_folder_in_one_sitting() -> None:
+    files = list(Path(variants.__file__).parent.glob("*.py"))
+    assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) < 220
 
 
-@every_variant
-def test_each_file_fits_on_a_page(name: str) -> None:
-    assert len(source(name).splitlines()) < 45
+def test_autograd_s_first_example_prints_8(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_module("pipeline.variants.autograd", run_name="__main__")
+    assert capsys.readouterr().out == "8.0\n"
 
 
-def test_autograd_s_first_example_gives_8() -> None:
-    w = torch.tensor(2.0, requires_grad=True)
-    z = 2 * w**2 + 5
-    z.backward()
-    assert w.grad is not None
-    assert w.grad.item() == 8.0
+def test_the_loop_prints_the_post_s_run_and_its_minibatches_after_prepare_alone(clone: Path) -> None:
+    missing = run("python", "-m", "pipeline.variants.loop", "matrix", cwd=clone, check=False)
+    assert missing.returncode == 1
+    assert "dvc repro prepare" in missing.stderr.splitlines()[-1]
+    run("dvc", "repro", "prepare", cwd=clone)
+    for name in ("handwritten", "linear"):
+        lines = run("python", "-m", "pipeline.variants.loop", name, cwd=clone).stdout.splitlines()
+        assert len(lines) == 10
+        assert lines[-1].startswith("epoch  900/1000 ")
+        assert float(lines[-1].split()[-1]) == pytest.approx(1.122429, rel=5e-5)
+    told = run("python", "-m", "pipeline.variants.loop", "module", "--batch-size", "2", cwd=clone).stdout.splitlines()
+    assert len(told) == 30
+    assert "minibatch 3/3" in told[-1]
+    wrong = run("python", "-m", "pipeline.variants.loop", "nothing", cwd=clone, check=False)
+    assert wrong.returncode == 2
+    assert all(name in wrong.stderr for name in variant_names())
+
+
+def test_a_fifth_variant_written_from_the_readme_alone_trains_and_is_kept_account_of(clone: Path) -> None:
+    section = (clone / "README.md").read_text(encoding="utf-8").partition("## A variant of your own")[2]
+    source, command = re.findall(r"```(?:python|bash)\n(.*?)```", section, re.DOTALL)[:2]
+    assert source.startswith("# pipeline/variants/mlp.py\n")
+    (clone / "pipeline/variants/mlp.py").write_text(source, encoding="utf-8")
+    run("git", "add", "pipeline/variants/mlp.py", cwd=clone)
+    run(
+        "bash",
+        "-euc",
+        f"{command.strip()} -S train.epochs=200 -S 'sweep.seed=[1]' -S 'sweep.batch_size=[2,full]'",
+        cwd=clone,
+    )
+    stored = search(default_store(clone))
+    assert {(one.data.params["variant"], one.info.status) for one in stored} == {("mlp", "FINISHED")}
+    for one in stored:
+        assert one.data.metrics["train/mse"] < points(default_store(clone), one)[0][1] / 10
+        assert 0 < one.data.metrics["grad_error"] < 1e-4
+        assert one.data.metrics.keys() >= {"cv/mse", "cv/r2", "excess_mse"}
+    again = ("python", "-m", "pipeline", "reproduce", "--allow-patch")  # the clone's own pipeline has the variant
+    answer = run(*again, *(one.info.run_id for one in stored), cwd=clone).stdout
+    assert answer.splitlines() == [f"{one.info.run_id}: identical" for one in stored]
+    for table in ("loss", "predicted"):
+        assert "\nmlp," in (clone / f"plots/{table}.csv").read_text(encoding="utf-8")
+    run("ruff", "check", "pipeline/variants/mlp.py", cwd=clone)
+    run("ruff", "format", "--check", "pipeline/variants/mlp.py", cwd=clone)

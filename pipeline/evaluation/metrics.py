@@ -1,24 +1,28 @@
 """The metrics of a run, from its weights and the prepared data, in float64."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from pipeline import variants
 from pipeline.records import Record
+from pipeline.training.data import Prepared
+from pipeline.training.parameters import is_linear, joined, shapes, with_values
+from pipeline.variants import Model
 
 Float64 = NDArray[np.float64]
 
 
-def compute(record: Record, prepared: Mapping[str, NDArray[np.generic]]) -> dict[str, float]:
+def compute(record: Record, prepared: Prepared) -> dict[str, float]:
     """Compute a run's metrics from its weights, in float64; a diverged run has none, and none is non-finite."""
     if record.diverged:
         return {}
-    y = prepared["y"].astype(np.float64)  # (n, 1)
-    train = prepared["train"].astype(bool)  # (S, n)
+    y, train = prepared.y.double().numpy(), prepared.train.numpy()  # (n, 1), (S, n)
     y_pred = predictions(record, prepared)  # (S, n, 1)
-    X = standardized(prepared, 0)[train[0]]  # (n', k)
+    X = prepared.standardized(0).double().numpy()[train[0]]  # (n', k)
     error = (y_pred[0] - y)[train[0]]
     held_out = out_of_sample(y_pred, train)  # (n, 1), NaN where a row is trained on by every split
     tested = ~train.all(axis=0)
@@ -53,16 +57,22 @@ def product(X: Float64, W: Float64) -> Float64:
     return np.asarray((X * W[:, 0]).sum(axis=1, keepdims=True))
 
 
-def standardized(prepared: Mapping[str, NDArray[np.generic]], split: int) -> Float64:
-    """Return X (n, k) as a split's runs saw it, float32 values."""
-    X = (prepared["X"] - prepared["mean"][split]) / prepared["scale"][split]
-    return np.asarray(X, dtype=np.float64)
+def predictions(record: Record, prepared: Prepared) -> Float64:
+    """Predict every row with every split's parameters, in float64: (S, n, 1)."""
+    model, values = in_float64(record, prepared.X.shape[1])
+    tables = (prepared.standardized(split).double() for split in range(len(values)))
+    with torch.no_grad():
+        y_pred = [with_values(model, one)(X) for one, X in zip(values, tables, strict=True)]
+    return torch.stack(y_pred).numpy()
 
 
-def predictions(record: Record, prepared: Mapping[str, NDArray[np.generic]]) -> Float64:
-    """Predict every row with every split's weights: (S, n, 1)."""
-    weights = zip(record.tensors["W"].astype(np.float64), record.tensors["b"].astype(np.float64), strict=True)
-    return np.stack([product(standardized(prepared, split), W) + b for split, (W, b) in enumerate(weights)])
+def in_float64(record: Record, k: int) -> tuple[Model, torch.Tensor]:
+    """Return a record's model for k features, and its parameters (S, P), in float64."""
+    variant = record.run.variant
+    model = variants.make(variant, k)
+    tensors = {name: torch.from_numpy(tensor) for name, tensor in record.tensors.items()}
+    values = joined(tensors, shapes(variant, k)).double()
+    return model.double() if isinstance(model, nn.Module) else model, values
 
 
 def out_of_sample(y_pred: Float64, train: NDArray[np.bool_]) -> Float64:
@@ -84,6 +94,37 @@ def least_squares_mse(X: Float64, y: Float64) -> float:
 
 
 def gradient_error(record: Record, X: Float64, y: Float64, error: Float64) -> float:
+    """Compare autograd's gradient with another way to it: the formula, or central differences of another model.
+
+    Args:
+        record: with autograd's gradient, on all training rows.
+        X: those rows, (n, k), as the run saw them.
+        y: their targets, (n, 1).
+        error: y_pred - y, (n, 1).
+    """
+    if is_linear(record.run.variant, X.shape[1]):
+        return formula_error(record, X, y, error)
+    model, values = in_float64(record, X.shape[1])
+    names = shapes(record.run.variant, X.shape[1])
+    autograd = np.concatenate([record.tensors[f"grad_{name}"].flatten() for name in names]).astype(np.float64)
+    rows, targets = torch.from_numpy(X), torch.from_numpy(y)
+
+    def mse(values: torch.Tensor) -> float:
+        with torch.no_grad():
+            return float(((with_values(model, values)(rows) - targets) ** 2).mean())
+
+    # At most 64 of the parameters, evenly spread: each takes two predictions of all rows.
+    chosen = np.unique(np.linspace(0, len(autograd) - 1, 64).astype(int))
+    differences = np.empty(len(chosen))
+    for i, place in enumerate(chosen):
+        step = torch.zeros_like(values[0])
+        step[place] = 1e-6 * max(1.0, abs(float(values[0, place])))  # the cube root of float64's rounding, about
+        differences[i] = (mse(values[0] + step) - mse(values[0] - step)) / (2 * float(step[place]))
+    size = float(np.abs(differences).max())
+    return float(np.abs(autograd[chosen] - differences).max() / (size if size > 0 else 1))
+
+
+def formula_error(record: Record, X: Float64, y: Float64, error: Float64) -> float:
     """Compare autograd's gradient with 2/n · Xᵀ(Xw + b − y), relative to the size of the terms that it sums.
 
     See: Higham, Accuracy and Stability of Numerical Algorithms, 3.5: rounding errs by about 1e-7 · 2/n · |X|ᵀ|…|.

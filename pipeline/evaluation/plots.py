@@ -1,6 +1,6 @@
 """The plots of stage evaluate: as tables, which `dvc plots` draws, and as pictures, which need no web page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from pipeline.evaluation.metrics import out_of_sample, predictions
 from pipeline.records import CURVE, Record
 from pipeline.sweep import curve_steps
+from pipeline.training.data import Prepared
 
 mpl.use("Agg")
 
@@ -58,9 +58,9 @@ def loss_curves(groups: Sequence[Sequence[Record]], points: int) -> pd.DataFrame
     return pd.concat(tables) if tables else pd.DataFrame(columns=["variant", "batch_size", "epoch", CURVE])
 
 
-def predicted_rows(groups: Sequence[Sequence[Record]], prepared: Mapping[str, NDArray[np.generic]]) -> pd.DataFrame:
+def predicted_rows(groups: Sequence[Sequence[Record]], prepared: Prepared) -> pd.DataFrame:
     """Tabulate each tested row's actual target and its out-of-sample prediction, mean over seeds."""
-    train, y = prepared["train"].astype(bool), prepared["y"].astype(np.float64).flatten()
+    train, y = prepared.train.numpy(), prepared.y.double().numpy().flatten()
     tables = []
     for group in groups:
         held_out = [out_of_sample(predictions(record, prepared), train).flatten() for record in group]

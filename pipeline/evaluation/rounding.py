@@ -169,9 +169,7 @@ def compare(
         return Agreement([f"diverged: {'yes' if diverged else 'no'} on record, {made.diverged or 'no'} now"])
     if {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in made.tensors.items()}:
         return Agreement(["its weights are gone, or have other names or shapes"])
-    limit = largest_stable_lr(made.run, table)
-    if diverged or made.run.lr >= limit:
-        why = "it diverged" if diverged else f"lr {made.run.lr} is beyond the largest stable one, {limit:.3g}"
+    if why := unbounded(made, table):
         return Agreement([], unbounded=why)
     with np.errstate(invalid="ignore", over="ignore"):
         found = [*differences(made, table, tensors, points, figures)]
@@ -181,6 +179,16 @@ def compare(
             if not difference <= explained  # nor NaN
         ]
         return Agreement(beyond, largest(made, table, tensors, points, figures))
+
+
+def unbounded(made: Record, table: Table) -> str:
+    """Say why no bound of rounding is known for a run; empty where one is."""
+    if made.diverged:
+        return "it diverged"
+    if not {"W", "b"} <= made.tensors.keys():
+        return f"{made.run.variant} is not linear, and no bound of its rounding is known"
+    limit = largest_stable_lr(made.run, table)
+    return f"lr {made.run.lr} is beyond the largest stable one, {limit:.3g}" if made.run.lr >= limit else ""
 
 
 def differences(

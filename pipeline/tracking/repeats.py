@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from safetensors import SafetensorError
-from safetensors.numpy import load, load_file, save
+from safetensors.numpy import load, save
 
 from pipeline import outs
-from pipeline.evaluation import metrics, rounding
+from pipeline.evaluation import rounding
 from pipeline.records import CURVE, Array, Record
 from pipeline.tracking.store import WEIGHTS, Store, StoredRun, is_complete, weights_md5
 
@@ -44,5 +44,8 @@ def stored_tensors(store: Store, run: StoredRun) -> dict[str, Array]:
 
 def figures(store: Store, run: StoredRun, record: Record) -> dict[str, float]:
     """Evaluate a stored run's own weights, where a record has others; its curve's last value is stored already."""
+    from pipeline.evaluation import metrics  # noqa: PLC0415 - imports torch, 1 s
+    from pipeline.training import data  # noqa: PLC0415
+
     own = replace(record, tensors=stored_tensors(store, run))
-    return {key: value for key, value in metrics.compute(own, load_file(outs.PREPARED)).items() if key != CURVE}
+    return {key: value for key, value in metrics.compute(own, data.load(outs.PREPARED)).items() if key != CURVE}

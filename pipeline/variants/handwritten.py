@@ -4,20 +4,22 @@ import torch
 from torch import Tensor
 
 
-def init(W: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """Name one scalar per weight: w1, w2, … and b, from the initial W (k, 1) and b (1,)."""
-    return {f"w{i}": w for i, w in enumerate(W.flatten(), start=1)} | {"b": b[0]}
+class Model:
+    """Linear regression with k weights w1, w2, … and b, each of shape (1,)."""
 
+    def __init__(self, k: int) -> None:
+        self.w = [torch.zeros(1, requires_grad=True) for _ in range(k)]
+        self.b = torch.zeros(1, requires_grad=True)
 
-def forward(parameters: dict[str, Tensor], X: Tensor) -> Tensor:
-    """Predict y_pred (m, 1) from X (m, k), one column at a time."""
-    columns = enumerate(X.split(1, dim=-1), start=1)  # each (m, 1)
-    first, *others = [x * parameters[f"w{i}"] for i, x in columns]
-    y_pred: Tensor = sum(others, start=first) + parameters["b"]
-    return y_pred
+    def parameters(self) -> list[Tensor]:
+        """List the weights, and then b."""
+        return [*self.w, self.b]
 
-
-def weights(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return W (k, 1) and b (1,)."""
-    *w, b = parameters.values()
-    return torch.stack(w).unsqueeze(1), b.unsqueeze(0)
+    def __call__(self, X: Tensor) -> Tensor:
+        """Predict y_pred (m, 1) from X (m, k), one column at a time."""
+        x1, *others = X.split(1, dim=-1)  # each (m, 1)
+        w1, *weights = self.w
+        y_pred: Tensor = x1 * w1
+        for x, w in zip(others, weights, strict=True):
+            y_pred = y_pred + x * w
+        return y_pred + self.b

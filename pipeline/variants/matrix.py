@@ -1,18 +1,20 @@
 """Rung 2: one matrix holds all weights, and one product takes the place of the sum; any number of features."""
 
+import torch
 from torch import Tensor
 
 
-def init(W: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """Name the matrix W (k, 1) and the bias b (1,)."""
-    return {"W": W, "b": b}
+class Model:
+    """Linear regression with W (k, 1) and b (1,)."""
 
+    def __init__(self, k: int) -> None:
+        self.W = torch.zeros(k, 1, requires_grad=True)
+        self.b = torch.zeros(1, requires_grad=True)
 
-def forward(parameters: dict[str, Tensor], X: Tensor) -> Tensor:
-    """Predict y_pred (m, 1) from X (m, k); b is broadcast over the rows."""
-    return X @ parameters["W"] + parameters["b"]
+    def parameters(self) -> list[Tensor]:
+        """List W, and then b."""
+        return [self.W, self.b]
 
-
-def weights(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return W (k, 1) and b (1,)."""
-    return parameters["W"], parameters["b"]
+    def __call__(self, X: Tensor) -> Tensor:
+        """Predict y_pred (m, 1) from X (m, k); b is broadcast over the rows."""
+        return X @ self.W + self.b

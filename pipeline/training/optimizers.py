@@ -1,0 +1,30 @@
+"""How parameters follow their gradients, for a stack of runs."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+class SGD:
+    """Plain gradient descent, `parameter -= lr · parameter.grad`, with an lr for each run.
+
+    torch.optim.SGD has one lr for all and imports torch's compiler, 1 s a process.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: Tensor) -> None:
+        """Take parameters (R, …, …), float32, that require gradients, and lr (R,), float32."""
+        self.parameters = list(parameters)
+        self.lr = lr.view(-1, 1, 1)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter in place."""
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.addcmul_(parameter.grad, self.lr, value=-1)

@@ -1,0 +1,90 @@
+"""A model's parameters as one vector, and by their names: what a record holds of any model."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from pipeline import variants
+from pipeline.variants import Model
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def filled(model: Model, tensors: Sequence[Tensor]) -> Model:
+    """Return a copy of a model that computes with `tensors` in the place of its parameters, in their order."""
+    replaced = {id(parameter): tensor for parameter, tensor in zip(model.parameters(), tensors, strict=True)}
+    return copy.deepcopy(model, replaced)
+
+
+def shapes_of(model: Model) -> list[tuple[int, ...]]:
+    """List the shapes of a model's parameters."""
+    return [tuple(parameter.shape) for parameter in model.parameters()]
+
+
+def split(vector: Tensor, into: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Cut (…, P) into tensors of their own, each (…, *shape) for the shapes in `into`."""
+    parts = zip(vector.detach().split([math.prod(shape) for shape in into], dim=-1), into, strict=True)
+    return [part.reshape(*vector.shape[:-1], *shape).clone() for part, shape in parts]
+
+
+def with_values(model: Model, vector: Tensor) -> Model:
+    """Return a copy of a model with the values of a vector (P,), of any float dtype, as its parameters."""
+    return filled(model, [part.requires_grad_() for part in split(vector, shapes_of(model))])
+
+
+@cache
+def shapes(variant: str, k: int) -> Shapes:
+    """Name a variant's parameters in their order, with their shapes: W (k, 1) and b (1,) where it is linear."""
+    model = variants.make(variant, k)
+    if is_linear(variant, k):
+        return {"W": (k, 1), "b": (1,)}
+    if isinstance(model, nn.Module):
+        return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return {f"parameter_{i}": shape for i, shape in enumerate(shapes_of(model), start=1)}
+
+
+@cache
+def is_linear(variant: str, k: int) -> bool:
+    """Tell whether a variant predicts y_pred = X @ W + b, with parameters W and b in this order: by trying it."""
+    model = variants.make(variant, k)
+    if sum(map(math.prod, shapes_of(model))) != k + 1:
+        return False
+    chance = torch.Generator().manual_seed(0)
+    values, X = torch.randn(k + 1, generator=chance), torch.randn(8, k, generator=chance)
+    with torch.no_grad():
+        y_pred = with_values(model, values)(X)
+    return y_pred.shape == (8, 1) and y_pred.allclose(X @ values[:k, None] + values[k], rtol=1e-4, atol=1e-4)
+
+
+def named(values: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    """Cut vectors (…, P) into named tensors (…, *shape)."""
+    return dict(zip(shapes, split(values, list(shapes.values())), strict=True))
+
+
+def joined(tensors: Mapping[str, Tensor], shapes: Shapes) -> Tensor:
+    """Join named tensors (S, *shape) to vectors (S, P)."""
+    return torch.cat([tensors[name].flatten(1) for name in shapes], dim=1)
+
+
+def initial(variant: str, k: int, init: str, seeds: Sequence[int]) -> Tensor:
+    """Return the parameters (R, P), float32, that R runs of a variant with k features begin with.
+
+    Args:
+        variant: the runs'.
+        k: the number of features.
+        init: zeros; or default: drawn from each seed, by nn.Linear for a linear model, by the model itself for another.
+        seeds: of each run.
+    """
+    model = variants.make(variant, k)
+    if init == "zeros":
+        return torch.zeros(len(seeds), sum(map(math.prod, shapes_of(model))))
+    linear, drawn = is_linear(variant, k), []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        drawn.append(parameters_to_vector((nn.Linear(k, 1) if linear else variants.make(variant, k)).parameters()))
+    return torch.stack(drawn).detach()
