@@ -112,14 +112,6 @@ def test_x_and_y_of_a_minibatch_are_of_the_same_rows() -> None:
         torch.testing.assert_close(y, 10 * X[..., :1], rtol=0, atol=0)
 
 
-def test_an_item_of_the_dataset_is_one_row_of_every_run() -> None:
-    rows = Rows(table(4, splits=3), [1, 2])
-    X, y = rows[1]
-    assert (X.tolist(), y.tolist()) == ([[[2.0]], [[2.0]]], [[[20.0]], [[20.0]]])
-    X, _ = rows[0]
-    assert X.tolist() == [[[1.0]], [[0.0]]]
-
-
 def test_every_run_sees_x_as_its_own_split_standardizes_it() -> None:
     plain = table(5, splits=3, k=2)
     mean, scale = torch.tensor([[0.0, 1], [2, 3], [2, 3]]), torch.tensor([[1.0, 2], [4, 5], [4, 8]])

@@ -74,10 +74,6 @@ class Rows(Dataset[Minibatch]):
         """Return n, the number of training rows of each run."""
         return self.rows.shape[1]
 
-    def __getitem__(self, position: int) -> Minibatch:
-        """Fetch one row of every run: X (R, 1, k), y (R, 1, 1)."""
-        return self.__getitems__(torch.full((len(self.rows), 1), position))
-
     def __getitems__(self, positions: Tensor) -> Minibatch:
         """Fetch a minibatch of every run: positions (R, m) -> X (R, m, k), y (R, m, 1), float32."""
         rows = self.rows.gather(1, positions.to(self.rows.device))
