@@ -112,7 +112,7 @@ def test_a_signal_ends_the_runs_as_killed(
 def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_path: Path) -> None:
     lines = [
         "import time",
-        "from pipeline import fit",
+        "from pipeline.training import fit",
         "def broken(*_):",
         " time.sleep(3)",
         " raise ValueError('on purpose')",
@@ -162,7 +162,7 @@ def test_a_stage_stops_when_its_dvc_was_killed(trained: Path, tmp_path: Path) ->
 
 
 def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained: Path, tmp_path: Path) -> None:
-    epochs, code = 4000, "from pipeline import checkpoints\ncheckpoints.SECONDS = 0.3"
+    epochs, code = 4000, "from pipeline.training import checkpoints\ncheckpoints.SECONDS = 0.3"
     (tmp_path / "undisturbed").mkdir()
     folder, checkpoints = trained / "data/trained/matrix", trained / ".dvc/tmp/checkpoints"
     chance = random.Random(0)
