@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline import outs
+from pipeline import outs, repository
 from pipeline.ending import say_why
 from pipeline.params import METRICS, InputError, load
 
@@ -139,11 +139,20 @@ def sync() -> None:
 
 @commands.command()
 @click.option("--deep", is_flag=True, help="Hash outs, DVC's cache and the records in MLflow as well.")
-def doctor(deep: bool) -> None:
+@click.option("--mend", is_flag=True, help="Only mend the lock files that a killed DVC left unreadable.")
+def doctor(deep: bool, mend: bool) -> None:
     """Check this installation, repository and store.
 
     Names each thing that is wrong and how to mend it; the exit code is 1 where there is anything.
+
+    With --mend it looks at DVC's lock files alone: a dvc.lock that DVC cannot read is restored from git, and a
+    half-written .dvc/tmp/rwlock removed, unless a DVC runs in this repository. `make repro` does this first.
     """
+    if mend:
+        if deep:
+            raise click.UsageError("--mend looks at DVC's lock files alone; run --deep after it")
+        mend_locks()
+        return
     from pipeline.commands.doctor import examine
 
     examined = examine(deep)
@@ -153,6 +162,16 @@ def doctor(deep: bool) -> None:
     print(f"{count} findings" if count else f"nothing found; looked at: {examined.looked_at}")
     if count:
         sys.exit(1)
+
+
+def mend_locks() -> None:
+    """Mend DVC's lock files, and print what was done."""
+    from pipeline.commands import locks
+
+    root = repository.root()
+    if not (root / ".dvc").is_dir():
+        raise InputError("here is no repository: no folder above has .dvc in it")
+    print("\n".join(locks.mend(root)) or "DVC's lock files: nothing to mend")
 
 
 @commands.command()
