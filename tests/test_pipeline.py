@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -186,7 +187,16 @@ def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(
     assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
     assert {len(curve(clone, one)) for one in stored(clone)} == {20}
     with (clone / "pipeline/variants/linear.py").open("a") as file:
-        file.write("# another comment\n")
+        file.write("# a comment\n")
+    commented = run("dvc", "repro", cwd=clone).stdout
+    assert re.findall("Running stage '(.*)'", commented) == [
+        "train@linear"
+    ]  # the same bytes: evaluate has nothing to do
+    assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
+    confirmed = Counter((one.data.params["variant"], one.data.tags["confirmed"]) for one in stored(clone))
+    assert confirmed == {("matrix", "1"): 4, ("linear", "2"): 4}
+    with (clone / "pipeline/variants/linear.py").open("a") as file:
+        file.write("EDITED = True\n")
     edited = run("dvc", "repro", cwd=clone).stdout
     assert re.findall("Running stage '(.*)'", edited) == ["train@linear", "evaluate"]
     assert len(stored(clone)) == 12
