@@ -24,7 +24,7 @@ help: ## say what the targets do
 
 setup: .venv/installed ## make .venv with everything that constraints.txt pins
 
-.venv/installed: pyproject.toml constraints.txt pipeline/dvc_atomic.py
+.venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	@python torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
@@ -33,6 +33,7 @@ setup: .venv/installed ## make .venv with everything that constraints.txt pins
 	touch $@
 
 repro: setup ## prepare, train, evaluate and track whatever changed; print the leaderboard
+	@pipeline doctor --mend
 	dvc repro
 	@pipeline sync
 	@pipeline leaderboard

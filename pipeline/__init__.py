@@ -1,7 +1,8 @@
 """One regression written four ways in PyTorch, swept, evaluated and tracked.
 
 Importing the package pins the kernels that numpy and torch compute with, so that results have the same bits on every
-x86-64 processor with AVX2. It must come before numpy and torch: they choose their kernels when they are loaded.
+x86-64 processor with AVX2, and sets what libraries are told unless the user says otherwise. It must come before numpy,
+torch and MLflow: they look once, when they are loaded.
 """
 
 import ctypes
@@ -34,6 +35,17 @@ PINS: Mapping[str, Mapping[str, str]] = {
         **_ONE_THREAD,
     },
     "native": {},
+}
+DEFAULTS: Mapping[str, str] = {
+    # For native kernels; MKL and OpenBLAS follow. Small tensors gain nothing from more, and on a busy machine large
+    # ones lose.
+    "OMP_NUM_THREADS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the pipeline asks again, without MLflow's doubling pauses
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "90",
 }
 _PINNED = {(name, value) for pins in PINS.values() for name, value in pins.items()}
 _OUTSIDE = dict(os.environ.items() - _PINNED)  # a pin there is that of the process that started this one
@@ -86,5 +98,6 @@ ARCHITECTURE = platform.machine()
 LOADED = sorted({"numpy", "torch"} & sys.modules.keys())
 KERNELS = choose_kernels()
 os.environ.update(PINS[KERNELS])
+os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
 if Path(sys.argv[0]).name in {"-m", "pipeline"}:  # a stage or command, not a library; "-m" while Python looks for it
     sys.excepthook = say_why

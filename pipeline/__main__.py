@@ -1,6 +1,5 @@
 """`pipeline …`: what a person runs besides dvc."""
 
-import argparse
 import json
 import signal
 import sys
@@ -8,57 +7,117 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import outs
+import click
+
+from pipeline import outs, repository
+from pipeline.ending import say_why
 from pipeline.params import METRICS, InputError, load
+
+
+class Commands(click.Group):
+    """Commands that end as the stages do: in one line where input is wrong, and where Ctrl-C stops them."""
+
+    def invoke(self, context: click.Context) -> None:
+        """Run the command that the context names."""
+        try:
+            super().invoke(context)
+        except InputError as error:
+            raise SystemExit(str(error)) from error
+        except KeyboardInterrupt as error:  # before click turns it into its own "Aborted!"
+            say_why(KeyboardInterrupt, error, None)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command."""
-    parser = argparse.ArgumentParser(prog="pipeline", description="What DVC and MLflow lack together.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    top = commands.add_parser("top", help="print the best runs, with their MLflow ids")
-    top.add_argument("-n", type=_count, default=10, metavar="N", help="how many (default: %(default)s)")
-    top.add_argument("--by", choices=METRICS, metavar="METRIC", help=f"{', '.join(METRICS)} (default: evaluate.metric)")
-    runs = commands.add_parser("runs", help="list the MLflow runs of the workspace, a DVC experiment or a commit")
-    runs.add_argument("revision", nargs="?", metavar="EXPERIMENT|REV")
-    reproduce = commands.add_parser("reproduce", help="make runs again from their records, and compare")
-    reproduce.add_argument("run_id", nargs="+", metavar="RUN_ID")
-    reproduce.add_argument("--allow-patch", action="store_true", help="run code that a record holds, unasked")
-    unreached = "run a commit that no local branch, tag or DVC experiment reaches, unasked"
-    reproduce.add_argument("--allow-commit", action="store_true", help=unreached)
-    commands.add_parser("sync", help="store in MLflow what the workspace's outs hold and the store lacks")
-    doctor = commands.add_parser("doctor", help="check this installation, repository and store")
-    doctor.add_argument("--deep", action="store_true", help="hash outs, DVC's cache and the records in MLflow as well")
-    commands.add_parser("leaderboard", help="print the last sweep's configurations, best first")
-    options = parser.parse_args(arguments)
+    try:
+        commands.main(arguments, prog_name="pipeline", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def commands() -> None:
+    """What DVC and MLflow lack together.
+
+    Run the stages with DVC, look at runs with MLflow; these commands join the two.
+    `pipeline COMMAND --help` describes one.
+    """
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pipeline top | head` ends without a traceback
     if any(Path(tempfile.gettempdir()).glob("pipeline-reproduce-*")):
         from pipeline.commands import worktrees
 
         worktrees.remove_leftovers()
-    if options.command == "leaderboard":
-        print_leaderboard()
-    elif options.command == "doctor":
-        print_findings(options.deep)
-    elif options.command == "sync":
-        sync()
-    elif options.command == "reproduce":
-        print_differences(options.run_id, options.allow_patch, options.allow_commit)
-    else:
-        from pipeline.commands import revisions
-        from pipeline.tracking import queries
-
-        params = load()
-        experiment = params.track.experiment
-        if options.command == "top":
-            print_table(queries.top(experiment, options.by or params.evaluate.metric, options.n))
-        else:
-            print_table(queries.runs(experiment, revisions.run_names(options.revision)))
 
 
+@commands.command()
+@click.option("-n", "count", type=click.IntRange(min=1), default=10, metavar="N", help="How many (default: 10).")
+@click.option(
+    "--by",
+    type=click.Choice(METRICS),
+    metavar="METRIC",
+    help=f"What ranks them: {', '.join(METRICS)} (default: evaluate.metric).",
+)
+def top(count: int, by: str | None) -> None:
+    r"""Print the best runs, with their MLflow ids.
+
+    The best comes first. Runs that diverged or were altered are never among them. The id is the last column:
+
+    \b
+      pipeline top -n 1 | awk 'NR == 2 {print $NF}'
+    """
+    from pipeline.tracking import queries
+
+    params = load()
+    print_table(queries.top(params.track.experiment, by or params.evaluate.metric, count))
+
+
+@commands.command()
+@click.argument("revision", required=False, metavar="[EXPERIMENT|REV]")
+def runs(revision: str | None) -> None:
+    """List the runs of a revision, with their MLflow ids.
+
+    Without an argument these are the runs of the outs that lie in the workspace; with one, those of the outs that DVC
+    recorded in that experiment, branch, tag or commit.
+    """
+    from pipeline.commands import revisions
+    from pipeline.tracking import queries
+
+    experiment = load().track.experiment
+    print_table(queries.runs(experiment, revisions.run_names(revision)))
+
+
+@commands.command()
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
+@click.option("--allow-patch", is_flag=True, help="Run code that a record holds without asking.")
+@click.option(
+    "--allow-commit",
+    is_flag=True,
+    help="Run a commit that no local branch, tag or DVC experiment reaches without asking.",
+)
+def reproduce(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:
+    """Make runs again from their records, and compare.
+
+    Trains and evaluates each run in a temporary worktree of its commit, with its data and params, and says `identical`,
+    `same within rounding`, or what differs. The exit code is 1 where one differs.
+    """
+    from pipeline.commands.reproduce import reproduce as make_again
+
+    answers = make_again(load().track.experiment, run_ids, allow_patch, allow_commit)
+    for run_id, answer in answers.items():
+        print(f"{run_id}: {answer.verdict}")
+        print("".join(f"  {difference}\n" for difference in answer.differences), end="")
+    if any(answer.differences for answer in answers.values()):
+        sys.exit(1)
+
+
+@commands.command()
 def sync() -> None:
-    """Store what the workspace's outs hold and MLflow lacks."""
+    """Store the workspace's runs that MLflow lacks.
+
+    For a fresh clone after `dvc pull`, a new tracking server, or a server that was down while a stage ran.
+    """
     from pipeline import records, sweep
     from pipeline.table.prepared import check_prepared
     from pipeline.tracking import queries
@@ -78,20 +137,22 @@ def sync() -> None:
     print(f"{len(evaluated)} runs, {lacking} of them stored now" if lacking else f"{len(evaluated)} runs, all stored")
 
 
-def print_differences(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:
-    """Make runs again and print whether they are the same; exit code 1 where one differs."""
-    from pipeline.commands.reproduce import reproduce
+@commands.command()
+@click.option("--deep", is_flag=True, help="Hash outs, DVC's cache and the records in MLflow as well.")
+@click.option("--mend", is_flag=True, help="Only mend the lock files that a killed DVC left unreadable.")
+def doctor(deep: bool, mend: bool) -> None:
+    """Check this installation, repository and store.
 
-    answers = reproduce(load().track.experiment, run_ids, allow_patch, allow_commit)
-    for run_id, answer in answers.items():
-        print(f"{run_id}: {answer.verdict}")
-        print("".join(f"  {difference}\n" for difference in answer.differences), end="")
-    if any(answer.differences for answer in answers.values()):
-        sys.exit(1)
+    Names each thing that is wrong and how to mend it; the exit code is 1 where there is anything.
 
-
-def print_findings(deep: bool) -> None:
-    """Print what is wrong and how to mend it; exit code 1 where there is anything."""
+    With --mend it looks at DVC's lock files alone: a dvc.lock that DVC cannot read is restored from git, and a
+    half-written .dvc/tmp/rwlock removed, unless a DVC runs in this repository. `make repro` does this first.
+    """
+    if mend:
+        if deep:
+            raise click.UsageError("--mend looks at DVC's lock files alone; run --deep after it")
+        mend_locks()
+        return
     from pipeline.commands.doctor import examine
 
     examined = examine(deep)
@@ -103,8 +164,22 @@ def print_findings(deep: bool) -> None:
         sys.exit(1)
 
 
-def print_leaderboard() -> None:
-    """Print leaderboard.csv: the mean of each figure over the seeds, and its standard deviation."""
+def mend_locks() -> None:
+    """Mend DVC's lock files, and print what was done."""
+    from pipeline.commands import locks
+
+    root = repository.root()
+    if not (root / ".dvc").is_dir():
+        raise InputError("here is no repository: no folder above has .dvc in it")
+    print("\n".join(locks.mend(root)) or "DVC's lock files: nothing to mend")
+
+
+@commands.command()
+def leaderboard() -> None:
+    """Print the last sweep's configurations, best first.
+
+    Each figure is the mean over the seeds ± its standard deviation.
+    """
     if not outs.LEADERBOARD.exists():
         raise InputError(f"{outs.LEADERBOARD}: no such file here; run: dvc repro")
     rows = []
@@ -127,12 +202,6 @@ def print_table(rows: Sequence[dict[str, str]]) -> None:
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, takes a whole number, 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,11 @@ def main() -> None:
 
 
 def forget_other_variants(variants: Sequence[str]) -> None:
-    """Remove outs of variants that params.yaml no longer lists: DVC leaves them, and hashes the folder with them."""
+    """Remove what is left in data/trained of variants that params.yaml no longer lists.
+
+    They are no stage's outs any more, so DVC leaves them, and hashes them with data/trained, on which this stage
+    depends: dvc.lock would not be that of a fresh clone. No other stage runs when the list of variants gets shorter.
+    """
     for folder in outs.TRAINED.iterdir():
         if folder.is_dir() and folder.name not in variants:
             shutil.rmtree(folder)

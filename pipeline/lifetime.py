@@ -55,8 +55,16 @@ def stop_when_told() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if "DVC_STAGE" in os.environ:
-        dvc = next((parent for parent in psutil.Process().parents() if _is_dvc(parent)), None)
+        dvc = next((parent for parent in psutil.Process().parents() if is_dvc(parent)), None)
         threading.Thread(target=_watch, args=(dvc,), daemon=True).start()
+
+
+def is_dvc(process: psutil.Process) -> bool:
+    """Tell whether a process is a DVC; one that is gone or hidden is none."""
+    try:
+        return any(Path(part).name in {"dvc", "dvc.exe"} for part in process.cmdline()[:4])
+    except psutil.Error:
+        return False
 
 
 def _watch(dvc: psutil.Process | None) -> None:
@@ -76,10 +84,3 @@ def _is_gone(process: psutil.Process) -> bool:
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(signal.Signals(number).name)
-
-
-def _is_dvc(process: psutil.Process) -> bool:
-    try:
-        return any(Path(part).name in {"dvc", "dvc.exe"} for part in process.cmdline()[:4])
-    except psutil.Error:
-        return False

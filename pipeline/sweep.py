@@ -10,8 +10,21 @@ from pathlib import Path
 
 from pipeline import outs
 from pipeline.params import BatchSize, Params
+from pipeline.source import bare
 
 PACKAGE = Path(__file__).parent
+# What trains a run, and so what its fingerprint covers; these are train's deps in dvc.yaml too.
+SOURCES = (
+    "__init__.py",
+    "sweep.py",
+    "train.py",
+    "training/data.py",
+    "training/fit.py",
+    "training/lift.py",
+    "training/optimizers.py",
+    "training/parameters.py",
+    "variants/{variant}.py",
+)
 STACK_FLOATS = 2**24  # most numbers in one minibatch of a stack: 64 MB of float32
 
 
@@ -76,10 +89,9 @@ def fingerprint(values: dict[str, object]) -> str:
 
 
 def code_hash(variant: str, package: Path = PACKAGE) -> str:
-    """Hash the source that trains a variant's runs: kernels, variant, loop, the data's order and the stacking."""
-    training = [f"training/{name}.py" for name in ("data", "fit", "lift", "optimizers", "parameters")]
-    files = ["__init__.py", "sweep.py", "train.py", *training, f"variants/{variant}.py"]
-    return fingerprint({name: (package / name).read_text(encoding="utf-8") for name in files})
+    """Hash the source that trains a variant's runs, but for its comments and docstrings."""
+    names = [name.format(variant=variant) for name in SOURCES]
+    return fingerprint({name: bare((package / name).read_text(encoding="utf-8")) for name in names})
 
 
 def sweep_id(runs: Sequence[Run]) -> str:

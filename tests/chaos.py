@@ -1,4 +1,7 @@
-"""Kill the pipeline at random moments, let `dvc repro` go on, and look whether anything is lost, twice or false.
+"""Kill the pipeline at random moments, run it again, and look whether anything is lost, twice or false.
+
+After every other kill a bare `dvc repro` goes on, which stops where DVC was killed in the act of writing a lock file;
+`make repro` goes on after the others, and where the bare one stopped.
 
 `make chaos` kills 50 times, starts sixteen stages at once 20 times and alters 40 things that were recorded; it prints
 the tally. Tests do it a few times.
@@ -13,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import alterations
@@ -20,8 +24,12 @@ import psutil
 from conftest import copy_checkout, environment, run
 from mlflow import MlflowClient
 
+from pipeline.commands import locks
+
 OUTS = ("data/prepared", "data/trained", "data/evaluated", "leaderboard.csv", "metrics.json", "plots", "dvc.lock")
 TARGETS = ("dvc", "stage", "both")
+COMMANDS = {"dvc repro": ["dvc", "repro"], "make repro": ["make", "--assume-old", "setup", "repro"]}
+STOPPED = "stopped at a lock file"
 
 
 def prepare(folder: Path, variants: str = "handwritten, matrix, linear, module") -> Path:
@@ -127,21 +135,37 @@ def start_at_once(repository: Path, folder: Path, processes: int) -> list[str]:
     return failed + store_faults(uri, 4, "train/mse")
 
 
+def recover(repository: Path, command: Sequence[str], expected: dict[str, str], count: int) -> list[str]:
+    """Run a command after a kill; say what is wrong then, and where it stopped."""
+    again = run(*command, cwd=repository, check=False)
+    if again.returncode == 0:
+        return faults(repository, expected, count)
+    readable = locks.lock_is_readable(repository) and locks.rwlock_is_readable(repository)
+    return [again.stdout + again.stderr if readable else STOPPED]
+
+
 def tally(repository: Path, kills: int, seed: int, count: int = 16) -> list[str]:
-    """Kill `kills` times, print each outcome, and return those that went wrong."""
+    """Kill `kills` times, print each outcome and what each command recovered, and return what went wrong."""
     begin = time.monotonic()
     run("dvc", "repro", cwd=repository)
     length, expected = time.monotonic() - begin, outs(repository)
     chance, wrong = random.Random(seed), []
+    tried, recovered = Counter[str](), Counter[str]()
     for number in range(kills):
         wipe(repository)
         moment, target = chance.uniform(0.5, length), TARGETS[number % len(TARGETS)]
-        hit = kill_at(repository, moment, target)
-        again = run("dvc", "repro", cwd=repository, check=False)
-        found = faults(repository, expected, count) if again.returncode == 0 else [again.stdout + again.stderr]
-        outcome = "; ".join(found) or "recovered"
-        print(f"{number + 1:3} after {moment:5.1f} s, {target:5} in {hit:18} {outcome}", flush=True)
+        hit, outcomes = kill_at(repository, moment, target), []
+        for name, command in list(COMMANDS.items())[number % 2 :]:
+            found = recover(repository, command, expected, count)
+            tried[name] += 1
+            recovered[name] += not found
+            outcomes.append(f"{name}: {'; '.join(found) or 'recovered'}")
+            if found != [STOPPED]:
+                break
+        print(f"{number + 1:3} after {moment:5.1f} s, {target:5} in {hit:18} {', then '.join(outcomes)}", flush=True)
         wrong += found[:1]
+    for name in COMMANDS:
+        print(f"{name} recovered {recovered[name]} of {tried[name]} kills", flush=True)
     return wrong
 
 
@@ -158,7 +182,6 @@ def main() -> None:
         repository = prepare(Path(temporary) / "repository")
         if options.kills:
             wrong += tally(repository, options.kills, options.seed)
-            print(f"{options.kills - len(wrong)} of {options.kills} kills recovered", flush=True)
         wipe(repository)
         run("python", "-m", "pipeline.prepare", cwd=repository)
         for number in range(options.starts):

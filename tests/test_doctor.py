@@ -4,7 +4,6 @@ import os
 import random
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,15 +157,6 @@ def test_a_lock_file_that_dvc_cannot_read_is_named_and_its_mending_works(
     run("dvc", "repro", cwd=small)
     assert doctor.examine(deep=True).findings == []
     assert run("git", "status", "--porcelain", cwd=small).stdout == ""
-
-
-def test_an_environment_whose_dvc_would_write_in_place_is_named(
-    diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "dvc_atomic")
-    what, mend = only(diagnose())
-    assert "dvc_atomic.pth" in what
-    assert mend == "pip install --editable . -c constraints.txt"
 
 
 def test_runs_that_say_running_are_named_unless_their_process_lives(
@@ -348,7 +338,7 @@ def test_runs_of_the_outs_that_mlflow_lacks_are_named_until_they_are_stored(
 
 def test_make_repro_stores_what_mlflow_lacks(small: Path) -> None:
     told = run("make", "--dry-run", "repro", cwd=small).stdout.splitlines()
-    assert told.index("dvc repro") < told.index("pipeline sync")
+    assert told.index("pipeline doctor --mend") < told.index("dvc repro") < told.index("pipeline sync")
 
 
 def test_no_password_is_shown(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

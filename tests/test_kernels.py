@@ -46,6 +46,31 @@ def test_the_override_takes_the_path_without_avx2_or_leaves_the_environment_alon
     assert found(tmp_path, PIPELINE_KERNELS="native", MKL_CBWR="AVX2")[4] == "AVX2"
 
 
+def test_native_kernels_take_one_thread_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    asked = {"PYTHONPATH": str(REPOSITORY), "PIPELINE_KERNELS": "native"}
+
+    def threads(imports: str, **extra: str) -> str:
+        code = f"import {imports}\nprint(torch.get_num_threads())"
+        return run("python", "-c", code, cwd=tmp_path, extra=asked | extra).stdout
+
+    assert threads("pipeline, torch") == "1\n"
+    assert threads("pipeline, torch", OMP_NUM_THREADS="2") == threads("torch", OMP_NUM_THREADS="2")
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "tracking.store"])
+def test_whatever_is_imported_first_mlflow_is_told_the_same_unless_the_user_says_otherwise(
+    tmp_path: Path, module: str
+) -> None:
+    read = "MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), logging.getLogger('mlflow').level"
+    code = (
+        f"import json, logging, pipeline.{module}\n"
+        "from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT\n"
+        f"print(json.dumps([{read}]))"
+    )
+    extra = {"PYTHONPATH": str(REPOSITORY), "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
+    assert json.loads(run("python", "-c", code, cwd=tmp_path, extra=extra).stdout) == [7, 1, 30]
+
+
 def test_an_unknown_override_is_refused(tmp_path: Path) -> None:
     extra = {"PIPELINE_KERNELS": "fastest", "PYTHONPATH": str(REPOSITORY)}
     result = run("python", "-m", "pipeline.prepare", cwd=tmp_path, extra=extra, check=False)

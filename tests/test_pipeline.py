@@ -2,12 +2,14 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run
+from conftest import REPOSITORY, run, shorten
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 
 import pipeline
@@ -186,13 +188,40 @@ def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(
     assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
     assert {len(curve(clone, one)) for one in stored(clone)} == {20}
     with (clone / "pipeline/variants/linear.py").open("a") as file:
-        file.write("# another comment\n")
+        file.write("# a comment\n")
+    commented = run("dvc", "repro", cwd=clone).stdout
+    assert re.findall("Running stage '(.*)'", commented) == [
+        "train@linear"
+    ]  # the same bytes: evaluate has nothing to do
+    assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
+    confirmed = Counter((one.data.params["variant"], one.data.tags["confirmed"]) for one in stored(clone))
+    assert confirmed == {("matrix", "1"): 4, ("linear", "2"): 4}
+    with (clone / "pipeline/variants/linear.py").open("a") as file:
+        file.write("EDITED = True\n")
     edited = run("dvc", "repro", cwd=clone).stdout
     assert re.findall("Running stage '(.*)'", edited) == ["train@linear", "evaluate"]
     assert len(stored(clone)) == 12
     assert {one.info.status for one in stored(clone) + stored(clone, "sweep")} == {"FINISHED"}
     new = [one for one in stored(clone) if one.info.run_id not in before]
     assert {(one.data.params["variant"], one.data.tags["git_dirty"]) for one in new} == {("linear", "true")}
+
+
+def test_a_dropped_variant_leaves_no_trace_in_dvc_lock(clone: Path) -> None:
+    params = shorten(clone) / "params.yaml"
+    run("dvc", "repro", cwd=clone)
+    text = params.read_text()
+    assert "variants: [matrix, linear]" in text
+    params.write_text(text.replace("variants: [matrix, linear]", "variants: [linear]"))
+
+    def evaluated() -> object:
+        run("dvc", "repro", cwd=clone)
+        return YAML(typ="safe").load(clone / "dvc.lock")["stages"]["evaluate"]
+
+    dropped = evaluated()
+    run("git", "clean", "--quiet", "-dfX", "data", "plots", "leaderboard.csv", "metrics.json", cwd=clone)
+    (clone / "dvc.lock").unlink()
+    assert not (clone / "data/trained").exists()
+    assert evaluated() == dropped
 
 
 def test_only_tracking_imports_mlflow() -> None:

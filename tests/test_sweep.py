@@ -13,13 +13,13 @@ import pytest
 from conftest import REPOSITORY, run
 from ruamel.yaml import YAML
 
-from pipeline import params, sweep
+from pipeline import outs, params, sweep
 from pipeline.sweep import Run
 
 PLAN = """
 import json
 from pathlib import Path
-from pipeline import params, sweep
+from pipeline import outs, params, sweep
 runs = sweep.plan(params.load("params.yaml"), Path("tensors"))
 print(json.dumps({run.name: run.fingerprint for run in runs}))
 """
@@ -116,20 +116,31 @@ def test_a_variant_s_source_changes_the_fingerprints_of_its_own_runs_alone(
     assert planned_elsewhere(tmp_path / "copy", tmp_path) == here
 
     source = tmp_path / "copy/pipeline/variants/linear.py"
-    source.write_text(source.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+    with source.open("a") as file:
+        file.write("\n# a comment\n")
+    assert planned_elsewhere(tmp_path / "copy", tmp_path) == here
+    with source.open("a") as file:
+        file.write("\nEDITED = True\n")
     edited = planned_elsewhere(tmp_path / "copy", tmp_path)
     assert {name.split()[0] for name in here if edited[name] != here[name]} == {"linear"}
     assert sum(edited[name] != here[name] for name in here) == 12
 
 
-@pytest.mark.parametrize("name", ["training/fit.py", "training/data.py"])
-def test_the_source_of_loop_and_order_changes_every_fingerprint(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in sweep.SOURCES if not name.startswith("variants/")])
+def test_the_source_that_all_variants_share_changes_every_fingerprint(name: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "pipeline", tmp_path / "pipeline")
     before = {variant: sweep.code_hash(variant) for variant in params.variant_names()}
     with (tmp_path / "pipeline" / name).open("a") as file:
-        file.write("\n# edited\n")
+        file.write("\nEDITED = True\n")
     after = {variant: sweep.code_hash(variant, tmp_path / "pipeline") for variant in params.variant_names()}
     assert all(before[variant] != after[variant] for variant in before)
+
+
+def test_a_fingerprint_covers_what_dvc_trains_from() -> None:
+    train = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]["train"]
+    deps = {dep.replace("${item.variant}", "{variant}") for dep in train["deps"]} - {str(outs.PREPARED)}
+    written_by = {"pipeline/records.py", "pipeline/source.py"}  # they write the outs, and change no result
+    assert deps == {f"pipeline/{name}" for name in sweep.SOURCES} | written_by
 
 
 @pytest.mark.parametrize("floats", [1, 50, 300, 2**24])

@@ -17,6 +17,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline import outs, records, repository
+from pipeline.commands import locks
 from pipeline.params import InputError, load
 from pipeline.tracking import queries
 from pipeline.tracking.audit import Finding, audit
@@ -59,9 +60,6 @@ def installation() -> Iterator[Finding]:
             yield Finding(f"{program}: not on PATH", activate)
         elif Path(found).parent.resolve() != Path(sys.executable).parent.resolve():
             yield Finding(f"{program}: the first on PATH is {found}, not that of {sys.prefix}", activate)
-    if "dvc_atomic" not in sys.modules:
-        what = f"{sys.prefix} lacks dvc_atomic.pth: a dvc that is killed may leave its lock files half-written"
-        yield Finding(what, "pip install --editable . -c constraints.txt")
     constraints = repository.root() / "constraints.txt"
     for line in constraints.read_text(encoding="utf-8").splitlines() if constraints.exists() else []:
         name, _, pinned = line.partition("==")
@@ -89,20 +87,23 @@ def environment() -> Iterator[Finding]:
 
 
 def lock_files(root: Path) -> Iterator[Finding]:
-    """Check that DVC can read its lock files, which another environment's DVC does not write in one step."""
-    lock, rwlock = root / "dvc.lock", root / ".dvc/tmp/rwlock"
-    for file, mend in {lock: "git checkout HEAD -- dvc.lock && dvc repro", rwlock: f"rm {rwlock}"}.items():
-        try:
-            content = YAML(typ="safe", pure=True).load(file)  # JSON is YAML too
-            if not isinstance(content, dict):
-                raise YAMLError
-        except FileNotFoundError:
-            continue
-        except (YAMLError, UnicodeDecodeError):
-            yield Finding(f"{file}: DVC cannot read this file", mend)
-            continue
-        if file == lock:
-            yield from (Finding(f"{file}: {fault}", mend) for fault in broken_entries(content))
+    """Check that DVC can read its lock files, which a DVC that is killed leaves half-written."""
+    lock, rwlock = root / locks.LOCK, root / locks.RWLOCK
+    if not locks.rwlock_is_readable(root):
+        yield Finding(f"{rwlock}: DVC cannot read this file", "pipeline doctor --mend")
+    try:
+        content = YAML(typ="safe", pure=True).load(lock)
+    except FileNotFoundError:
+        return
+    except (YAMLError, UnicodeDecodeError):
+        content = None
+    restore, faults = "git checkout HEAD -- dvc.lock && dvc repro", []
+    if isinstance(content, dict):
+        faults = list(broken_entries(content))
+        yield from (Finding(f"{lock}: {fault}", restore) for fault in faults)
+    if not faults and not locks.lock_is_readable(root):
+        chosen = restore if locks.holds_conflict(root) else "pipeline doctor --mend && dvc repro"
+        yield Finding(f"{lock}: DVC cannot read this file", chosen)
 
 
 def broken_entries(lock: Mapping[str, object]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,8 +12,6 @@ from pipeline.evaluation.metrics import out_of_sample, predictions
 from pipeline.records import CURVE, Record
 from pipeline.sweep import curve_steps
 from pipeline.training.data import Prepared
-
-mpl.use("Agg")
 
 
 def draw_loss(table: pd.DataFrame, path: Path) -> None:

@@ -13,9 +13,6 @@ from pipeline.training.data import Minibatch
 from pipeline.training.optimizers import SGD
 from pipeline.variants import Model
 
-# Tensors this small gain nothing from threads; where kernels are native, they would split sums by their number.
-torch.set_num_threads(1)
-
 
 def mse(y_pred: Tensor, y: Tensor) -> Tensor:
     """Mean squared error of each run: (R, m, 1) and (R, m, 1) -> (R,), in the target's unit squared.

@@ -1,0 +1,140 @@
+"""`pipeline doctor --mend`: mend the lock files that a killed DVC left half-written.
+
+DVC truncates dvc.lock and .dvc/tmp/rwlock before it writes them. Killed in between, it leaves files that it cannot
+read, and every later command of it stops there.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import psutil
+from ruamel.yaml import YAML, YAMLError
+
+from pipeline import lifetime, outs
+from pipeline.params import InputError
+
+LOCK = Path("dvc.lock")
+RWLOCK = Path(".dvc/tmp/rwlock")
+BROKEN = Path(".dvc/tmp/dvc.lock.broken")  # git ignores it there
+CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
+HASHES = {"md5", "md5-dos2unix"}
+
+
+def mend(root: Path) -> list[str]:
+    """Restore dvc.lock from git and remove rwlock where DVC cannot read them; say what was done.
+
+    Raises:
+        InputError: a running DVC may still write them, or dvc.lock holds both sides of a merge.
+    """
+    if lock_is_readable(root) and rwlock_is_readable(root):
+        return []
+    from dvc.lock import LockError, make_lock  # noqa: PLC0415 - takes 0.2 s
+    from dvc.repo import Repo  # noqa: PLC0415
+
+    with Repo(str(root)) as repo:
+        hardlink = repo.config["core"].get("hardlink_lock", False)
+        guard = make_lock(str(root / f"{RWLOCK}.lock"), tmp_dir=repo.tmp_dir, hardlink_lock=hardlink)
+        try:
+            with repo.lock, guard:
+                return list(_mend(root))
+        except LockError as error:
+            raise InputError(f"{root}: a DVC that is running holds its lock; run again when it has ended") from error
+
+
+def _mend(root: Path) -> Iterator[str]:
+    # DVC lets go of its locks while a stage runs: rwlock alone says then that it is there.
+    lock, rwlock = lock_is_readable(root), rwlock_is_readable(root)  # again: a DVC may just have written them
+    if not (lock and rwlock) and (pid := running_dvc(root)):
+        raise InputError(f"{root}: DVC runs here (process {pid}); run again when it has ended")
+    if not rwlock:
+        (root / RWLOCK).unlink()
+        yield f"{RWLOCK}: was half-written; removed"
+    if not lock:
+        if holds_conflict(root):
+            raise InputError(
+                f"{LOCK}: holds both sides of a merge; take one (git checkout --ours {LOCK}, or --theirs) and run again"
+            )
+        yield restore_lock(root)
+
+
+def restore_lock(root: Path) -> str:
+    """Put git's dvc.lock in the place of the broken one, which is kept; say what was done.
+
+    The index comes first: what is staged there may be newer than the commit. Where git has none, DVC writes a new one.
+    """
+    (root / BROKEN).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(root / LOCK, root / BROKEN)
+    for source in ("", "HEAD"):
+        show = subprocess.run(["git", "show", f"{source}:./{LOCK}"], cwd=root, capture_output=True, check=False)
+        if show.returncode == 0 and is_lock(show.stdout):
+            with outs.replacing(root / LOCK) as temporary:
+                temporary.write_bytes(show.stdout)
+                shutil.copymode(root / BROKEN, temporary)
+            said = f"restored from git's {'commit' if source else 'index'}"
+            break
+    else:
+        (root / LOCK).unlink()
+        said = "removed, as git has no other; dvc repro writes a new one"
+    return f"{LOCK}: was unreadable; {said}; the broken one is {BROKEN}"
+
+
+def holds_conflict(root: Path) -> bool:
+    """Tell whether dvc.lock shows both sides of a merge, of which a person has to take one."""
+    return CONFLICT.search((root / LOCK).read_bytes()) is not None
+
+
+def lock_is_readable(root: Path) -> bool:
+    """Tell whether DVC can read dvc.lock; where there is none it can."""
+    return not (root / LOCK).exists() or is_lock((root / LOCK).read_bytes())
+
+
+def is_lock(content: bytes) -> bool:
+    """Tell whether DVC accepts a dvc.lock of this content."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415 - takes 0.1 s
+    from voluptuous import Invalid  # noqa: PLC0415
+
+    try:
+        lock = COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(content.decode()))
+    except (YAMLError, UnicodeDecodeError, Invalid):
+        return False
+    entries = chain(*(stage.get(kind, []) for stage in lock.get("stages", {}).values() for kind in ("deps", "outs")))
+    return all(entry.get("hash", "md5") in HASHES for entry in entries)  # DVC ends in a traceback at another
+
+
+def rwlock_is_readable(root: Path) -> bool:
+    """Tell whether DVC can read .dvc/tmp/rwlock; where there is none it can."""
+    from dvc.rwlock import SCHEMA  # noqa: PLC0415
+    from voluptuous import Invalid  # noqa: PLC0415
+
+    try:
+        SCHEMA(json.loads((root / RWLOCK).read_bytes()))
+    except FileNotFoundError:
+        return True
+    except (ValueError, Invalid):
+        return False
+    return True
+
+
+def running_dvc(root: Path) -> int | None:
+    """Find a living DVC that works in this repository, or whose entry rwlock still shows; return its process id."""
+    for process in psutil.process_iter(["cwd"]):
+        if lifetime.is_dvc(process):
+            folder = process.info["cwd"]  # None: another user's, so it may be here
+            if folder is None or Path(folder).is_relative_to(root):
+                return int(process.pid)
+    written = (root / RWLOCK).stat().st_mtime if (root / RWLOCK).exists() else 0.0
+    left = (root / RWLOCK).read_bytes() if written else b""
+    for pid in map(int, re.findall(rb'"pid": (\d+),', left)):
+        try:
+            process = psutil.Process(pid)
+            # A later process may have the same number.
+            if process.create_time() <= written and process.status() != psutil.STATUS_ZOMBIE:
+                return pid
+        except psutil.NoSuchProcess:
+            continue
+    return None

@@ -1,0 +1,69 @@
+"""What a Python source text does: the text without comments, docstrings, blank lines and trailing spaces."""
+
+import ast
+import io
+import json
+import tokenize
+from functools import cache
+from itertools import accumulate
+
+Span = tuple[int, int]  # characters from, to
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@cache
+def bare(source: str) -> str:
+    """Cut comments and docstrings out of a source text, and the lines that this leaves blank.
+
+    It works on spans of the text, which are the same in Python 3.11 to 3.14; trees and tokens are not. A string of
+    several lines, which may hold blank ones, is written in one line, as JSON.
+    """
+    starts = [0, *accumulate(len(line) + 1 for line in source.split("\n"))]
+    comments, strings = _comments_and_strings(source, starts)
+    docstrings = _docstrings(source, starts)
+    pieces, position = [], 0
+    for span in sorted({*comments, *strings, *docstrings}, key=lambda span: (span[0], -span[1])):
+        start, end = span
+        if end > position:  # else it lies in a docstring that was written as several strings
+            pieces.append(source[position:start])
+            if span not in docstrings and span not in comments:
+                pieces.append(f"${json.dumps(source[start:end])}")  # $ stands in no Python outside of strings
+            position = end
+    lines = "".join([*pieces, source[position:]]).split("\n")
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _comments_and_strings(source: str, starts: list[int]) -> tuple[set[Span], set[Span]]:
+    """Find the spans of all comments, and those of the strings that have several lines."""
+    lines = source.split("\n")
+    comments, strings, opened = set[Span](), set[Span](), list[int]()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        (row, column), (end_row, end_column) = token.start, token.end
+        start, end = starts[row - 1] + column, starts[end_row - 1] + end_column
+        # From Python 3.12 on an f-string is many tokens, other strings among them; before, it is one.
+        match tokenize.tok_name[token.type]:
+            case "FSTRING_START":
+                opened.append(start)
+            case "FSTRING_END":
+                strings.add((opened.pop(), end))
+            case "STRING":
+                strings.add((start, end))
+            case "COMMENT":
+                comments.add((start, starts[row - 1] + len(lines[row - 1])))
+    return comments, {(start, end) for start, end in strings if "\n" in source[start:end]}
+
+
+def _docstrings(source: str, starts: list[int]) -> set[Span]:
+    lines = source.split("\n")
+
+    def position(row: int, column: int) -> int:  # ast counts bytes
+        return starts[row - 1] + len(lines[row - 1].encode()[:column].decode())
+
+    spans = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            assert text.end_lineno is not None
+            assert text.end_col_offset is not None
+            spans.add((position(text.lineno, text.col_offset), position(text.end_lineno, text.end_col_offset)))
+    return spans
