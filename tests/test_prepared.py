@@ -22,7 +22,7 @@ def refusal(folder: Path, changes: dict[str, object], table: str | None = None) 
     configure(folder, table, changes)
     with pytest.raises(InputError) as refused:
         check_prepared(load().data)
-    lines = str(refused.value.code).splitlines()
+    lines = str(refused.value).splitlines()
     assert all(line.endswith(AGAIN) for line in lines)
     return [line.removesuffix(AGAIN).removeprefix("data/prepared: was prepared from other data: ") for line in lines]
 

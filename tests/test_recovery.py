@@ -109,20 +109,22 @@ def test_a_signal_ends_the_runs_as_killed(
     assert not (trained / "data/trained/matrix").exists()
 
 
-def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["ValueError", "InputError"])
+def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_path: Path, kind: str) -> None:
     lines = [
         "import time",
-        "from pipeline import fit",
+        "from pipeline.params import InputError",
+        "from pipeline.training import fit",
         "def broken(*_):",
         " time.sleep(3)",
-        " raise ValueError('on purpose')",
+        f" raise {kind}('on purpose')",
     ]
     code = "\n".join([*lines, "fit.fit = broken"])
     process = start_training(trained, tmp_path, code)
     assert process.wait(60) != 0
     runs = wait_for(tmp_path, "FAILED")
     assert {one.info.status for one in runs} == {"FAILED"}
-    assert all(one.data.tags["error"] == "ValueError: on purpose" for one in runs)
+    assert all(one.data.tags["error"] == f"{kind}: on purpose" for one in runs)
 
 
 def test_the_next_command_ends_runs_whose_processes_are_gone_and_no_others(trained: Path, tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_a_stage_stops_when_its_dvc_was_killed(trained: Path, tmp_path: Path) ->
 
 
 def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained: Path, tmp_path: Path) -> None:
-    epochs, code = 4000, "from pipeline import checkpoints\ncheckpoints.SECONDS = 0.3"
+    epochs, code = 4000, "from pipeline.training import checkpoints\ncheckpoints.SECONDS = 0.3"
     (tmp_path / "undisturbed").mkdir()
     folder, checkpoints = trained / "data/trained/matrix", trained / ".dvc/tmp/checkpoints"
     chance = random.Random(0)

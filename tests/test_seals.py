@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from pipeline import params, records
 from pipeline.__main__ import main
 from pipeline.commands import doctor
+from pipeline.params import InputError
 from pipeline.records import Record
 from pipeline.tracking import queries
 from pipeline.tracking.recorder import Recorder
@@ -239,5 +240,5 @@ def test_artifacts_are_read_and_written_where_mlflow_would_have_put_them(store: 
 
 def test_an_experiment_whose_artifacts_another_host_keeps_is_refused(store: str) -> None:
     alter(store, "UPDATE experiments SET artifact_location = 'http://127.0.0.1:9/stolen' WHERE name = 'regression'")
-    with pytest.raises(SystemExit, match="password"):
+    with pytest.raises(InputError, match="password"):
         top()
