@@ -4,6 +4,7 @@ import getpass
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -81,18 +82,24 @@ def _user() -> str | None:
 
 
 def changes() -> bytes:
-    """Return the working tree's difference from the commit, as a patch; files that git does not know yet included."""
+    """Return the working tree's difference from the commit, as a patch; files that git does not know yet included.
+
+    What git cannot add, such as a repository without a commit, is left out with a warning.
+    """
     objects = git("rev-parse", "--git-path", "objects")
     if objects is None or git("rev-parse", "HEAD") is None:
         return b""
     with tempfile.TemporaryDirectory() as temporary:
         # An index and objects of its own, so that the user's are left as they are.
-        own = {
+        own = os.environ | {
             "GIT_INDEX_FILE": f"{temporary}/index",
             "GIT_OBJECT_DIRECTORY": temporary,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(Path(objects).resolve()),
         }
-        for command in (["read-tree", "HEAD"], ["add", "--all", "--", *_compared()]):
-            subprocess.run(["git", *command], env=os.environ | own, check=True, capture_output=True)
-        diff = ["git", "diff", "--cached", "--binary", "HEAD"]
-        return subprocess.run(diff, env=os.environ | own, check=True, capture_output=True).stdout
+        commands = [["read-tree", "HEAD"], ["add", "--all", "--ignore-errors", "--", *_compared()]]
+        commands += [["diff", "--cached", "--binary", "HEAD"]]
+        done = [subprocess.run(["git", *command], env=own, check=False, capture_output=True) for command in commands]
+    faults = [one.stderr.decode("utf-8", "replace").strip() for one in done if one.returncode != 0]
+    if faults:
+        print(f"WARNING: the record of the uncommitted changes is not whole: {'; '.join(faults)}", file=sys.stderr)
+    return done[-1].stdout
