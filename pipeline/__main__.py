@@ -1,7 +1,6 @@
 """`pipeline …`: what a person runs besides dvc."""
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -42,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.command == "doctor":
         print_findings(options.deep)
     elif options.command == "sync":
-        sync()
+        from pipeline.commands.sync import sync
+
+        print(sync())
     elif options.command == "reproduce":
         print_differences(options.run_id, options.allow_patch, options.allow_commit)
     else:
@@ -55,27 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print_table(queries.top(experiment, options.by or params.evaluate.metric, options.n))
         else:
             print_table(queries.runs(experiment, revisions.run_names(options.revision)))
-
-
-def sync() -> None:
-    """Store what the workspace's outs hold and MLflow lacks."""
-    from pipeline import records, sweep
-    from pipeline.table.prepared import check_prepared
-    from pipeline.tracking import queries
-
-    params = load()
-    try:
-        evaluated = records.read_evaluated(params.variants)
-        champion = json.loads(outs.METRICS.read_text(encoding="utf-8"))["champion"].get("configuration", "")
-        current = {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file here; run: dvc repro, or dvc pull") from error
-    check_prepared(params.data)
-    if not current:
-        raise InputError("The outs here are of other params, data or code than lie beside them; run: dvc repro")
-    artifacts = [outs.LEADERBOARD, outs.METRICS, *sorted(outs.PLOTS.glob("*"))]
-    lacking = queries.sync(params, evaluated, artifacts, champion)
-    print(f"{len(evaluated)} runs, {lacking} of them stored now" if lacking else f"{len(evaluated)} runs, all stored")
 
 
 def print_differences(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:

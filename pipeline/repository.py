@@ -47,7 +47,7 @@ def git(*arguments: str) -> str | None:
 
 
 def code_tags() -> dict[str, str]:
-    """Name the commit, whether the tree differs from it, the DVC stage and experiment, and the user."""
+    """Name the commit, whether the tree differs from it, and the DVC stage and experiment."""
     commit = git("rev-parse", "HEAD")
     status = git("status", "--porcelain", "--", *_compared())
     tags = {
@@ -56,10 +56,6 @@ def code_tags() -> dict[str, str]:
         "dvc_stage": os.environ.get("DVC_STAGE"),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
         "dvc_baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
-        "mlflow.source.git.commit": commit,
-        "mlflow.source.name": os.environ.get("DVC_STAGE", "pipeline"),
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
     }
     return {key: value for key, value in tags.items() if value}
 
@@ -74,10 +70,11 @@ def _compared() -> list[str]:
     return [":/", *(f":(exclude,top){name}" for name in left_out)]
 
 
-def _user() -> str | None:
+def user() -> str | None:
+    """Name who runs this process; None for a user id without a name, as in some containers."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in some containers
+    except (OSError, KeyError):
         return None
 
 

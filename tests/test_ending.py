@@ -118,7 +118,7 @@ def test_reproduce_stopped_by_ctrl_c_leaves_no_process_and_no_worktree(small: Pa
 
 def is_stage(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return "pipeline.tracking.recorder" in process.cmdline()
+        return "pipeline.tracking" in process.cmdline()
     return False
 
 

@@ -195,15 +195,6 @@ def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(
     assert {(one.data.params["variant"], one.data.tags["git_dirty"]) for one in new} == {("linear", "true")}
 
 
-def test_only_tracking_imports_mlflow() -> None:
-    importing = {
-        path.name
-        for path in (REPOSITORY / "pipeline").rglob("*.py")
-        if re.search(r"^\s*(import|from) mlflow", path.read_text(), re.MULTILINE)
-    }
-    assert importing == {"tracking.py"}
-
-
 def test_make_help_names_every_target() -> None:
     targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert {"test", "acceptance", "chaos"} <= set(targets)

@@ -12,7 +12,7 @@ from pipeline import evaluate, outs, train
 from pipeline.__main__ import main
 from pipeline.params import InputError, load
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.piped import Piped
 
 TABLE = "a,b,c,y\n1,2,1,3\n4,5,0,7\n6,8,2,9\n"
 AGAIN = "; run: dvc repro prepare"
@@ -75,7 +75,7 @@ def test_every_stage_and_sync_refuse_before_they_do_anything(
 ) -> None:
     enter(small, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["train", "matrix"])
-    monkeypatch.setattr(Tracker, "__enter__", lambda _: pytest.fail("a run was begun"))
+    monkeypatch.setattr(Piped, "__enter__", lambda _: pytest.fail("a run was begun"))
     table = small / "data/raw/scores.csv"
     before = table.read_text()
     table.write_text(before + "1,2,3,4\n")

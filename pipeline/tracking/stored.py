@@ -15,8 +15,8 @@ from safetensors.numpy import load
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
 from pipeline.records import CURVE
-from pipeline.tracking.recorder import flat
-from pipeline.tracking.store import text
+from pipeline.tracking.runs import PARENT
+from pipeline.tracking.values import flat, text
 
 PATCH_BYTES = 2**26
 WEIGHTS_BYTES = 2**28
@@ -26,7 +26,7 @@ REQUIRED = {
     "sweep": "[0-9a-f]{12}",
     "data_md5": "[0-9a-f]{32}",
     "source_md5": "[0-9a-f]{32}",
-    "mlflow.parentRunId": "[0-9a-f]{32}",
+    PARENT: "[0-9a-f]{32}",
 }
 OPTIONAL = {
     "architecture": "[0-9A-Za-z_]{1,40}",

@@ -20,8 +20,8 @@ from mlflow.entities import Run as StoredRun
 from pipeline import lifetime, params, records
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.tracking.recorder import Recorder
-from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.direct import Direct
+from pipeline.tracking.piped import Piped
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def record(small: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> Record:
     return replace(one, run=replace(one.run, fingerprint=uuid4().hex))
 
 
-def recorder(runs: Sequence[Run], settings: params.Params | None = None) -> Recorder:
-    return Recorder(settings or params.load(), runs, os.getpid())
+def direct(runs: Sequence[Run], settings: params.Params | None = None) -> Direct:
+    return Direct(settings or params.load(), runs, os.getpid())
 
 
 def of(uri: str, record: Record) -> list[StoredRun]:
@@ -48,11 +48,11 @@ def of(uri: str, record: Record) -> list[StoredRun]:
 
 
 def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, record: Record) -> None:
-    recorder([record.run]).finish(record)
+    direct([record.run]).finish(record)
     [first] = of(uri, record)
     assert (first.info.status, first.data.tags.get("confirmed")) == ("FINISHED", None)
     for times in ("1", "2"):
-        repeat = recorder([record.run])
+        repeat = direct([record.run])
         repeat.start([record.run])
         repeat.finish(record)
         [again] = of(uri, record)
@@ -65,11 +65,11 @@ def test_a_run_lasts_as_long_as_its_training_however_late_it_is_stored(
     uri: str, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifetime, "stop_when_told", lambda: None)  # it would change this whole test run's signals
-    with Tracker(params.load(), [record.run]) as tracker:
+    with Piped(params.load(), [record.run]) as tracking:
         begin = time.time()
-        tracker.start([record.run])
+        tracking.start([record.run])
         time.sleep(1)
-        tracker.finish(record)
+        tracking.finish(record)
         end = time.time()
     [stored] = of(uri, record)
     assert begin - 0.01 < stored.info.start_time / 1000 < stored.info.end_time / 1000 < end + 0.01
@@ -86,7 +86,7 @@ def test_a_repeat_that_differs_in_one_bit_is_stored_beside_the_first(
     changed = weights.reshape(-1) if what == "weights" else curve
     changed[5] = np.nextafter(changed[5], np.float32(np.inf))
     other = replace(record, curve=curve, tensors={**record.tensors, "W": weights})
-    stage = recorder([record.run])
+    stage = direct([record.run])
     capsys.readouterr()  # MLflow may have said that it makes its tables
     stage.start([record.run])
     stage.finish(record)
@@ -109,7 +109,7 @@ def test_of_a_run_that_diverged_only_finite_numbers_are_stored(uri: str, record:
     curve = np.array([3.5, 1e30, np.inf, np.nan, 2.5, *[-np.inf] * 15], dtype=np.float32)
     broken = replace(record, curve=curve, diverged="all training rows, epoch 2")
     metrics = {"cv/mse": float("nan"), "cv/mae": float("inf"), "cv/r2": 0.5}
-    stage = recorder([record.run])
+    stage = direct([record.run])
     stage.finish(broken)
     stage.complete([replace(broken, metrics=metrics)], [], "")
     [stored] = of(uri, record)
@@ -126,7 +126,7 @@ def test_long_params_and_long_curves_are_not_cut_silently(uri: str, record: Reco
     values = params.load().model_dump()
     values["data"]["features"], values["track"]["points"], values["train"]["epochs"] = names, 5000, 2500
     curve = np.random.default_rng(0).normal(size=2500).astype(np.float32)
-    recorder([record.run], params.check(values)).finish(replace(record, curve=curve))
+    direct([record.run], params.check(values)).finish(replace(record, curve=curve))
     [stored] = of(uri, record)
     assert points(uri, stored) == list(enumerate(curve.tolist()))
     kept, whole = stored.data.params["data.features"], json.dumps(names)
