@@ -13,15 +13,18 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from conftest import enter, points, search
+from conftest import default_store, enter, points, search
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from pipeline import lifetime, params, records
+from pipeline import lifetime, outs, params, records, sweep, train
 from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.tracking.direct import Direct
 from pipeline.tracking.piped import Piped
+from pipeline.tracking.protocol import Tracking
+from pipeline.training import data
+from pipeline.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,31 @@ def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, 
         assert (again.info.run_id, again.data.tags["confirmed"]) == (first.info.run_id, times)
         assert abs(datetime.now(UTC) - datetime.fromisoformat(again.data.tags["confirmed_at"])).total_seconds() < 60
         assert points(uri, again) == list(enumerate(record.curve.tolist()))
+
+
+def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(small, monkeypatch)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path / 'mlflow.db'}")
+    settings = params.load()
+    runs = sweep.plan(settings)
+    here: Tracking = Direct(settings, runs, os.getpid())
+    for variant in settings.variants:
+        own = [run for run in runs if run.variant == variant]
+        train.train(own, data.load(outs.PREPARED), here, Checkpoints())
+    here.complete(records.read_evaluated(settings.variants), outs.evaluation(), outs.champion())
+    here.end("FINISHED", "")
+
+    def told(uri: str, one: StoredRun) -> tuple[object, ...]:
+        datasets = sorted(str(part) for part in one.inputs.dataset_inputs)
+        return one.info.status, one.data.params, one.data.metrics, points(uri, one), set(one.data.tags), datasets
+
+    piped = {one.data.tags["fingerprint"]: one for one in search(default_store(small))}
+    stored = search(uri)
+    assert {one.data.tags["fingerprint"] for one in stored} == {run.fingerprint for run in runs}
+    for one in stored:
+        assert told(uri, one) == told(default_store(small), piped[one.data.tags["fingerprint"]])
 
 
 def test_a_run_lasts_as_long_as_its_training_however_late_it_is_stored(

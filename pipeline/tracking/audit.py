@@ -13,7 +13,7 @@ from pipeline.tracking.store import Store, answering
 from pipeline.tracking.values import weights_md5
 
 MEND = "see what is true: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"
-Points = Sequence[tuple[int, float]]
+Curve = Sequence[tuple[int, float]]  # step, value
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def place(store: Store, run: StoredRun, name: str) -> str:
         return f"{name} ({error})"
 
 
-def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Points) -> Iterator[Finding]:
+def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Curve) -> Iterator[Finding]:
     """Compare one run with its seals, and with the run of its sweep."""
     tags = run.tags
     parent = sweeps.get(tags.get(PARENT, ""))
@@ -103,7 +103,7 @@ def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve:
         yield Finding(f"{named(run)}: {'; '.join(faults)}", MEND.format(run.run_id))
 
 
-def altered_files(store: Store, run: StoredRun, curve: Points) -> Iterator[str]:
+def altered_files(store: Store, run: StoredRun, curve: Curve) -> Iterator[str]:
     """Say which of a run's weights, curve and figures are not as they were sealed."""
     tags = run.tags
     try:
@@ -166,7 +166,7 @@ def altered_artifacts(
 
 
 def of_record(
-    repeats: Repeats, record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Points]
+    repeats: Repeats, record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Curve]
 ) -> Iterator[Finding]:
     """Compare what the outs hold of a run with what the store does; what the store lacks is not for here."""
     fingerprint = record.run.fingerprint
@@ -180,7 +180,7 @@ def of_record(
         yield Finding(f"{named(stored[0])}: {what}", MEND.format(stored[0].run_id))
 
 
-def is_as_stored(run: StoredRun, record: Record, curve: Points) -> bool:
+def is_as_stored(run: StoredRun, record: Record, curve: Curve) -> bool:
     """Tell whether a stored run has the bits of a record of the outs: weights, figures and curve."""
     return (
         has_weights(run, record)

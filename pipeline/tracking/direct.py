@@ -61,21 +61,22 @@ class Direct:
         leftovers.end_dead_runs(self.store)
         self.repeats = Repeats(self.store)
         self.owner = lifetime.process_tags(pid)
-        patch = repository.changes()
-        self.tags = self._tags(patch)
+        self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs)}
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         self.datasets = datasets.describe(summary, self.tags["source_md5"], self.tags["data_md5"])
-        tags = self.tags | ({"restored": restored} if restored else {})
-        told = values.sweep_params(params)
-        self.parent = Parent.open(self.store, tags, self.owner, told, self.datasets, clock())
-        if patch:
-            self.parent.log_file(self.tags["git_changes"], patch)
+        self.parent = self._open_parent({"restored": restored} if restored else {})
         threading.Thread(target=self._beat, daemon=True).start()
 
-    def _tags(self, patch: bytes) -> dict[str, str]:
-        changes = {"git_changes": f"{sha256(patch).hexdigest()}.patch"} if patch else {}
-        return {**values.source_tags(), **self.owner, **changes, "sweep": sweep_id(self.runs)}
+    def _open_parent(self, extra: Mapping[str, str]) -> Parent:
+        patch = repository.changes()
+        if patch:
+            self.tags["git_changes"] = f"{sha256(patch).hexdigest()}.patch"
+        told = values.sweep_params(self.params)
+        parent = Parent.open(self.store, {**self.tags, **extra}, self.owner, told, self.datasets, self.clock())
+        if patch:
+            parent.log_file(self.tags["git_changes"], patch)
+        return parent
 
     def _beat(self) -> None:
         while True:

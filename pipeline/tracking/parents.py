@@ -69,11 +69,14 @@ class Parent:
                 known = contents(store, run)
                 return cls(store, run, known.files if known else {})
             parent = cls(store, run, {})  # new, or left by a process that may have been killed in between
-            store.log_params(run, params)
-            store.client.log_datasets(run.run_id, datasets)
-            for path in (Path("params.yaml"), outs.SUMMARY):
-                parent.log_file(path.name, path.read_bytes())
+            parent._describe(params, datasets)
         return parent
+
+    def _describe(self, params: Mapping[str, str], datasets: Sequence[Dataset]) -> None:
+        self.store.log_params(self.run, params)
+        self.store.client.log_datasets(self.run.run_id, datasets)
+        for path in (Path("params.yaml"), outs.SUMMARY):
+            self.log_file(path.name, path.read_bytes())
 
     def log_file(self, name: str, content: bytes) -> None:
         """Store an artifact of the sweep."""

@@ -9,6 +9,7 @@ from pipeline.records import CURVE, Record
 from pipeline.sweep import sweep_id
 from pipeline.tracking import parents, seals, stored
 from pipeline.tracking.client import StoreError
+from pipeline.tracking.display import first_line
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import PARENT, WEIGHTS, StoredRun
 from pipeline.tracking.store import Store, answering
@@ -75,7 +76,7 @@ def recall(experiment: str, run_id: str) -> Stored:
     except StoreError as error:
         raise InputError(f"{run_id}: {error}") from error
     except Exception as error:  # MLflow and its drivers raise anything over rows that MLflow did not write
-        fault = repository.without_password(f"{type(error).__name__}: {stored.first_line(error)}")
+        fault = repository.without_password(f"{type(error).__name__}: {first_line(error)}")
         raise InputError(f"{run_id}: its record in MLflow's store cannot be read: {fault}") from error
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
 from pipeline.records import CURVE
+from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.runs import PARENT
 from pipeline.tracking.values import flat, text
 
@@ -256,20 +257,3 @@ def decode(name: str, what: str, content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: its sweep's {what} is not UTF-8: {error}") from error
-
-
-def shown(value: object) -> str:
-    """Write what came from a store in at most 100 printable characters."""
-    written = ascii(value)
-    return written if len(written) <= 100 else f"{written[:97]}…"
-
-
-def readable(content: bytes) -> str:
-    """Write text for a terminal, with what could steer one, or hide in it, made visible."""
-    decoded = content.decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in decoded)
-
-
-def first_line(error: BaseException) -> str:
-    """Write an error in one line."""
-    return shown(" ".join(str(error).split()))[1:-1] or type(error).__name__
