@@ -1,6 +1,5 @@
 """`pipeline …`: what a person runs besides dvc."""
 
-import json
 import signal
 import sys
 import tempfile
@@ -118,23 +117,9 @@ def sync() -> None:
 
     For a fresh clone after `dvc pull`, a new tracking server, or a server that was down while a stage ran.
     """
-    from pipeline import records, sweep
-    from pipeline.table.prepared import check_prepared
-    from pipeline.tracking import queries
+    from pipeline.commands.sync import sync as store_lacking
 
-    params = load()
-    try:
-        evaluated = records.read_evaluated(params.variants)
-        champion = json.loads(outs.METRICS.read_text(encoding="utf-8"))["champion"].get("configuration", "")
-        current = {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file here; run: dvc repro, or dvc pull") from error
-    check_prepared(params.data)
-    if not current:
-        raise InputError("The outs here are of other params, data or code than lie beside them; run: dvc repro")
-    artifacts = [outs.LEADERBOARD, outs.METRICS, *sorted(outs.PLOTS.glob("*"))]
-    lacking = queries.sync(params, evaluated, artifacts, champion)
-    print(f"{len(evaluated)} runs, {lacking} of them stored now" if lacking else f"{len(evaluated)} runs, all stored")
+    print(store_lacking())
 
 
 @commands.command()

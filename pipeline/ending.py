@@ -1,4 +1,4 @@
-"""How a stage or command ends that was stopped, or could not read or write: in one line, without a traceback."""
+"""How a stage or command ends that was stopped, refuses its input, or cannot read or write: without a traceback."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,10 @@ from types import TracebackType
 
 STAGES = {"prepare", "train", "evaluate"}
 STOPPED = 130  # the exit code of what Ctrl-C ended, as a shell gives it
+
+
+class InputError(Exception):
+    """A user's input is wrong: ends the process with this message on stderr and exit code 1, no traceback."""
 
 
 def say_why(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -19,6 +23,9 @@ def say_why(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         again = "; finished stages are kept; go on with: dvc repro" if stage else ""
         print(f"stopped{again}", file=sys.stderr)
         raise SystemExit(STOPPED)
+    if isinstance(error, InputError):
+        print(error, file=sys.stderr)
+        raise SystemExit(1)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         again = "; mend this, and go on with: dvc repro" if stage else ""

@@ -16,7 +16,7 @@ from pipeline.evaluation import leaderboard, metrics, plots
 from pipeline.params import Params, load
 from pipeline.records import FIGURES, Record
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.piped import Piped
 from pipeline.training import data
 
 Float64 = NDArray[np.float64]
@@ -28,14 +28,13 @@ def main() -> None:
     params = load()
     check_prepared(params.data)
     forget_other_variants(params.variants)
-    with Tracker(params, sweep.plan(params)) as tracker:
+    with Piped(params, sweep.plan(params)) as tracking:
         prepared = data.load(outs.PREPARED)
         trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
         evaluated = [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]
         board = leaderboard.rank(evaluated, params.evaluate.metric)
         write(evaluated, board, prepared, params)
-        champion = str(board["configuration"].iloc[0]) if board["runs"].iloc[0] else ""
-        tracker.complete(evaluated, [outs.LEADERBOARD, outs.METRICS, *sorted(outs.PLOTS.glob("*"))], champion)
+        tracking.complete(evaluated, outs.evaluation(), outs.champion())
 
 
 def forget_other_variants(variants: Sequence[str]) -> None:

@@ -66,6 +66,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def evaluation() -> list[Path]:
+    """List what evaluate writes for people, which MLflow keeps with the sweep."""
+    return [LEADERBOARD, METRICS, *sorted(PLOTS.glob("*"))]
+
+
+def champion() -> str:
+    """Name the configuration that metrics.json calls the champion; empty where every run diverged."""
+    return str(json.loads(METRICS.read_text(encoding="utf-8"))["champion"].get("configuration", ""))
+
+
 def md5(path: Path) -> str:
     """Hash a file's bytes as DVC does, so that the value is the one in dvc.lock."""
     with path.open("rb") as file:

@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
+from pipeline.ending import InputError
+
 BatchSize = int | Literal["full"]
 Metric = Literal["cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse"]
 METRICS: tuple[str, ...] = get_args(Metric)
@@ -21,10 +23,6 @@ TEXT_BYTES = 2**18  # most of a params file: 3 s to parse
 NESTING = 20  # the pipeline's own is 3
 ALIASES = 10  # each merge of two may double what a file holds
 SHOWN = 20  # most faults of a message
-
-
-class InputError(SystemExit):
-    """A user's input is wrong: ends the process with a message on stderr and exit code 1, no traceback."""
 
 
 def variant_names() -> list[str]:
@@ -190,6 +188,8 @@ def parse(text: str, name: str) -> object:
             if isinstance(event, AliasEvent) and event.anchor in open_anchors:
                 raise InputError(f"{name}: {event.anchor} holds itself")
         return reader.load(text)
+    except InputError:
+        raise
     except MarkedYAMLError as error:
         mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

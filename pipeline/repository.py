@@ -4,6 +4,7 @@ import getpass
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def git(*arguments: str) -> str | None:
 
 
 def code_tags() -> dict[str, str]:
-    """Name the commit, whether the tree differs from it, the DVC stage and experiment, and the user."""
+    """Name the commit, whether the tree differs from it, and the DVC stage and experiment."""
     commit = git("rev-parse", "HEAD")
     status = git("status", "--porcelain", "--", *_compared())
     tags = {
@@ -55,10 +56,6 @@ def code_tags() -> dict[str, str]:
         "dvc_stage": os.environ.get("DVC_STAGE"),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
         "dvc_baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
-        "mlflow.source.git.commit": commit,
-        "mlflow.source.name": os.environ.get("DVC_STAGE", "pipeline"),
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
     }
     return {key: value for key, value in tags.items() if value}
 
@@ -73,26 +70,33 @@ def _compared() -> list[str]:
     return [":/", *(f":(exclude,top){name}" for name in left_out)]
 
 
-def _user() -> str | None:
+def user() -> str | None:
+    """Name who runs this process; None for a user id without a name, as in some containers."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in some containers
+    except (OSError, KeyError):
         return None
 
 
 def changes() -> bytes:
-    """Return the working tree's difference from the commit, as a patch; files that git does not know yet included."""
+    """Return the working tree's difference from the commit, as a patch; files that git does not know yet included.
+
+    What git cannot add, such as a repository without a commit, is left out with a warning.
+    """
     objects = git("rev-parse", "--git-path", "objects")
     if objects is None or git("rev-parse", "HEAD") is None:
         return b""
     with tempfile.TemporaryDirectory() as temporary:
         # An index and objects of its own, so that the user's are left as they are.
-        own = {
+        own = os.environ | {
             "GIT_INDEX_FILE": f"{temporary}/index",
             "GIT_OBJECT_DIRECTORY": temporary,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(Path(objects).resolve()),
         }
-        for command in (["read-tree", "HEAD"], ["add", "--all", "--", *_compared()]):
-            subprocess.run(["git", *command], env=os.environ | own, check=True, capture_output=True)
-        diff = ["git", "diff", "--cached", "--binary", "HEAD"]
-        return subprocess.run(diff, env=os.environ | own, check=True, capture_output=True).stdout
+        commands = [["read-tree", "HEAD"], ["add", "--all", "--ignore-errors", "--", *_compared()]]
+        commands += [["diff", "--cached", "--binary", "HEAD"]]
+        done = [subprocess.run(["git", *command], env=own, check=False, capture_output=True) for command in commands]
+    faults = [one.stderr.decode("utf-8", "replace").strip() for one in done if one.returncode != 0]
+    if faults:
+        print(f"WARNING: the record of the uncommitted changes is not whole: {'; '.join(faults)}", file=sys.stderr)
+    return done[-1].stdout

@@ -3,7 +3,7 @@
 Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, weights.safetensors}.
 """
 
-import sys
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +17,8 @@ from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.sweep import Run, Stack
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking.tracker import Follow, Tracker
+from pipeline.tracking.piped import Piped
+from pipeline.tracking.protocol import Follow, Tracking
 from pipeline.training import data, fit, lift, parameters
 from pipeline.training.checkpoints import Checkpoints
 
@@ -25,18 +26,20 @@ from pipeline.training.checkpoints import Checkpoints
 def main() -> None:
     """Run the stage for the variant that the command line names."""
     check_pins()
+    parser = argparse.ArgumentParser(prog="python -m pipeline.train", description="Train the runs of one variant.")
+    parser.add_argument("variant", metavar="VARIANT", help="one that params.yaml lists under variants")
+    name = parser.parse_args().variant
     params = load()
-    name = sys.argv[1] if len(sys.argv) == 2 else ""
     if name not in params.variants:
-        raise InputError(f"usage: python -m pipeline.train VARIANT, one of {', '.join(params.variants)}; got {name!r}")
+        parser.error(f"VARIANT: got {name!r}, takes one that params.yaml lists: {', '.join(params.variants)}")
     check_device(params)
     splits = len(check_prepared(params.data))
     runs = sweep.plan(params)
     own = [run for run in runs if run.variant == name]
     check_memory(len(own), splits, params.train.epochs, psutil.virtual_memory().available)
-    with Tracker(params, runs) as tracker:
+    with Piped(params, runs) as tracking:
         checkpoints = Checkpoints()
-        records.write(outs.TRAINED / name, train(own, data.load(outs.PREPARED), tracker, checkpoints))
+        records.write(outs.TRAINED / name, train(own, data.load(outs.PREPARED), tracking, checkpoints))
         checkpoints.clear()
 
 
@@ -71,18 +74,18 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
         )
 
 
-def train(runs: Sequence[Run], prepared: data.Prepared, tracker: Tracker, checkpoints: Checkpoints) -> list[Record]:
-    """Train one variant's runs stack by stack, and tell the tracker of each."""
+def train(runs: Sequence[Run], prepared: data.Prepared, tracking: Tracking, checkpoints: Checkpoints) -> list[Record]:
+    """Train one variant's runs stack by stack, and tell of each."""
     done: dict[Run, Record] = {}
     fits: dict[tuple[Run, int], Fitted] = {}
     splits = range(len(prepared.train))
     for stack in sweep.stacks(runs, prepared.train_rows, prepared.X.shape[1]):
-        tracker.start([run for run, _ in stack.fits])
-        fits |= zip(stack.fits, train_stack(stack, prepared, tracker.follow, checkpoints), strict=True)
+        tracking.start([run for run, _ in stack.fits])
+        fits |= zip(stack.fits, train_stack(stack, prepared, tracking.follow, checkpoints), strict=True)
         for run in dict.fromkeys(run for run, _ in stack.fits):
             if all((run, split) in fits for split in splits):
                 done[run] = collect(run, [fits.pop((run, split)) for split in splits], prepared)
-                tracker.finish(done[run])
+                tracking.finish(done[run])
     return [done[run] for run in runs]
 
 

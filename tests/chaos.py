@@ -71,10 +71,10 @@ def kill_at(repository: Path, moment: float, target: str) -> str:
     except psutil.NoSuchProcess:
         return "done"
     stages = {process: words[2] for process in below if (words := _words(process)) and "pipeline." in words[2]}
-    doomed = [process for process, name in stages.items() if target == "both" or name != "pipeline.tracking.recorder"]
+    doomed = [process for process, name in stages.items() if target == "both" or name != "pipeline.tracking"]
     if target in {"dvc", "both"} or not doomed:
         doomed = [psutil.Process(dvc.pid), *(doomed if target == "both" else [])]
-    hit = next((name for name in stages.values() if name != "pipeline.tracking.recorder"), "dvc alone")
+    hit = next((name for name in stages.values() if name != "pipeline.tracking"), "dvc alone")
     for process in doomed:
         try:
             process.kill()

@@ -146,7 +146,7 @@ def answer(ask: Callable[[], str]) -> str:
         with within(HANG_SECONDS), contextlib.redirect_stderr(io.StringIO()):
             return ask()
     except InputError as refused:
-        said = str(refused.code)
+        said = str(refused)
         fine = len(said) < 30_000 and all(c.isprintable() or c == "\n" for c in said)
         return "refused" if fine else f"traceback: no readable message: {said[:300]!a}"
     except Hang:

@@ -26,6 +26,7 @@ from pipeline import outs, records
 from pipeline.commands import reproduce
 from pipeline.commands.comparison import Answer
 from pipeline.evaluation import rounding
+from pipeline.params import InputError
 from pipeline.tracking.stored import OPTIONAL, REQUIRED
 
 HANG_SECONDS = 20
@@ -168,8 +169,8 @@ def answer(run_id: str, ask: Callable[[], dict[str, Answer]]) -> str:
     try:
         with within(HANG_SECONDS):
             return "differs" if ask()[run_id].differences else "same"
-    except SystemExit as refused:
-        return "refused" if str(refused.code).startswith(run_id) else f"traceback: no message: {refused.code}"
+    except InputError as refused:
+        return "refused" if str(refused).startswith(run_id) else f"traceback: no message: {refused}"
     except Hang:
         return "hang"
     except Exception:  # noqa: BLE001 - what is counted here

@@ -51,20 +51,12 @@ def make_repository(folder: Path, table: str) -> Path:
     return folder
 
 
-class Untracked:
-    """A tracker that stores nothing."""
-
-    def start(self, *_: object) -> None:
-        """Open runs."""
-
-    follow = finish = start
-
-
 def run_stages() -> None:
     """Run all stages in this process and working folder, without a store."""
     from pipeline import evaluate, outs, prepare, records, sweep, train  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, metrics  # noqa: PLC0415
     from pipeline.params import load  # noqa: PLC0415
+    from pipeline.tracking.protocol import Untracked  # noqa: PLC0415
     from pipeline.training import data  # noqa: PLC0415
 
     prepare.main()

@@ -23,25 +23,25 @@ from safetensors.numpy import load, load_file, save
 import pipeline
 from pipeline import machine, outs, params, records
 from pipeline.__main__ import main
-from pipeline.commands import comparison, reproduce
+from pipeline.commands import comparison, reproduce, sync
 from pipeline.evaluation import metrics, rounding
 from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.tracking import queries
-from pipeline.tracking.recorder import Recorder
-from pipeline.tracking.store import weights_md5
+from pipeline.tracking.direct import Direct
 from pipeline.tracking.stored import Stored
+from pipeline.tracking.values import weights_md5
 from pipeline.training import data
 
 TRAIN = """
-import sys, types
+import sys
 import pipeline
 from pathlib import Path
 from pipeline.training import data
 from pipeline import outs, params, records, sweep, train
-nobody = types.SimpleNamespace(start=lambda _: None, follow=lambda *_: None, finish=lambda _: None)
+from pipeline.tracking.protocol import Untracked
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]
-records.write(Path(sys.argv[1]), train.train(runs, data.load(outs.PREPARED), nobody, None))
+records.write(Path(sys.argv[1]), train.train(runs, data.load(outs.PREPARED), Untracked(), None))
 """
 AVX2 = {"architecture": "x86_64", "kernels": "avx2", "torch": "2.13.0"}
 WITHOUT = {**AVX2, "kernels": "default"}
@@ -75,8 +75,8 @@ def on_machine(monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]) -> None:
     monkeypatch.setattr(machine, "numeric_tags", lambda: tags)
 
 
-def recorder(record: Record) -> Recorder:
-    return Recorder(params.load(), [record.run], os.getpid())
+def direct(record: Record) -> Direct:
+    return Direct(params.load(), [record.run], os.getpid())
 
 
 def bits(record: Record) -> str:
@@ -143,7 +143,7 @@ def test_a_repeat_elsewhere_is_counted_apart_and_leaves_the_record_that_of_its_m
     here, there = pair
     for tags, record in ((AVX2, here), (WITHOUT, there), (AVX2, here), (WITHOUT, there)):
         on_machine(monkeypatch, tags)
-        stage = recorder(record)
+        stage = direct(record)
         stage.finish(record)
         stage.complete([record], [], "champion")
     assert confirmations(of(uri, here)) == [{"confirmed": "1", "confirmed_within_rounding": "2", "kernels": "avx2"}]
@@ -170,9 +170,9 @@ def test_what_rounding_does_not_explain_contradicts(
 ) -> None:
     here, there = pair
     on_machine(monkeypatch, first)
-    recorder(here).finish(here)
+    direct(here).finish(here)
     on_machine(monkeypatch, second)
-    recorder(here).finish(change(there))
+    direct(here).finish(change(there))
     assert ["contradicts" in tags for tags in confirmations(of(uri, here))] == [False, True]
 
 
@@ -181,9 +181,9 @@ def test_a_restored_run_is_confirmed_within_rounding_by_any_machine(
     uri: str, pair: tuple[Record, Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    recorder(here).complete([here], [], "")
+    direct(here).complete([here], [], "")
     on_machine(monkeypatch, AVX2)
-    recorder(there).finish(there)
+    direct(there).finish(there)
     assert confirmations(of(uri, here)) == [{"confirmed_within_rounding": "1"}]
 
 
@@ -193,10 +193,10 @@ def test_a_run_that_its_machine_did_not_evaluate_gets_the_figures_of_its_own_wei
 ) -> None:
     here, there = pair
     on_machine(monkeypatch, AVX2)
-    recorder(here).finish(here)
+    direct(here).finish(here)
     on_machine(monkeypatch, WITHOUT)
-    recorder(there).finish(there)
-    recorder(there).complete([there], [], "")
+    direct(there).finish(there)
+    direct(there).complete([there], [], "")
     [stored] = of(uri, here)
     assert stored.data.metrics == here.metrics
 
@@ -206,14 +206,14 @@ def test_a_run_that_one_machine_began_and_another_made_holds_the_curve_of_the_se
     uri: str, pair: tuple[Record, Record]
 ) -> None:
     here, there = pair
-    stage = recorder(here)
+    stage = direct(here)
     stage.start([here.run])
-    stage.follow({here.run.fingerprint: dict(enumerate(here.curve[:19].tolist()))})
+    stage.store_points({here.run.fingerprint: dict(enumerate(here.curve[:19].tolist()))})
     stage.end("KILLED", "killed")
     [begun] = of(uri, here)
     assert points(uri, begun) == list(enumerate(here.curve[:19].tolist()))
     assert here.curve[:19].tolist() != there.curve[:19].tolist()
-    recorder(there).finish(there)
+    direct(there).finish(there)
     left, stored = of(uri, here)
     assert (left.info.run_id, left.info.status, stored.info.status) == (begun.info.run_id, "KILLED", "FINISHED")
     assert points(uri, stored) == list(enumerate(there.curve.tolist()))
@@ -226,10 +226,10 @@ def test_outs_of_another_machine_are_all_stored_where_they_agree_and_beside_the_
 ) -> None:
     here, there = pair
     settings = params.load()
-    assert [queries.sync(settings, [one], [], "c") for one in (here, here, there)] == [1, 0, 0]
+    assert [sync.store_lacking(settings, [one], [], "c") for one in (here, here, there)] == [1, 0, 0]
     far = altered(there)
     far = replace(far, metrics=metrics.compute(far, data.load(outs.PREPARED)))
-    assert [queries.sync(settings, [one], [], "c") for one in (far, far, here, there)] == [1, 0, 0, 0]
+    assert [sync.store_lacking(settings, [one], [], "c") for one in (far, far, here, there)] == [1, 0, 0, 0]
     first, second = of(uri, here)
     assert second.data.tags["contradicts"] == first.info.run_id
     assert (first.data.metrics, second.data.metrics) == (here.metrics, far.metrics)

@@ -118,8 +118,18 @@ def test_reproduce_stopped_by_ctrl_c_leaves_no_process_and_no_worktree(small: Pa
 
 def is_stage(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return "pipeline.tracking.recorder" in process.cmdline()
+        return "pipeline.tracking" in process.cmdline()
     return False
+
+
+@pytest.mark.parametrize("told", [command("pipeline.train"), ["pipeline", "runs", "nonsense"]])
+def test_wrong_input_ends_in_its_message_and_exit_code_1(workspace: Path, told: list[str]) -> None:
+    if told[0] != "pipeline":
+        (workspace / "params.yaml").write_text("variants: 7")
+    ended = subprocess.run(told, cwd=workspace, env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("nonsense: " if told[0] == "pipeline" else "params.yaml: ")
+    assert "Traceback" not in ended.stderr
 
 
 def test_another_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def new_file(path: str, mode: str = "100644", line: str = "print(1)") -> str:
 def message(ask: Callable[[], object]) -> str:
     with pytest.raises(InputError) as refused:
         ask()
-    return str(refused.value.code)
+    return str(refused.value)
 
 
 @pytest.mark.parametrize("run_id", ["../x", "", "é" * 32, "A" * 32, "0" * 32 + "\n", "0" * 33, "\udcff"])

@@ -224,15 +224,6 @@ def test_a_dropped_variant_leaves_no_trace_in_dvc_lock(clone: Path) -> None:
     assert evaluated() == dropped
 
 
-def test_only_tracking_imports_mlflow() -> None:
-    importing = {
-        path.name
-        for path in (REPOSITORY / "pipeline").rglob("*.py")
-        if re.search(r"^\s*(import|from) mlflow", path.read_text(), re.MULTILINE)
-    }
-    assert importing == {"tracking.py"}
-
-
 def test_make_help_names_every_target() -> None:
     targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert {"test", "acceptance", "chaos"} <= set(targets)

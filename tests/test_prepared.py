@@ -12,7 +12,7 @@ from pipeline import evaluate, outs, train
 from pipeline.__main__ import main
 from pipeline.params import InputError, load
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.piped import Piped
 
 TABLE = "a,b,c,y\n1,2,1,3\n4,5,0,7\n6,8,2,9\n"
 AGAIN = "; run: dvc repro prepare"
@@ -22,7 +22,7 @@ def refusal(folder: Path, changes: dict[str, object], table: str | None = None) 
     configure(folder, table, changes)
     with pytest.raises(InputError) as refused:
         check_prepared(load().data)
-    lines = str(refused.value.code).splitlines()
+    lines = str(refused.value).splitlines()
     assert all(line.endswith(AGAIN) for line in lines)
     return [line.removesuffix(AGAIN).removeprefix("data/prepared: was prepared from other data: ") for line in lines]
 
@@ -75,7 +75,7 @@ def test_every_stage_and_sync_refuse_before_they_do_anything(
 ) -> None:
     enter(small, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["train", "matrix"])
-    monkeypatch.setattr(Tracker, "__enter__", lambda _: pytest.fail("a run was begun"))
+    monkeypatch.setattr(Piped, "__enter__", lambda _: pytest.fail("a run was begun"))
     table = small / "data/raw/scores.csv"
     before = table.read_text()
     table.write_text(before + "1,2,3,4\n")

@@ -1,14 +1,25 @@
 """What a person asks of the runs: those of a revision, and to store what the store lacks."""
 
 import csv
+import os
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import default_store, enter, free_port, points, run, search
+from conftest import copy_store, default_store, enter, free_port, points, run, search
+from mlflow import MlflowClient
 from safetensors.numpy import load_file
 
+from pipeline import lifetime, records
 from pipeline.__main__ import main
+from pipeline.params import InputError, load
+from pipeline.tracking import location
+from pipeline.tracking.direct import Direct
 
 
 def test_pipeline_runs_lists_exactly_the_runs_of_a_revision(
@@ -27,9 +38,67 @@ def test_pipeline_runs_lists_exactly_the_runs_of_a_revision(
     assert (len(own), len(other)) == (4, 2)
     assert (listed(), listed("HEAD"), listed("other")) == (own, own, other)
     for unknown in ("nonsense", "HEAD~1"):  # the second is a commit without outs
-        with pytest.raises(SystemExit, match=unknown) as ended:
+        with pytest.raises(InputError, match=unknown):
             main(["runs", unknown])
-        assert isinstance(ended.value.code, str)  # a message, which Python prints, and exit code 1
+
+
+@contextmanager
+def with_a_dead_run(small: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Copy a store and leave a run in it whose process is gone; yield the store's address and the run's id."""
+    uri = copy_store(small, folder / "mlflow.db")
+    process = subprocess.Popen(["true"])
+    tags = {"host": lifetime.host(), "pid": str(process.pid), "pid_started": "1.0", "heartbeat": f"{time.time():.0f}"}
+    process.wait()
+    experiment = search(uri)[0].info.experiment_id
+    yield uri, MlflowClient(uri).create_run(experiment, tags={**tags, "role": "run"}).info.run_id
+
+
+def rows(file: Path) -> list[str]:
+    with closing(sqlite3.connect(file)) as store:
+        store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return list(store.iterdump())
+
+
+@pytest.mark.parametrize("command", [["top"], ["top", "--by", "cv/r2"], ["runs"], ["runs", "other"]])
+def test_asking_changes_nothing_in_the_store(small: Path, tmp_path: Path, command: list[str]) -> None:
+    with with_a_dead_run(small, tmp_path) as (uri, dead):
+        before, file = rows(tmp_path / "mlflow.db"), (tmp_path / "mlflow.db").read_bytes()
+        said = run("pipeline", *command, cwd=small, extra={"MLFLOW_TRACKING_URI": uri}).stdout
+        assert len(said.splitlines()) > 2
+        assert rows(tmp_path / "mlflow.db") == before
+        assert (tmp_path / "mlflow.db").read_bytes() == file
+        assert MlflowClient(uri).get_run(dead).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize("command", ["top", "runs"])
+def test_asking_creates_neither_a_store_nor_tables_nor_an_experiment(small: Path, tmp_path: Path, command: str) -> None:
+    files = {name: tmp_path / name for name in ("missing.db", "empty.db", "other.db")}
+    files["empty.db"].touch()
+    location.create_sqlite(files["other.db"])
+    before = rows(files["other.db"])
+    for file in files.values():
+        said = run("pipeline", command, cwd=small, extra={"MLFLOW_TRACKING_URI": f"sqlite:///{file}"}).stdout
+        assert said.count("missing") == (4 if command == "runs" else 0)
+    assert not files["missing.db"].exists()
+    assert files["empty.db"].stat().st_size == 0
+    assert rows(files["other.db"]) == before
+
+
+@pytest.mark.parametrize("what", ["a stage", "sync", "doctor"])
+def test_a_stage_and_sync_and_doctor_end_the_dead(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    enter(small, monkeypatch)
+    with with_a_dead_run(small, tmp_path) as (uri, dead):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        if what == "a stage":
+            Direct(load(), [record.run for record in records.read_evaluated(load().variants)], os.getpid())
+        else:
+            with suppress(SystemExit):  # doctor names what it ended
+                main([what])
+        ended = MlflowClient(uri).get_run(dead)
+        assert ended.info.status == "KILLED"
+        assert "is gone" in ended.data.tags["error"]
 
 
 def test_sync_restores_every_run_once_into_a_new_store(small: Path, tmp_path: Path) -> None:
@@ -74,7 +143,7 @@ def test_sync_refuses_outs_that_are_missing_or_of_other_params(
     before, text = search(default_store(small), ""), Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("epochs: 20", "epochs: 21"))
     try:
-        with pytest.raises(SystemExit, match="dvc repro"):
+        with pytest.raises(InputError, match="dvc repro"):
             main(["sync"])
     finally:
         Path("params.yaml").write_text(text)
@@ -89,7 +158,7 @@ def test_a_store_that_does_not_answer_gets_a_message(
     address = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises((InputError, SystemExit)) as ended:  # doctor prints its findings
         main([command])
-    assert ended.value.code not in {None, 0}
-    assert address in f"{ended.value.code}{capsys.readouterr().out}"
+    assert isinstance(ended.value, InputError) or str(ended.value) == "1"
+    assert address in f"{ended.value}{capsys.readouterr().out}"

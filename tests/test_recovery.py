@@ -18,7 +18,7 @@ from conftest import default_store, environment, points, run, search
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.tracking.store import create_sqlite
+from pipeline.tracking.location import create_sqlite
 
 EMPTY = "empty.db"
 
@@ -107,28 +107,30 @@ def test_a_signal_ends_the_runs_as_killed(trained: Path, tmp_path: Path, number:
     assert not (trained / "data/trained/matrix").exists()
 
 
-def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["ValueError", "InputError"])
+def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_path: Path, kind: str) -> None:
     lines = [
         "import time",
+        "from pipeline.params import InputError",
         "from pipeline.training import fit",
         "def broken(*_):",
         " time.sleep(3)",
-        " raise ValueError('on purpose')",
+        f" raise {kind}('on purpose')",
     ]
     code = "\n".join([*lines, "fit.fit = broken"])
     process = start_training(trained, tmp_path, code)
     assert process.wait(60) != 0
     runs = wait_for(tmp_path, "FAILED")
     assert {one.info.status for one in runs} == {"FAILED"}
-    assert all(one.data.tags["error"] == "ValueError: on purpose" for one in runs)
+    assert all(one.data.tags["error"] == f"{kind}: on purpose" for one in runs)
 
 
-def test_the_next_command_ends_runs_whose_processes_are_gone_and_no_others(trained: Path, tmp_path: Path) -> None:
+def test_doctor_ends_runs_whose_processes_are_gone_and_no_others(trained: Path, tmp_path: Path) -> None:
     with lasting(trained, 10**6):
         process = start_training(trained, tmp_path)
     while not any(points(default_store(tmp_path), one) for one in stored(tmp_path)):
         time.sleep(0.2)
-    run("pipeline", "top", cwd=trained, extra=store(tmp_path))
+    run("pipeline", "doctor", cwd=trained, extra=store(tmp_path), check=False)
     assert {one.info.status for one in stored(tmp_path)} == {"RUNNING"}
     for below in psutil.Process(process.pid).children():  # the storing process first, so that it cannot tell
         below.kill()
@@ -138,6 +140,8 @@ def test_the_next_command_ends_runs_whose_processes_are_gone_and_no_others(train
     killed_at = time.time() * 1000
     time.sleep(1)
     run("pipeline", "top", cwd=trained, extra=store(tmp_path))
+    assert {one.info.status for one in stored(tmp_path)} == {"RUNNING"}
+    run("pipeline", "doctor", cwd=trained, extra=store(tmp_path), check=False)
     client = MlflowClient(store(tmp_path)["MLFLOW_TRACKING_URI"])
     for one in stored(tmp_path):
         assert one.info.status == "KILLED"

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from pipeline.evaluation.rounding import Float64, Moments
 from pipeline.params import Split
 from pipeline.records import CURVE, Record
 from pipeline.sweep import Run
+from pipeline.tracking.protocol import Untracked
 from pipeline.training import data
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -39,8 +39,7 @@ def as_torch(tensors: Tensors) -> data.Prepared:
 
 def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, epochs: int, seed: int = 1) -> Record:
     run = Run(variant, batch_size, lr, seed, epochs, "zeros", "cpu", f"{seed}")  # type: ignore[arg-type]
-    nobody: Any = SimpleNamespace(start=lambda _: None, follow=lambda *_: None, finish=lambda _: None)
-    [record] = train.train([run], as_torch(tensors), nobody, None)  # type: ignore[arg-type]
+    [record] = train.train([run], as_torch(tensors), Untracked(), None)  # type: ignore[arg-type]
     return replace(record, metrics=metrics.compute(record, as_torch(tensors)))
 
 

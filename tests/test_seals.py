@@ -17,9 +17,11 @@ from mlflow import MlflowClient
 from pipeline import params, records
 from pipeline.__main__ import main
 from pipeline.commands import doctor
+from pipeline.params import InputError
 from pipeline.records import Record
 from pipeline.tracking import queries
-from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.client import plain
+from pipeline.tracking.direct import Direct
 from pipeline.tracking.store import Store
 
 Shown = Callable[..., list[dict[str, str]]]
@@ -134,7 +136,7 @@ def test_an_altered_run_is_not_confirmed_by_a_repeat(store: str) -> None:
     settings, record = params.load(), evaluated()[0]
     [victim] = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     alter(store, f"UPDATE latest_metrics SET value = 0 WHERE run_uuid = '{victim.info.run_id}' AND key = 'cv/mse'")
-    Recorder(settings, [one.run for one in evaluated()], os.getpid()).finish(record)
+    Direct(settings, [one.run for one in evaluated()], os.getpid()).finish(record)
     found = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     assert [("confirmed" in one.data.tags, "contradicts" in one.data.tags) for one in found] == [(False, False)] * 2
 
@@ -166,9 +168,9 @@ def test_the_seal_is_the_hash_of_what_it_says_it_covers(store: str) -> None:
 def test_a_killed_attempt_is_gone_on_with_unless_it_was_altered(store: str, alteration: str) -> None:
     settings, everything = params.load(), evaluated()
     record = replace(everything[0], run=replace(everything[0].run, fingerprint=uuid4().hex))
-    attempt = Recorder(settings, [record.run], os.getpid())
+    attempt = Direct(settings, [record.run], os.getpid())
     attempt.start([record.run])
-    attempt.follow({record.run.fingerprint: {0: float(record.curve[0]), 1: float(record.curve[1])}})
+    attempt.store_points({record.run.fingerprint: {0: float(record.curve[0]), 1: float(record.curve[1])}})
     attempt.end("KILLED", "on purpose")
     [killed] = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     where = f"WHERE run_uuid = '{killed.info.run_id}'"
@@ -176,7 +178,7 @@ def test_a_killed_attempt_is_gone_on_with_unless_it_was_altered(store: str, alte
         alter(store, f"UPDATE metrics SET value = 7 {where} AND key = 'train/mse' AND step = 1")
     elif alteration == "param":
         alter(store, f"UPDATE params SET value = '7' {where} AND key = 'epochs'")
-    again = Recorder(settings, [record.run], os.getpid())
+    again = Direct(settings, [record.run], os.getpid())
     again.start([record.run])
     again.finish(record)
     again.end("FINISHED", "")
@@ -187,7 +189,7 @@ def test_a_killed_attempt_is_gone_on_with_unless_it_was_altered(store: str, alte
     assert len(found) == (1 if alteration == "nothing" else 2)
     [whole] = [one for one in found if one.info.status == "FINISHED"]
     assert points(store, whole) == list(enumerate(record.curve.tolist()))
-    assert queries.seal_state(whole) == "sealed"
+    assert plain(whole).seal_state == "sealed"
     assert whole.data.params["epochs"] == "20"
 
 
@@ -198,9 +200,9 @@ def test_a_stage_that_is_killed_amid_the_figures_leaves_a_seal_that_fits(
     uri = f"sqlite:///{tmp_path / 'new.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     everything = evaluated()
-    recorder = Recorder(params.load(), [one.run for one in everything], os.getpid())
+    direct = Direct(params.load(), [one.run for one in everything], os.getpid())
     for record in everything:
-        recorder.finish(record)
+        direct.finish(record)
     log_tags, calls = Store.log_tags, []
 
     def killed(self: Store, *arguments: object) -> None:
@@ -212,12 +214,12 @@ def test_a_stage_that_is_killed_amid_the_figures_leaves_a_seal_that_fits(
     with monkeypatch.context() as patched:
         patched.setattr(Store, "log_tags", killed)
         with pytest.raises(KeyboardInterrupt):
-            recorder.complete(everything, [], "champion")
-    states = {queries.seal_state(one) for one in search(uri)}
+            direct.complete(everything, [], "champion")
+    states = {plain(one).seal_state for one in search(uri)}
     assert states == {"sealed"}
-    recorder.complete(everything, [], "champion")
-    recorder.end("FINISHED", "")
-    assert {queries.seal_state(one) for one in search(uri, "")} == {"sealed"}
+    direct.complete(everything, [], "champion")
+    direct.end("FINISHED", "")
+    assert {plain(one).seal_state for one in search(uri, "")} == {"sealed"}
     assert doctor.examine(deep=True).findings == []
 
 
@@ -239,5 +241,5 @@ def test_artifacts_are_read_and_written_where_mlflow_would_have_put_them(store: 
 
 def test_an_experiment_whose_artifacts_another_host_keeps_is_refused(store: str) -> None:
     alter(store, "UPDATE experiments SET artifact_location = 'http://127.0.0.1:9/stolen' WHERE name = 'regression'")
-    with pytest.raises(SystemExit, match="password"):
+    with pytest.raises(InputError, match="password"):
         top()

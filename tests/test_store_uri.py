@@ -2,21 +2,21 @@
 
 import io
 import os
-import pickle
 import signal
+import subprocess
 import sys
 import threading
-import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import free_port
+from conftest import REPOSITORY, environment, free_port
 
 from pipeline import repository
 from pipeline.__main__ import main
-from pipeline.params import load
-from pipeline.tracking import recorder, tracker
+from pipeline.params import InputError, load
+from pipeline.tracking import direct, piped
 from pipeline.tracking.store import Store
 
 BAD = [
@@ -46,10 +46,11 @@ BAD = [
 
 
 def stored(patience: float, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(recorder, "PATIENCE_SECONDS", patience)
-    params = load()
-    told: tuple[object, ...] = (time.time(), "begin", (params, [], os.getpid()))
-    return recorder.serve(io.BytesIO(pickle.dumps(told)))
+    monkeypatch.setattr(direct, "PATIENCE_SECONDS", patience)
+    pipe = io.BytesIO()
+    piped.send(pipe, piped.Begin(load(), [], os.getpid()))
+    pipe.seek(0)
+    return piped.serve(pipe)
 
 
 @pytest.mark.parametrize("uri", BAD)
@@ -58,14 +59,14 @@ def test_a_store_that_cannot_be_opened_is_one_message_to_stage_and_person(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.delattr(signal, "SIGPIPE")  # which `main` would set, for this whole test run
-    assert stored(0.0, monkeypatch) == tracker.STORE_LOST
+    assert stored(0.0, monkeypatch) == piped.STORE_LOST
     said = capsys.readouterr().err
     assert "MLflow's store" in said
-    monkeypatch.setattr("pipeline.tracking.queries.Store.open", lambda name: Store.connect(name, 0.0))
-    with pytest.raises(SystemExit) as ended:
+    monkeypatch.setattr(Store, "look", partial(Store.look, patience=0.0))
+    with pytest.raises(InputError) as refused:
         main(["top"])
-    assert "MLflow's store" in str(ended.value.code)
-    assert "s3cr" not in said + str(ended.value.code)
+    assert "MLflow's store" in str(refused.value)
+    assert "s3cr" not in said + str(refused.value)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -92,7 +93,7 @@ def test_a_server_that_refuses_access_is_asked_once(
     server = ThreadingHTTPServer(("127.0.0.1", free_port()), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-    assert stored(3.0, monkeypatch) == tracker.STORE_LOST
+    assert stored(3.0, monkeypatch) == piped.STORE_LOST
     server.shutdown()
     assert len(asked) == 1
     assert "MLFLOW_TRACKING_TOKEN" in capsys.readouterr().err
@@ -108,10 +109,52 @@ def test_an_error_of_the_storing_process_costs_no_training(
     monkeypatch.setattr(sys, "executable", str(failing))
     monkeypatch.setattr("pipeline.lifetime.stop_when_told", lambda: None)
     trained = False
-    with tracker.Tracker(load(), []):
+    with piped.Piped(load(), []):
         trained = True
     assert trained
-    assert capsys.readouterr().err.count(tracker.LOST) == 1
+    assert capsys.readouterr().err.count(piped.LOST) == 1
+
+
+def ending_with(code: int, folder: Path) -> str:
+    """Make a program that reads all that it is told, and ends."""
+    program = folder / f"ends{code}"
+    program.write_text(f"#!/bin/sh\ncat > /dev/null\nexit {code}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize("code", [1, piped.STORE_LOST, piped.INPUT_WRONG])
+def test_the_trainings_own_error_is_kept_however_the_storing_process_ends(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", ending_with(code, tmp_path))
+    monkeypatch.setattr("pipeline.lifetime.stop_when_told", lambda: None)
+    with pytest.raises(ValueError, match="on purpose"), piped.Piped(load(), []):
+        raise ValueError("on purpose")
+
+
+def test_runs_that_the_store_refuses_end_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", ending_with(piped.INPUT_WRONG, tmp_path))
+    monkeypatch.setattr("pipeline.lifetime.stop_when_told", lambda: None)
+    with pytest.raises(InputError), piped.Piped(load(), []):
+        pass
+
+
+def test_a_file_of_the_workspace_that_is_missing_is_not_the_stores_failure(tmp_path: Path) -> None:
+    told = io.BytesIO()
+    piped.send(told, piped.Begin(load(), [], os.getpid()))
+    command = [sys.executable, "-m", "pipeline.tracking"]
+    ended = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(REPOSITORY), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db"),
+        input=told.getvalue(),
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.decode().splitlines()[-1] == "data/prepared/summary.json: No such file or directory"
+    assert b"store" not in ended.stderr
 
 
 @pytest.mark.parametrize("password", ["secret", "se/cret", "se@cret", "s/e@c:ret"])

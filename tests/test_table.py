@@ -29,7 +29,7 @@ def refusal(folder: Path, text: str, columns: list[str] = COLUMNS, *, exact: boo
         patch.chdir(folder)
         with pytest.raises(InputError) as refused:
             table.read(Path("table.csv"), columns, exact)
-    return [line.removeprefix("table.csv: ") for line in str(refused.value.code).splitlines()]
+    return [line.removeprefix("table.csv: ") for line in str(refused.value).splitlines()]
 
 
 def test_a_source_that_is_no_regular_file_is_refused_without_opening_it(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_broken_archive_and_a_path_with_nul_are_refused(tmp_path: Path, name: 
         (tmp_path / name).write_bytes(start)
     with pytest.raises(InputError, match="cannot be read as CSV") as refused:
         table.read(tmp_path / name, ["a"])
-    assert "\0" not in str(refused.value.code)
+    assert "\0" not in str(refused.value)
 
 
 def test_a_compressed_table_with_a_byte_order_mark_blank_lines_and_quotes_is_read(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import md5
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -12,9 +11,9 @@ from pipeline.evaluation import rounding
 from pipeline.records import CURVE, FIGURES, Array, Record
 from pipeline.sweep import curve_steps
 from pipeline.tracking import seals
-from pipeline.tracking.recorder import flat
-from pipeline.tracking.store import WEIGHTS, text
+from pipeline.tracking.runs import WEIGHTS, status_of
 from pipeline.tracking.stored import Stored, parse_params
+from pipeline.tracking.values import flat, text, weights_md5
 
 GONE = "params: the code, data and params.yaml on record give no run of this fingerprint, nor of its params"
 
@@ -61,13 +60,12 @@ def compare_exactly(stored: Stored, record: Record) -> list[str]:
     differences = differing_params(stored, record)
     if stored.seal == seals.ALTERED:
         differences.append("seal: does not fit; the record was altered after its run ended")
-    hashed = md5(stored.weights, usedforsecurity=False).hexdigest()
     pairs: dict[str, tuple[str | None, str | None]] = {
         "fingerprint": (stored.tags["fingerprint"], record.run.fingerprint),
-        "status": (stored.status, "FAILED" if record.diverged else "FINISHED"),
+        "status": (stored.status, status_of(record.diverged)),
     }
     if stored.weights:
-        pairs["weights_md5"] = (stored.tags.get("weights_md5"), hashed)
+        pairs["weights_md5"] = (stored.tags.get("weights_md5"), weights_md5(stored.weights))
     return differences + differing(pairs)
 
 

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline import outs, records, repository
 from pipeline.commands import locks
 from pipeline.params import InputError, load
-from pipeline.tracking import queries
+from pipeline.tracking import leftovers, queries
 from pipeline.tracking.audit import Finding, audit
 
 MD5 = r"[0-9a-f]{32}(\.dir)?"
@@ -152,18 +152,20 @@ def store(expected: Mapping[str, str]) -> Iterator[Finding]:
             yield from not_stored(list(expected.values()))
             return
     try:
-        state = queries.state(load().track.experiment, expected)
+        experiment = load().track.experiment
+        ended = leftovers.end_the_dead(experiment)
+        health = queries.health(experiment, expected)
     except InputError as error:
         yield Finding(str(error), "start the server, or unset MLFLOW_TRACKING_URI; store later: pipeline sync")
         return
-    yield from not_stored(state.lacking)
-    for run in state.ended:
+    yield from not_stored(health.lacking)
+    for run in ended:
         yield Finding(f"{run}: said RUNNING though its process was gone; is KILLED now", "dvc repro")
-    for run_id, name in state.ownerless.items():
+    for run_id, name in health.ownerless.items():
         what = f"{name} ({run_id}): says RUNNING, and no process is on record for it"
         yield Finding(what, f"mlflow runs delete --run-id {run_id}, or end it where it was started")
-    folder, usual = Path(unquote(urlparse(state.artifacts).path)), root / "mlartifacts"
-    if state.artifacts.startswith("file:") and not os.environ.get("MLFLOW_TRACKING_URI"):
+    folder, usual = Path(unquote(urlparse(health.artifacts).path)), root / "mlartifacts"
+    if health.artifacts.startswith("file:") and not os.environ.get("MLFLOW_TRACKING_URI"):
         if not folder.exists() and usual.exists():
             yield Finding(
                 f"{folder}: is where MLflow looks for artifacts, and is gone; they moved to {usual}",

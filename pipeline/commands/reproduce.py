@@ -20,7 +20,8 @@ from pipeline.evaluation import rounding
 from pipeline.params import InputError
 from pipeline.records import FIGURES, Record
 from pipeline.tracking import queries
-from pipeline.tracking.stored import Stored, first_line, parse_params
+from pipeline.tracking.display import first_line
+from pipeline.tracking.stored import Stored, parse_params
 
 
 def reproduce(

@@ -16,7 +16,8 @@ import psutil
 
 from pipeline import lifetime, repository
 from pipeline.params import InputError
-from pipeline.tracking.stored import Stored, readable, shown
+from pipeline.tracking.display import readable, shown
+from pipeline.tracking.stored import Stored
 
 # Links become plain files that hold their target, so that nothing can be written through one; no hook of git runs.
 SAFE = ["-c", "core.symlinks=false", "-c", f"core.hooksPath={os.devnull}"]

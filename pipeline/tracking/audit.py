@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from safetensors.numpy import load_file
-
 from pipeline import machine, outs
-from pipeline.evaluation import rounding
 from pipeline.records import CURVE, FIGURES, Record
-from pipeline.tracking import parents, repeats, seals
-from pipeline.tracking.store import WEIGHTS, Store, StoredRun, answering, is_complete, seal_state, weights_md5
+from pipeline.tracking import parents, seals
+from pipeline.tracking.repeats import Repeats, has_weights
+from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, StoredRun
+from pipeline.tracking.store import Store, answering
+from pipeline.tracking.values import weights_md5
 
 MEND = "see what is true: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"
-Points = Sequence[tuple[int, float]]
+Curve = Sequence[tuple[int, float]]  # step, value
 
 
 @dataclass(frozen=True)
@@ -35,35 +35,38 @@ class Audit:
 
 @answering()
 def audit(experiment: str, evaluated: Sequence[Record]) -> Audit:
-    """Examine every run of an experiment, and those of the workspace's outs.
+    """Examine every run of an experiment, and those of the workspace's outs; nothing where the store is missing.
 
     Args:
         experiment: MLflow's.
         evaluated: what the outs hold; nothing where there are none.
     """
-    store = Store.open(experiment)
-    everything = [run for run in store.search("") if run.data.tags.get("role") in {"run", "sweep"}]
-    sweeps = {run.info.run_id: run for run in everything if run.data.tags["role"] == "sweep"}
-    runs = [run for run in everything if run.data.tags["role"] == "run"]
-    curves = {run.info.run_id: history(store, run) for run in runs}
-    faults = {run.info.run_id: [*of_run(store, run, sweeps, curves[run.info.run_id])] for run in runs}
-    sound = [run for run in runs if not faults[run.info.run_id]]
+    store = Store.look(experiment)
+    if store is None:
+        return Audit([], 0, 0)
+    everything = [run for run in store.everything() if run.tags.get("role") in {"run", "sweep"}]
+    sweeps = {run.run_id: run for run in everything if run.tags["role"] == "sweep"}
+    runs = [run for run in everything if run.tags["role"] == "run"]
+    curves = {run.run_id: history(store, run) for run in runs}
+    faults = {run.run_id: [*of_run(store, run, sweeps, curves[run.run_id])] for run in runs}
+    sound = [run for run in runs if not faults[run.run_id]]
     findings = [finding for found in faults.values() for finding in found]
     findings += [finding for sweep in sweeps.values() for finding in of_sweep(store, sweep, runs)]
-    findings += [finding for record in evaluated for finding in of_record(store, record, sound, curves)]
-    unsealed = sum("seal" not in run.data.tags and is_complete(run) for run in runs)
+    repeats = Repeats(store)
+    findings += [finding for record in evaluated for finding in of_record(repeats, record, sound, curves)]
+    unsealed = sum("seal" not in run.tags and run.is_complete for run in runs)
     return Audit(findings, len(everything), unsealed)
 
 
 def history(store: Store, run: StoredRun, key: str = CURVE) -> list[tuple[int, float]]:
     """Read a metric's history as MLflow orders it to find the last: step and value."""
-    points = store.client.get_metric_history(run.info.run_id, key)
-    return [(p.step, p.value) for p in sorted(points, key=lambda p: (p.step, p.timestamp, p.value))]
+    points = store.client.history(run.run_id, key)
+    return [(p.step, p.value) for p in sorted(points, key=lambda p: (p.step, p.at, p.value))]
 
 
 def named(run: StoredRun) -> str:
     """Name a run for people."""
-    return f"{run.info.run_name} (run {run.info.run_id})"
+    return f"{run.name} (run {run.run_id})"
 
 
 def place(store: Store, run: StoredRun, name: str) -> str:
@@ -74,22 +77,22 @@ def place(store: Store, run: StoredRun, name: str) -> str:
         return f"{name} ({error})"
 
 
-def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Points) -> Iterator[Finding]:
+def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Curve) -> Iterator[Finding]:
     """Compare one run with its seals, and with the run of its sweep."""
-    tags = run.data.tags
-    parent = sweeps.get(tags.get("mlflow.parentRunId", ""))
+    tags = run.tags
+    parent = sweeps.get(tags.get(PARENT, ""))
     faults = []
-    if not is_complete(run):
+    if not run.is_complete:
         if "seal" in tags:
-            faults.append(f"says {run.info.status}, and was sealed as it ended")
+            faults.append(f"says {run.status}, and was sealed as it ended")
     else:
-        state = seal_state(run)
+        state = run.seal_state
         if state == seals.ALTERED:
             faults.append("its seal does not fit: status, times, params, figures, datasets or tags were altered")
-        elif state == seals.UNSEALED and parent and "seal" in parent.data.tags:
+        elif state == seals.UNSEALED and parent and "seal" in parent.tags:
             faults.append("its seal is gone")
         faults += altered_files(store, run, curve)
-    if parent is None or parent.data.tags.get("sweep") != tags.get("sweep"):
+    if parent is None or parent.tags.get("sweep") != tags.get("sweep"):
         faults.append("the run of its sweep is not in the store: deleted, or altered")
     if tags.get("git_commit") != tags.get("mlflow.source.git.commit"):
         faults.append("its tags git_commit and mlflow.source.git.commit name different commits")
@@ -97,12 +100,12 @@ def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve:
     if "seal" in tags and confirmed and tags.get("seal_confirmed") != seals.of_confirmations(tags):
         faults.append("its tags confirmed… were altered")
     if faults:
-        yield Finding(f"{named(run)}: {'; '.join(faults)}", MEND.format(run.info.run_id))
+        yield Finding(f"{named(run)}: {'; '.join(faults)}", MEND.format(run.run_id))
 
 
-def altered_files(store: Store, run: StoredRun, curve: Points) -> Iterator[str]:
+def altered_files(store: Store, run: StoredRun, curve: Curve) -> Iterator[str]:
     """Say which of a run's weights, curve and figures are not as they were sealed."""
-    tags = run.data.tags
+    tags = run.tags
     try:
         weights = store.artifact(run, WEIGHTS)
     except FileNotFoundError:
@@ -113,26 +116,26 @@ def altered_files(store: Store, run: StoredRun, curve: Points) -> Iterator[str]:
         yield f"its curve {CURVE} or its weights were altered after it ended"
     for key in FIGURES:
         points = curve if key == CURVE else history(store, run, key)
-        if (points[-1][1] if points else None) != run.data.metrics.get(key):
+        if (points[-1][1] if points else None) != run.metrics.get(key):
             yield f"{key}: its last value is not that of its history"
 
 
 def of_sweep(store: Store, parent: StoredRun, runs: Sequence[StoredRun]) -> Iterator[Finding]:
     """Compare a sweep's run with its seals, its artifacts with its list, and the list with the runs there are."""
-    tags, run_id = parent.data.tags, parent.info.run_id
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == run_id]
+    tags, run_id = parent.tags, parent.run_id
+    children = [run for run in runs if run.tags.get(PARENT) == run_id]
     mend = f"mlflow runs delete --run-id {run_id}; then pipeline sync in a workspace that has the sweep's outs"
     faults = []
     if "champion" not in tags and "seal" not in tags:
         return  # has not ended
-    if seal_state(parent) == seals.ALTERED:
+    if parent.seal_state == seals.ALTERED:
         faults.append("its seal does not fit: params, datasets or tags were altered after it ended")
     if "seal" not in tags:
-        if any("seal" in run.data.tags for run in children):
+        if any("seal" in run.tags for run in children):
             yield Finding(f"{named(parent)}: its seal is gone", mend)
         return
-    if parent.info.status not in {"FINISHED", "RUNNING"}:
-        faults.append(f"says {parent.info.status}, though it had ended: altered, or a later stage was killed")
+    if parent.status not in {FINISHED, RUNNING}:
+        faults.append(f"says {parent.status}, though it had ended: altered, or a later stage was killed")
     contents = parents.contents(store, parent)
     if contents is None:
         faults.append(f"{place(store, parent, parents.CONTENTS)}, its list, is gone or altered")
@@ -140,7 +143,7 @@ def of_sweep(store: Store, parent: StoredRun, runs: Sequence[StoredRun]) -> Iter
         faults += altered_artifacts(store, parent, contents.files, children)
     if faults:
         yield Finding(f"{named(parent)}: {'; '.join(faults)}", mend)
-    stored = {run.data.tags.get("fingerprint") for run in runs if is_complete(run)}
+    stored = {run.tags.get("fingerprint") for run in runs if run.is_complete}
     for fingerprint, name in (contents.runs if contents else {}).items():
         if fingerprint not in stored:
             what = f"{name} (fingerprint {fingerprint}) of sweep {tags.get('sweep')}"
@@ -151,7 +154,7 @@ def altered_artifacts(
     store: Store, parent: StoredRun, files: Mapping[str, str], children: Sequence[StoredRun]
 ) -> Iterator[str]:
     """Say which artifacts of a sweep are gone or altered: those of its list, and patches, which their hashes name."""
-    patches = {run.data.tags.get("git_changes", "") for run in [parent, *children]} - {""}
+    patches = {run.tags.get("git_changes", "") for run in [parent, *children]} - {""}
     expected = {name: name.removesuffix(".patch") for name in patches} | dict(files)
     for name, digest in sorted(expected.items()):
         try:
@@ -163,25 +166,24 @@ def altered_artifacts(
 
 
 def of_record(
-    store: Store, record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Points]
+    repeats: Repeats, record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Curve]
 ) -> Iterator[Finding]:
     """Compare what the outs hold of a run with what the store does; what the store lacks is not for here."""
     fingerprint = record.run.fingerprint
-    stored = [run for run in runs if run.data.tags.get("fingerprint") == fingerprint and is_complete(run)]
-    if any(is_as_stored(run, record, curves[run.info.run_id]) for run in stored):
+    stored = [run for run in runs if run.tags.get("fingerprint") == fingerprint and run.is_complete]
+    if any(is_as_stored(run, record, curves[run.run_id]) for run in stored):
         return
     here = machine.numeric_tags()
-    elsewhere = [run for run in stored if machine.may_differ(run.data.tags, here, record.run.device)]
-    table = rounding.table(load_file(outs.PREPARED)) if elsewhere else []
-    if stored and not any(repeats.agrees(store, run, record, table) for run in elsewhere):
+    elsewhere = [run for run in stored if machine.may_differ(run.tags, here, record.run.device)]
+    if stored and repeats.one_that_agrees(elsewhere, record) is None:
         what = f"its weights, curve or figures are not those of {outs.TRAINED} and {outs.EVALUATED}"
-        yield Finding(f"{named(stored[0])}: {what}", MEND.format(stored[0].info.run_id))
+        yield Finding(f"{named(stored[0])}: {what}", MEND.format(stored[0].run_id))
 
 
-def is_as_stored(run: StoredRun, record: Record, curve: Points) -> bool:
+def is_as_stored(run: StoredRun, record: Record, curve: Curve) -> bool:
     """Tell whether a stored run has the bits of a record of the outs: weights, figures and curve."""
     return (
-        repeats.has_weights(run, record)
-        and all(value == record.metrics.get(key, value) for key, value in run.data.metrics.items())
+        has_weights(run, record)
+        and all(value == record.metrics.get(key, value) for key, value in run.metrics.items())
         and all(step < len(record.curve) and value == float(record.curve[step]) for step, value in curve)
     )

@@ -1,13 +1,19 @@
 """The run in MLflow that stands for a sweep, and the list of what belongs to it, so that what was deleted shows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.sweep import fingerprint
+from pipeline import outs
+from pipeline.sweep import Run, fingerprint
 from pipeline.tracking import seals
-from pipeline.tracking.store import Store, StoredRun, seal_state
+from pipeline.tracking.datasets import Dataset
+from pipeline.tracking.runs import FINISHED, SCHEDULED, StoredRun
+from pipeline.tracking.store import Store
+from pipeline.tracking.values import milliseconds
 
 CONTENTS = "contents.json"
 CONTENTS_BYTES = 2**27  # of a million runs
@@ -20,10 +26,88 @@ class Contents(BaseModel):
     files: dict[str, str]
 
 
+class Parent:
+    """The run of the sweep that a stage works on."""
+
+    def __init__(self, store: Store, run: StoredRun, files: Mapping[str, str]) -> None:
+        """Go on with a run that is in the store.
+
+        Args:
+            store: that holds the run.
+            run: as it was read.
+            files: its artifacts, name -> sha256.
+        """
+        self.store, self.run, self.files = store, run, dict(files)
+
+    @classmethod
+    def open(
+        cls,
+        store: Store,
+        tags: Mapping[str, str],
+        owner: Mapping[str, str],
+        params: Mapping[str, str],
+        datasets: Sequence[Dataset],
+        begun: float,
+    ) -> Self:
+        """Find or create the run of a sweep, and let it say RUNNING.
+
+        Args:
+            store: that holds it, or is to.
+            tags: for a new run; `sweep` names the sweep.
+            owner: the tags of the process that works on it.
+            params: params.yaml.
+            datasets: the sweep's.
+            begun: when the stage began, in seconds since 1970.
+        """
+        with store.lock:
+            found = find(store, tags["sweep"])
+            title = f"{tags.get('dvc_experiment', 'sweep')} {tags['sweep']}"
+            run = found or store.create(title, {**tags, "role": "sweep"}, begun)
+            if found:
+                store.take(run, owner)
+            if is_evaluated(run):
+                known = contents(store, run)
+                return cls(store, run, known.files if known else {})
+            parent = cls(store, run, {})  # new, or left by a process that may have been killed in between
+            parent._describe(params, datasets)
+        return parent
+
+    def _describe(self, params: Mapping[str, str], datasets: Sequence[Dataset]) -> None:
+        self.store.log_params(self.run, params)
+        self.store.client.log_datasets(self.run.run_id, datasets)
+        for path in (Path("params.yaml"), outs.SUMMARY):
+            self.log_file(path.name, path.read_bytes())
+
+    def log_file(self, name: str, content: bytes) -> None:
+        """Store an artifact of the sweep."""
+        self.store.log_artifact(self.run, name, content)
+        self.files[name] = sha256(content).hexdigest()
+
+    def complete(self, runs: Sequence[Run], champion: str) -> None:
+        """Store the list of what belongs to the sweep, and seal it: its evaluation is stored."""
+        listed = Contents(runs={run.fingerprint: run.name for run in runs}, files=self.files)
+        content = listed.model_dump_json(indent=2).encode()
+        self.store.log_artifact(self.run, CONTENTS, content)
+        tags = {"champion": champion, "seal_files": sha256(content).hexdigest()}
+        stored = self.store.client.run(self.run.run_id).contents
+        self.store.log_tags(self.run, tags | {"seal": stored.with_(tags).seal()})
+
+    def end(self, at: float) -> None:
+        """End the sweep where it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
+        with self.store.lock:
+            status = FINISHED if is_evaluated(self.store.client.run(self.run.run_id)) else SCHEDULED
+            unknown = status == SCHEDULED or "restored" in self.run.tags
+            self.store.client.set_status(self.run.run_id, status, None if unknown else milliseconds(at))
+
+
+def is_evaluated(parent: StoredRun) -> bool:
+    """Tell whether a sweep's evaluation is stored."""
+    return "champion" in parent.tags
+
+
 def find(store: Store, sweep: str) -> StoredRun | None:
     """Find the run of a sweep; one that was altered since it ended is as if it were not there."""
-    parents = store.search(f"tags.sweep = '{sweep}' and tags.role = 'sweep'", ["attributes.start_time"])
-    return next((run for run in parents if is_sound(store, run)), None)
+    return next((run for run in store.sweeps(sweep) if is_sound(store, run)), None)
 
 
 def is_sound(store: Store, parent: StoredRun) -> bool:
@@ -32,7 +116,7 @@ def is_sound(store: Store, parent: StoredRun) -> bool:
         store.artifact_uri(parent)
     except FileNotFoundError:
         return False
-    fits = seal_state(parent)
+    fits = parent.seal_state
     return fits == seals.UNSEALED or (fits == seals.SEALED and contents(store, parent) is not None)
 
 
@@ -43,8 +127,8 @@ def contents(store: Store, parent: StoredRun) -> Contents | None:
         listed = Contents.model_validate_json(content)
     except (FileNotFoundError, ValidationError):
         return None
-    sealed = sha256(content).hexdigest() == parent.data.tags.get("seal_files")
-    return listed if sealed and sweep_of(listed.runs) == parent.data.tags.get("sweep") else None
+    sealed = sha256(content).hexdigest() == parent.tags.get("seal_files")
+    return listed if sealed and sweep_of(listed.runs) == parent.tags.get("sweep") else None
 
 
 def sweep_of(fingerprints: Iterable[str]) -> str:

@@ -1,51 +1,82 @@
-"""A run that was computed again, beside one that is stored: the same bits, or the same within rounding."""
+"""A run that was computed again, beside stored ones: the same bits, or the same within rounding."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load, load_file, save
 
-from pipeline import outs
+from pipeline import machine, outs
 from pipeline.evaluation import rounding
 from pipeline.records import CURVE, Array, Record
-from pipeline.tracking.store import WEIGHTS, Store, StoredRun, is_complete, weights_md5
+from pipeline.tracking import seals
+from pipeline.tracking.runs import WEIGHTS, StoredRun
+from pipeline.tracking.store import Store
+from pipeline.tracking.values import now, weights_md5
 
 
 def has_weights(run: StoredRun, record: Record) -> bool:
     """Tell whether a stored run's weights have a record's bits."""
-    return bool(run.data.tags.get("weights_md5") == weights_md5(save(dict(record.tensors))))
+    return run.tags.get("weights_md5") == weights_md5(save(dict(record.tensors)))
 
 
-def is_same(store: Store, run: StoredRun, record: Record) -> bool:
-    """Tell whether a stored run's weights and curve have a record's bits."""
-    if not has_weights(run, record):
-        return False
-    points = store.client.get_metric_history(run.info.run_id, CURVE)
-    return all(point.value == float(record.curve[point.step]) for point in points)
+class Repeats:
+    """Compares records of the workspace with stored runs."""
 
+    def __init__(self, store: Store) -> None:
+        """Compare with the runs of a store."""
+        self.store = store
 
-def agrees(store: Store, run: StoredRun, record: Record, table: rounding.Table) -> bool:
-    """Tell whether a stored run's weights and curve are a record's but for rounding; `table` is of its data."""
-    tensors = stored_tensors(store, run)
-    points = {point.step: point.value for point in store.client.get_metric_history(run.info.run_id, CURVE)}
-    if not is_complete(run) or not tensors or not all(0 <= step < len(record.curve) for step in points):
-        return False
-    return not rounding.compare(record, table, "diverged" in run.data.tags, tensors, points, {}).beyond
+    @cached_property
+    def table(self) -> rounding.Table:
+        """What the bounds of rounding take of the workspace's data."""
+        return rounding.table(load_file(outs.PREPARED))
 
+    def is_same(self, run: StoredRun, record: Record) -> bool:
+        """Tell whether a stored run's weights and curve have a record's bits."""
+        if not has_weights(run, record):
+            return False
+        history = self.store.client.history(run.run_id, CURVE)
+        return all(point.value == float(record.curve[point.step]) for point in history)
 
-def stored_tensors(store: Store, run: StoredRun) -> dict[str, Array]:
-    """Read a stored run's weights; none where they are gone, or are not those that its tag names."""
-    try:
-        content = store.artifact(run, WEIGHTS)
-        return dict(load(content)) if weights_md5(content) == run.data.tags.get("weights_md5") else {}
-    except (FileNotFoundError, SafetensorError, ValueError, KeyError):
-        return {}
+    def agrees(self, run: StoredRun, record: Record) -> bool:
+        """Tell whether a stored run's weights and curve are a record's but for rounding."""
+        tensors = self.tensors(run)
+        points = {point.step: point.value for point in self.store.client.history(run.run_id, CURVE)}
+        if not run.is_complete or not tensors or not all(0 <= step < len(record.curve) for step in points):
+            return False
+        return not rounding.compare(record, self.table, "diverged" in run.tags, tensors, points, {}).beyond
 
+    def one_that_agrees(self, runs: Iterable[StoredRun], record: Record) -> StoredRun | None:
+        """Find the first stored run that is a record's but for rounding."""
+        return next((run for run in runs if self.agrees(run, record)), None)
 
-def figures(store: Store, run: StoredRun, record: Record) -> dict[str, float]:
-    """Evaluate a stored run's own weights, where a record has others; its curve's last value is stored already."""
-    from pipeline.evaluation import metrics  # noqa: PLC0415 - imports torch, 1 s
-    from pipeline.training import data  # noqa: PLC0415
+    def confirm(self, runs: Iterable[StoredRun], record: Record) -> bool:
+        """Note on a stored run that a record repeats it; tell whether there is one."""
+        here, device = machine.numeric_tags(), record.run.device
+        same = next((run for run in runs if self.is_same(run, record)), None)
+        elsewhere = (run for run in runs if machine.may_differ(run.tags, here, device))
+        close = same or self.one_that_agrees(elsewhere, record)
+        if close:
+            tag = "confirmed" if same else "confirmed_within_rounding"
+            tags = {tag: str(int(close.tags.get(tag, "0")) + 1), f"{tag}_at": now()}
+            seal = seals.of_confirmations({**close.tags, **tags})
+            self.store.log_tags(close, tags | {"seal_confirmed": seal})
+        return close is not None
 
-    own = replace(record, tensors=stored_tensors(store, run))
-    return {key: value for key, value in metrics.compute(own, data.load(outs.PREPARED)).items() if key != CURVE}
+    def own_metrics(self, run: StoredRun, record: Record) -> dict[str, float]:
+        """Evaluate a stored run's own weights, where a record has others; its curve's last value is stored already."""
+        from pipeline.evaluation import metrics  # noqa: PLC0415 - imports torch, 1 s
+        from pipeline.training import data  # noqa: PLC0415
+
+        own = replace(record, tensors=self.tensors(run))
+        return {key: value for key, value in metrics.compute(own, data.load(outs.PREPARED)).items() if key != CURVE}
+
+    def tensors(self, run: StoredRun) -> dict[str, Array]:
+        """Read a stored run's weights; none where they are gone, or are not those that its tag names."""
+        try:
+            content = self.store.artifact(run, WEIGHTS)
+            return dict(load(content)) if weights_md5(content) == run.tags.get("weights_md5") else {}
+        except (FileNotFoundError, SafetensorError, ValueError, KeyError):
+            return {}

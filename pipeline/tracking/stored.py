@@ -15,8 +15,9 @@ from safetensors.numpy import load
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
 from pipeline.records import CURVE, FORMAT
-from pipeline.tracking.recorder import flat
-from pipeline.tracking.store import text
+from pipeline.tracking.display import first_line, shown
+from pipeline.tracking.runs import PARENT
+from pipeline.tracking.values import flat, text
 
 PATCH_BYTES = 2**26
 WEIGHTS_BYTES = 2**28
@@ -26,7 +27,7 @@ REQUIRED = {
     "sweep": "[0-9a-f]{12}",
     "data_md5": "[0-9a-f]{32}",
     "source_md5": "[0-9a-f]{32}",
-    "mlflow.parentRunId": "[0-9a-f]{32}",
+    PARENT: "[0-9a-f]{32}",
 }
 OPTIONAL = {
     "architecture": "[0-9A-Za-z_]{1,40}",
@@ -261,20 +262,3 @@ def decode(name: str, what: str, content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: its sweep's {what} is not UTF-8: {error}") from error
-
-
-def shown(value: object) -> str:
-    """Write what came from a store in at most 100 printable characters."""
-    written = ascii(value)
-    return written if len(written) <= 100 else f"{written[:97]}…"
-
-
-def readable(content: bytes) -> str:
-    """Write text for a terminal, with what could steer one, or hide in it, made visible."""
-    decoded = content.decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in decoded)
-
-
-def first_line(error: BaseException) -> str:
-    """Write an error in one line."""
-    return shown(" ".join(str(error).split()))[1:-1] or type(error).__name__

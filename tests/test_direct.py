@@ -13,15 +13,18 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from conftest import enter, points, search
+from conftest import default_store, enter, points, search
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from pipeline import lifetime, params, records
+from pipeline import lifetime, outs, params, records, sweep, train
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.tracking.recorder import Recorder
-from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.direct import Direct
+from pipeline.tracking.piped import Piped
+from pipeline.tracking.protocol import Tracking
+from pipeline.training import data
+from pipeline.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,8 @@ def record(small: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> Record:
     return replace(one, run=replace(one.run, fingerprint=uuid4().hex))
 
 
-def recorder(runs: Sequence[Run], settings: params.Params | None = None) -> Recorder:
-    return Recorder(settings or params.load(), runs, os.getpid())
+def direct(runs: Sequence[Run], settings: params.Params | None = None) -> Direct:
+    return Direct(settings or params.load(), runs, os.getpid())
 
 
 def of(uri: str, record: Record) -> list[StoredRun]:
@@ -48,11 +51,11 @@ def of(uri: str, record: Record) -> list[StoredRun]:
 
 
 def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, record: Record) -> None:
-    recorder([record.run]).finish(record)
+    direct([record.run]).finish(record)
     [first] = of(uri, record)
     assert (first.info.status, first.data.tags.get("confirmed")) == ("FINISHED", None)
     for times in ("1", "2"):
-        repeat = recorder([record.run])
+        repeat = direct([record.run])
         repeat.start([record.run])
         repeat.finish(record)
         [again] = of(uri, record)
@@ -61,15 +64,40 @@ def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, 
         assert points(uri, again) == list(enumerate(record.curve.tolist()))
 
 
+def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(small, monkeypatch)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path / 'mlflow.db'}")
+    settings = params.load()
+    runs = sweep.plan(settings)
+    here: Tracking = Direct(settings, runs, os.getpid())
+    for variant in settings.variants:
+        own = [run for run in runs if run.variant == variant]
+        train.train(own, data.load(outs.PREPARED), here, Checkpoints())
+    here.complete(records.read_evaluated(settings.variants), outs.evaluation(), outs.champion())
+    here.end("FINISHED", "")
+
+    def told(uri: str, one: StoredRun) -> tuple[object, ...]:
+        datasets = sorted(str(part) for part in one.inputs.dataset_inputs)
+        return one.info.status, one.data.params, one.data.metrics, points(uri, one), set(one.data.tags), datasets
+
+    piped = {one.data.tags["fingerprint"]: one for one in search(default_store(small))}
+    stored = search(uri)
+    assert {one.data.tags["fingerprint"] for one in stored} == {run.fingerprint for run in runs}
+    for one in stored:
+        assert told(uri, one) == told(default_store(small), piped[one.data.tags["fingerprint"]])
+
+
 def test_a_run_lasts_as_long_as_its_training_however_late_it_is_stored(
     uri: str, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifetime, "stop_when_told", lambda: None)  # it would change this whole test run's signals
-    with Tracker(params.load(), [record.run]) as tracker:
+    with Piped(params.load(), [record.run]) as tracking:
         begin = time.time()
-        tracker.start([record.run])
+        tracking.start([record.run])
         time.sleep(1)
-        tracker.finish(record)
+        tracking.finish(record)
         end = time.time()
     [stored] = of(uri, record)
     assert begin - 0.01 < stored.info.start_time / 1000 < stored.info.end_time / 1000 < end + 0.01
@@ -86,7 +114,7 @@ def test_a_repeat_that_differs_in_one_bit_is_stored_beside_the_first(
     changed = weights.reshape(-1) if what == "weights" else curve
     changed[5] = np.nextafter(changed[5], np.float32(np.inf))
     other = replace(record, curve=curve, tensors={**record.tensors, "W": weights})
-    stage = recorder([record.run])
+    stage = direct([record.run])
     capsys.readouterr()  # MLflow may have said that it makes its tables
     stage.start([record.run])
     stage.finish(record)
@@ -109,7 +137,7 @@ def test_of_a_run_that_diverged_only_finite_numbers_are_stored(uri: str, record:
     curve = np.array([3.5, 1e30, np.inf, np.nan, 2.5, *[-np.inf] * 15], dtype=np.float32)
     broken = replace(record, curve=curve, diverged="all training rows, epoch 2")
     metrics = {"cv/mse": float("nan"), "cv/mae": float("inf"), "cv/r2": 0.5}
-    stage = recorder([record.run])
+    stage = direct([record.run])
     stage.finish(broken)
     stage.complete([replace(broken, metrics=metrics)], [], "")
     [stored] = of(uri, record)
@@ -126,7 +154,7 @@ def test_long_params_and_long_curves_are_not_cut_silently(uri: str, record: Reco
     values = params.load().model_dump()
     values["data"]["features"], values["track"]["points"], values["train"]["epochs"] = names, 5000, 2500
     curve = np.random.default_rng(0).normal(size=2500).astype(np.float32)
-    recorder([record.run], params.check(values)).finish(replace(record, curve=curve))
+    direct([record.run], params.check(values)).finish(replace(record, curve=curve))
     [stored] = of(uri, record)
     assert points(uri, stored) == list(enumerate(curve.tolist()))
     kept, whole = stored.data.params["data.features"], json.dumps(names)

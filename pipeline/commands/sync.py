@@ -1,0 +1,43 @@
+"""`pipeline sync`: store in MLflow what the workspace's outs hold and the store lacks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import outs, records, sweep
+from pipeline.params import InputError, Params, load
+from pipeline.records import Record
+from pipeline.table.prepared import check_prepared
+from pipeline.tracking import direct, leftovers, queries
+
+
+def sync() -> str:
+    """Store what is lacking; say how much it was.
+
+    Raises:
+        InputError: outs are missing or are not those of params.yaml, or the store fails.
+    """
+    params = load()
+    try:
+        evaluated = records.read_evaluated(params.variants)
+        champion = outs.champion()
+        current = {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file here; run: dvc repro, or dvc pull") from error
+    check_prepared(params.data)
+    if not current:
+        raise InputError("The outs here are of other params, data or code than lie beside them; run: dvc repro")
+    lacking = store_lacking(params, evaluated, outs.evaluation(), champion)
+    return f"{len(evaluated)} runs, " + (f"{lacking} of them stored now" if lacking else "all stored")
+
+
+def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> int:
+    """Store what the store lacks of a sweep; return how many runs it lacked or held in part.
+
+    Raises:
+        InputError: the store fails.
+    """
+    leftovers.end_the_dead(params.track.experiment)
+    lacking, is_evaluated = queries.lacking(params.track.experiment, evaluated)
+    if lacking or not is_evaluated:
+        direct.restore(params, evaluated, artifacts, champion)
+    return lacking

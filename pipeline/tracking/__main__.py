@@ -1,0 +1,7 @@
+"""The storing process: stores what a stage tells on its standard input. See: piped."""
+
+import sys
+
+from pipeline.tracking import piped
+
+sys.exit(piped.serve(sys.stdin.buffer))

@@ -1,0 +1,252 @@
+"""The only file that imports MLflow: a client that takes and returns plain values, and is patient with a server."""
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from traceback import walk_tb
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient, entities
+from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import append_to_uri_path
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline import repository
+from pipeline.tracking.datasets import Dataset
+from pipeline.tracking.runs import Point, StoredRun
+
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback before our message
+
+PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # a stage waits for a server
+WAIT_SECONDS = 5.0  # a person does
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training, not traces
+NOTHING: Mapping[str, str] = MappingProxyType({})
+UNANSWERED = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
+REFUSED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "401", "403"}
+ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
+
+
+class StoreError(Exception):
+    """The store fails; the message says so without the password that its address may hold. reason: what it said."""
+
+    def __init__(self, uri: str, error: Exception | str) -> None:
+        self.reason = repository.without_password(str(error))
+        said = f"MLflow's store {uri} fails: {error}"
+        if isinstance(error, Exception) and is_refusal(error):
+            said = (
+                f"MLflow's store {uri} refuses access; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+                f"or MLFLOW_TRACKING_TOKEN: {error}"
+            )
+        elif isinstance(error, ImportError):
+            said += "; install the package that this kind of store needs"
+        super().__init__(repository.without_password(said))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as MLflow holds it."""
+
+    experiment_id: str
+    artifact_location: str
+    is_deleted: bool
+
+
+class Client:
+    """Asks a server again, every second, for as long as `patience` seconds; every other kind of store once.
+
+    What is asked twice may be done twice: every request here has the same effect then, but for create_run.
+    """
+
+    def __init__(self, uri: str, patience: float) -> None:
+        self.uri = uri
+        self.patience = patience
+        self.remote = uri.startswith("http")
+        with failing(uri):
+            try:
+                if self.remote and not urlsplit(uri).hostname:
+                    raise ValueError("it names no host")
+                self._client = MlflowClient(uri)
+            except ValueError as error:
+                raise MlflowException(f"MLFLOW_TRACKING_URI: {error}") from error
+
+    def _ask(self, request: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+        give_up = time.monotonic() + self.patience
+        while True:
+            try:
+                return request(*arguments)
+            except ERRORS as error:
+                if not self.remote or is_final(error) or time.monotonic() > give_up:
+                    raise StoreError(self.uri, error) from error
+            time.sleep(1)
+
+    def experiment(self, name: str) -> Experiment | None:
+        """Find an experiment by its name, also one that was deleted."""
+        found = self._ask(self._client.get_experiment_by_name, name)
+        if found is None:
+            return None
+        return Experiment(found.experiment_id, found.artifact_location, found.lifecycle_stage != "active")
+
+    def create_experiment(self, name: str, location: str | None) -> None:
+        """Create an experiment; `location` is where its artifacts lie, None for wherever the server keeps them."""
+        self._ask(self._client.create_experiment, name, location, KIND)
+
+    def run(self, run_id: str) -> StoredRun:
+        """Read a run."""
+        return plain(self._ask(self._client.get_run, run_id))
+
+    def search(self, experiment_id: str, condition: str, order_by: Sequence[str], page: int) -> Iterator[StoredRun]:
+        """Find an experiment's runs, `page` at a time."""
+        token = None
+        while token != "":
+            view = entities.ViewType.ACTIVE_ONLY
+            arguments = [experiment_id], condition, view, page, list(order_by), token
+            found = self._ask(self._client.search_runs, *arguments)
+            yield from map(plain, found)
+            token = found.token or ""
+
+    def history(self, run_id: str, key: str) -> list[Point]:
+        """Read all values of a metric."""
+        found = self._ask(self._client.get_metric_history, run_id, key)
+        return [Point(one.step, one.value, one.timestamp) for one in found]
+
+    def create_run(self, experiment_id: str, begun: int, tags: Mapping[str, str], name: str) -> StoredRun:
+        """Create a run that says RUNNING since `begun`, in milliseconds since 1970."""
+        return plain(self._ask(self._client.create_run, experiment_id, begun, dict(tags), name))
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run, so that no search finds it."""
+        self._ask(self._client.delete_run, run_id)
+
+    def log(
+        self,
+        run_id: str,
+        points: Sequence[tuple[str, Point]] = (),
+        params: Mapping[str, str] = NOTHING,
+        tags: Mapping[str, str] = NOTHING,
+    ) -> None:
+        """Store points of metrics, params and tags, in one request; MLflow stores tags together, after the points."""
+        metrics = [entities.Metric(key, point.value, point.at, point.step) for key, point in points]
+        written = [entities.Param(key, value) for key, value in params.items()]
+        self._ask(self._client.log_batch, run_id, metrics, written, [entities.RunTag(key, tags[key]) for key in tags])
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Delete a tag."""
+        self._ask(self._client.delete_tag, run_id, key)
+
+    def log_datasets(self, run_id: str, datasets: Sequence[Dataset]) -> None:
+        """Store which datasets a run takes."""
+        inputs = [
+            entities.DatasetInput(
+                entities.Dataset(one.name, one.digest, one.source_type, one.source, one.schema or None, one.profile),
+                [entities.InputTag(key, value) for key, value in one.tags.items()],
+            )
+            for one in datasets
+        ]
+        self._ask(self._client.log_inputs, run_id, inputs)
+
+    def set_status(self, run_id: str, status: str, end: int | None = None) -> None:
+        """Set a run's status, and when it ended, in milliseconds since 1970, where it did."""
+        if end is None:
+            self._ask(self._client.update_run, run_id, status)
+        else:
+            self._ask(self._client.set_terminated, run_id, status, end)
+
+    def upload(self, folder_uri: str, path: Path) -> None:
+        """Store a file among artifacts. The client's own log_artifact asks the server for the run again, every time."""
+        with failing(self.uri):
+            self._ask(get_artifact_repository(folder_uri).log_artifact, str(path))
+
+    def download(self, folder_uri: str, name: str, folder: Path) -> Path:
+        """Bring a file of artifacts into a folder."""
+        with failing(self.uri):
+            return Path(self._ask(get_artifact_repository(folder_uri).download_artifacts, name, str(folder)))
+
+    def sizes(self, folder_uri: str) -> dict[str, int]:
+        """Name the files among artifacts, with their bytes."""
+        with failing(self.uri):
+            listed = self._ask(get_artifact_repository(folder_uri).list_artifacts)
+        return {Path(one.path).name: one.file_size or 0 for one in listed}
+
+
+def plain(run: entities.Run) -> StoredRun:
+    """Turn one of MLflow's runs into plain values."""
+    datasets = [
+        Dataset(
+            one.dataset.name,
+            one.dataset.digest,
+            one.dataset.source_type,
+            one.dataset.source,
+            one.dataset.schema or "",
+            one.dataset.profile or "",
+            {tag.key: tag.value for tag in one.tags},
+        )
+        for one in (run.inputs.dataset_inputs if run.inputs else [])
+    ]
+    info, data = run.info, run.data
+    name, artifact_uri = str(info.run_name), str(info.artifact_uri)
+    told = info.run_id, name, info.status, info.start_time, info.end_time, artifact_uri
+    return StoredRun(*told, data.tags, data.params, data.metrics, tuple(datasets))
+
+
+def has_tables(uri: str) -> bool:
+    """Tell whether a store has what MLflow would create in it on the first connection; a server has."""
+    if uri.split(":", maxsplit=1)[0].split("+", maxsplit=1)[0] not in DATABASE_ENGINES:
+        return True
+    with failing(uri):
+        engine = create_engine(uri)
+        try:
+            return bool(inspect(engine).has_table("experiments"))
+        finally:
+            engine.dispose()
+
+
+def artifact_folder(location: str, run_id: str) -> str:
+    """Say where MLflow puts a run's artifacts, below its experiment's."""
+    return str(append_to_uri_path(location, run_id, "artifacts"))
+
+
+def local_path(uri: str) -> Path | None:
+    """Say where on this machine artifacts lie; None where they lie elsewhere."""
+    return Path(local_file_uri_to_path(uri)) if uri.startswith("file:") else None
+
+
+@contextmanager
+def failing(uri: str) -> Iterator[None]:
+    """Turn what MLflow, its drivers and the file system raise into one kind of error.
+
+    Raises:
+        StoreError: any of them.
+    """
+    try:
+        yield
+    except ERRORS as error:
+        raise StoreError(uri, error) from error
+
+
+def is_final(error: Exception) -> bool:
+    """Tell whether a server would say the same again."""
+    answered = isinstance(error, RestException) and error.error_code not in UNANSWERED
+    return answered or isinstance(error, InvalidUrlException) or is_refusal(error)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether a server answered 401 or 403, with MLflow's error code, another's or none."""
+    return str(getattr(error, "error_code", "")) in REFUSED or http_status(error) in {401, 403}
+
+
+def http_status(error: Exception) -> int:
+    """Find the HTTP status that a request failed with, 0 for none: of an answer in JSON, MLflow keeps only the text."""
+    places = [vars(error), *(frame.f_locals for frame, _ in walk_tb(error.__traceback__))]
+    statuses = (getattr(place.get("response"), "status_code", None) for place in places)
+    return next((status for status in statuses if isinstance(status, int)), 0)

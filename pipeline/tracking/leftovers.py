@@ -1,0 +1,44 @@
+"""What processes that are gone left in the store: runs that say RUNNING for ever, and ghosts of lost answers."""
+
+import time
+from collections.abc import Collection, Mapping
+
+from pipeline import lifetime
+from pipeline.records import CURVE
+from pipeline.tracking.runs import KILLED, RUNNING
+from pipeline.tracking.store import Store, answering
+from pipeline.tracking.values import milliseconds
+
+
+@answering()
+def end_the_dead(experiment: str) -> list[str]:
+    """End runs that say RUNNING though their process is gone; name them.
+
+    Raises:
+        InputError: the store fails.
+    """
+    store = Store.look(experiment)
+    return end_dead_runs(store) if store else []
+
+
+def end_dead_runs(store: Store) -> list[str]:
+    """End runs that say RUNNING though their process is gone: KILLED, at its last sign of life; name them."""
+    dead = []
+    for run in store.owned():
+        with store.lock:
+            run = store.client.run(run.run_id)  # noqa: PLW2901 - it may have ended since
+            if run.status != RUNNING or lifetime.is_alive(run.tags, time.time()):
+                continue
+            signs = [point.at for point in store.client.history(run.run_id, CURVE)]
+            signs += [run.start, milliseconds(float(run.tags["heartbeat"]))]
+            owner = f"process {run.tags['pid']} on {run.tags['host']}"
+            store.stop(run, KILLED, max(signs), f"{owner} is gone, and did not end this run")
+            dead.append(f"{run.name} ({run.run_id})")
+    return dead
+
+
+def delete_ghosts(store: Store, owner: Mapping[str, str], known: Collection[str]) -> None:
+    """Delete runs of a process that it does not know: a request whose answer never came may be carried out late."""
+    for run in store.running(owner):
+        if run.run_id not in known:
+            store.client.delete_run(run.run_id)

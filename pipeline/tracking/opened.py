@@ -1,0 +1,81 @@
+"""A run that this process fills in: what the store holds of it so far, and how it ends."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from safetensors.numpy import save
+
+from pipeline.records import CURVE, Record
+from pipeline.tracking import seals
+from pipeline.tracking.client import NOTHING
+from pipeline.tracking.datasets import Dataset
+from pipeline.tracking.runs import KILLED, WEIGHTS, StoredRun, status_of
+from pipeline.tracking.store import Store
+from pipeline.tracking.values import milliseconds, text, weights_md5
+
+
+class Opened:
+    """A run in the store that says RUNNING, whose params and datasets are stored."""
+
+    def __init__(
+        self, store: Store, run: StoredRun, params: Mapping[str, str], datasets: Sequence[Dataset], is_new: bool
+    ) -> None:
+        """Store what the run lacks of its params and datasets.
+
+        Args:
+            store: that holds the run.
+            run: as it was read.
+            params: all of the run's.
+            datasets: all of the run's.
+            is_new: whether this process created it; else it holds what another told.
+        """
+        store.log_params(run, params)
+        store.client.log_datasets(run.run_id, datasets)
+        self.store, self.run, self.params = store, run, params
+        self.datasets = frozenset(one.identity for one in (*datasets, *run.datasets))
+        history = [] if is_new else store.client.history(run.run_id, CURVE)
+        self.points = {point.step: point.value for point in history}
+
+    def log_points(self, points: Mapping[int, float], at: float, tags: Mapping[str, str] = NOTHING) -> None:
+        """Store the points of the curve, step -> value, that are new, and then tags; `at` is in seconds since 1970."""
+        new = {step: value for step, value in points.items() if step not in self.points}
+        self.store.log_points(self.run, new, at, tags)
+        self.points.update(new)
+
+    def is_part_of(self, record: Record) -> bool:
+        """Tell whether the points that are stored are a record's."""
+        finite = {step: value for step, value in self.points.items() if math.isfinite(value)}
+        return all(0 <= step < len(record.curve) and value == record.curve[step] for step, value in finite.items())
+
+    def end(self, record: Record, steps: Sequence[int], made_with: Mapping[str, str], at: float) -> None:
+        """Store all of a trained run, seal it and end it.
+
+        Args:
+            record: the run's.
+            steps: of the curve's points that are to be stored; others that are stored already stay.
+            made_with: what the bits depend on; unknown of a run that is restored from its outs.
+            at: when it ended, in seconds since 1970.
+        """
+        known = (step for step in self.points if 0 <= step < len(record.curve))
+        curve = {step: float(record.curve[step]) for step in sorted({*steps, *known})}
+        content = save(dict(record.tensors))
+        self.store.log_artifact(self.run, WEIGHTS, content)
+        tags = {**made_with, "weights_md5": weights_md5(content), "seal_files": seals.of_files(curve.items(), content)}
+        tags |= {"diverged": text(record.diverged)} if record.diverged else {}
+        status = status_of(record.diverged)
+        end = None if "restored" in self.run.tags else milliseconds(at)  # nobody measured when a restored run ended
+        self.log_points(curve, at, tags | {"seal": self._seal(status, end, tags, curve)})
+        self.store.client.set_status(self.run.run_id, status, end)  # after the seal: what is whole is sealed
+
+    def _seal(self, status: str, end: int | None, tags: Mapping[str, str], curve: Mapping[int, float]) -> str:
+        stored = self.run.contents
+        stored = replace(stored, status=status, end=stored.end if end is None else end)
+        stored = replace(stored, params=self.params, datasets=self.datasets)
+        finite = [step for step, value in curve.items() if math.isfinite(value)]
+        return stored.with_(tags, {CURVE: curve[max(finite)]} if finite else {}).seal()
+
+    def give_up(self, at: float) -> None:
+        """End a run whose curve, told by another attempt elsewhere, is not what this process trained."""
+        error = "its curve is not that of the attempt which finished; see the run beside it"
+        self.store.stop(self.run, KILLED, milliseconds(at), error)

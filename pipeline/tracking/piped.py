@@ -1,0 +1,216 @@
+"""Passes on what a stage tells of its runs to a process of its own, which stores it: both ends of the pipe.
+
+So training neither waits for MLflow nor loads it, and a stage that is killed still has its runs ended as KILLED. The
+other end is `python -m pipeline.tracking`, which reads pickled messages from its standard input.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Self
+
+from pipeline import lifetime
+from pipeline.params import InputError, Params
+from pipeline.records import Array, Record
+from pipeline.sweep import Run
+from pipeline.tracking.protocol import Growth, Points
+from pipeline.tracking.runs import FAILED, FINISHED, KILLED
+
+if TYPE_CHECKING:  # it imports MLflow
+    from pipeline.tracking.direct import Direct
+
+STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
+LOST = "WARNING: MLflow was lost; what is trained stays in DVC's outs, and is stored later by: pipeline sync"
+REFUSED = "the runs cannot be stored, as said above"
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The first message: the sweep, and the process of the stage."""
+
+    params: Params
+    runs: Sequence[Run]
+    pid: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """Runs begin to train."""
+
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True)
+class Grow:
+    """The curves of running runs have grown."""
+
+    points: Points
+
+
+@dataclass(frozen=True)
+class Finish:
+    """A run is trained."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Complete:
+    """All runs are evaluated."""
+
+    evaluated: Sequence[Record]
+    artifacts: Sequence[Path]
+    champion: str
+
+
+@dataclass(frozen=True)
+class End:
+    """The last message."""
+
+    status: str
+    error: str
+
+
+Message = Begin | Start | Grow | Finish | Complete | End
+
+
+def send(pipe: IO[bytes], message: Message) -> None:
+    """Write a message, with the time: the storing process starts later than training, and may lag behind it."""
+    pickle.dump((time.time(), message), pipe)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> tuple[float, Message]:
+    """Read a message and its time, in seconds since 1970; where they stop without an end, the stage was killed."""
+    try:
+        at, message = pickle.load(pipe)  # noqa: S301 - from our own parent process
+    except (EOFError, pickle.UnpicklingError):
+        return time.time(), End(KILLED, "the stage's process was killed")
+    return at, message
+
+
+class Piped:
+    """The stage's end; leaving it waits until all is stored.
+
+    SIGINT, SIGTERM and the end of the DVC that runs the stage make its runs KILLED, any other exception FAILED.
+    """
+
+    def __init__(self, params: Params, runs: Sequence[Run]) -> None:
+        """Prepare to tell of a sweep's runs."""
+        self.growth = Growth(params.train.epochs, params.track.points)
+        self.begin = Begin(params, list(runs), os.getpid())
+        self.lost = False
+
+    def __enter__(self) -> Self:
+        lifetime.stop_when_told()
+        # A session of its own: Ctrl-C and the kill of a process group are the stage's to tell.
+        command = [sys.executable, "-m", "pipeline.tracking"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        self._send(self.begin)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.end(FINISHED, "")
+            return
+        with suppress(InputError):  # the stage's own error says more
+            self.end(FAILED if isinstance(error, Exception) else KILLED, f"{type(error).__name__}: {error}")
+
+    def start(self, runs: Sequence[Run]) -> None:
+        """Open runs that begin to train."""
+        self._send(Start(list(runs)))
+
+    def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
+        """Pass on, every few seconds, by which points the curves of running runs have grown."""
+        if grown := self.growth.new(places, curves, epoch):
+            self._send(Grow(grown))
+
+    def finish(self, record: Record) -> None:
+        """Store and end a trained run."""
+        self._send(Finish(record))
+
+    def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
+        """Store the evaluation of all runs, and end the sweep."""
+        self._send(Complete(list(evaluated), list(artifacts), champion))
+
+    def end(self, status: str, error: str) -> None:
+        """End the stage, and wait until all is stored."""
+        self._send(End(status, error))
+        if not self.lost:
+            self._close()
+
+    def _send(self, message: Message) -> None:
+        if self.lost:
+            return
+        assert self.process.stdin is not None
+        try:
+            send(self.process.stdin, message)
+        except BrokenPipeError:
+            self._close()
+
+    def _close(self) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait()
+        except KeyboardInterrupt:  # what was told before is stored all the same; a second one does not wait for it
+            self.process.wait()
+            raise
+        self.lost = self.process.returncode != 0
+        if self.process.returncode == INPUT_WRONG:
+            raise InputError(REFUSED)
+        if self.lost:  # also by an error of its own: that costs no training
+            print(LOST, file=sys.stderr)
+
+
+def serve(messages: IO[bytes]) -> int:
+    """Store what the stage's end tells; the other end.
+
+    Returns:
+        0, STORE_LOST where the store fails, or INPUT_WRONG.
+    """
+    from pipeline.tracking.client import StoreError  # noqa: PLC0415 - MLflow takes a second, the stage need not wait
+    from pipeline.tracking.direct import Direct  # noqa: PLC0415
+
+    at, message = receive(messages)
+    if not isinstance(message, Begin):
+        return 0  # the stage was killed before it told anything
+    try:
+        direct = Direct(message.params, message.runs, message.pid, clock=lambda: at)
+        while not isinstance(message, End):
+            at, message = receive(messages)
+            carry_out(message, direct)
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return STORE_LOST
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return INPUT_WRONG
+    return 0
+
+
+def carry_out(message: Message, direct: "Direct") -> None:
+    """Do what a message tells."""
+    match message:
+        case Begin():
+            raise ValueError("a stage begins once")
+        case Start(runs):
+            direct.start(runs)
+        case Grow(points):
+            direct.store_points(points)
+        case Finish(record):
+            direct.finish(record)
+        case Complete(evaluated, artifacts, champion):
+            direct.complete(evaluated, artifacts, champion)
+        case End(status, error):
+            direct.end(status, error)

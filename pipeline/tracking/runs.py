@@ -1,0 +1,71 @@
+"""A run as MLflow's store holds it, in plain values: is it whole, and does its seal fit? Knows no MLflow."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipeline import lifetime
+from pipeline.tracking import seals
+from pipeline.tracking.datasets import Dataset
+
+RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
+PARENT = "mlflow.parentRunId"  # the tag that names the run of a run's sweep
+WEIGHTS = "weights.safetensors"
+
+
+class Point(NamedTuple):
+    """One value of a metric; `at` is in milliseconds since 1970."""
+
+    step: int
+    value: float
+    at: int
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it was when it was read.
+
+    start, end: in milliseconds since 1970. metrics: the last value of each.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    start: int
+    end: int | None
+    artifact_uri: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    datasets: tuple[Dataset, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether the run's training is stored whole: it finished, or it diverged."""
+        return self.status == FINISHED or (self.status == FAILED and "diverged" in self.tags)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Tell whether the run says RUNNING and its process lives."""
+        return self.status == RUNNING and lifetime.is_alive(self.tags, time.time())
+
+    @property
+    def contents(self) -> seals.Contents:
+        """Return what `seal` covers of the run."""
+        if self.tags.get("role") == "sweep":
+            return seals.Contents(self.params, self.tags, frozenset(one.description for one in self.datasets))
+        # What else a dataset holds is shared by all runs, and sealed with the sweep.
+        named = frozenset(one.identity for one in self.datasets)
+        return seals.Contents(self.params, self.tags, named, self.status, self.start, self.end, self.metrics)
+
+    @property
+    def seal_state(self) -> str:
+        """Say whether the run is sealed, altered, or unsealed: it has not ended, or is older than seals."""
+        sealed = self.tags.get("role") == "sweep" or self.is_complete
+        return self.contents.state() if sealed else seals.UNSEALED
+
+
+def status_of(diverged: str) -> str:
+    """Name the status of a trained run: `diverged` says where it did, empty for not."""
+    return FAILED if diverged else FINISHED

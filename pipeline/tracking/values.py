@@ -1,0 +1,68 @@
+"""How the pipeline's values are written as MLflow's params, tags and times. Knows no MLflow."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import md5, sha256
+
+from pipeline import repository
+from pipeline.params import Params
+from pipeline.sweep import Run
+
+VALUE_LENGTH = 6000  # MLflow cuts longer values without a word
+
+
+def text(value: object) -> str:
+    """Write a param's or tag's value; what MLflow would cut ends in its length and hash."""
+    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(written) <= VALUE_LENGTH:
+        return written
+    whole = sha256(written.encode()).hexdigest()
+    return f"{written[: VALUE_LENGTH - 100]}… {len(written)} characters, sha256 {whole}"
+
+
+def sweep_params(params: Params) -> dict[str, str]:
+    """Write params.yaml as the params of a sweep's run."""
+    return {key: text(value) for key, value in flat(params.model_dump()).items()}
+
+
+def run_params(run: Run, params: Params) -> dict[str, str]:
+    """Write all that configures a run, under the names of params.yaml where the sweep does not choose them."""
+    own = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    return {key: text(value) for key, value in (own | flat({"data": params.data.model_dump()})).items()}
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Join the keys of nested mappings with dots."""
+    joined: dict[str, object] = {}
+    for key, value in values.items():
+        joined |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return joined
+
+
+def source_tags() -> dict[str, str]:
+    """Name the code that makes a run, also in the tags that MLflow's pages show."""
+    tags = repository.code_tags()
+    shown = {
+        "mlflow.source.git.commit": tags.get("git_commit"),
+        "mlflow.source.name": tags.get("dvc_stage", "pipeline"),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": repository.user(),
+    }
+    return tags | {key: value for key, value in shown.items() if value}
+
+
+def weights_md5(content: bytes) -> str:
+    """Hash a weights file's content."""
+    return md5(content, usedforsecurity=False).hexdigest()
+
+
+def milliseconds(seconds: float) -> int:
+    """Write a time as MLflow does."""
+    return int(seconds * 1000)
+
+
+def now() -> str:
+    """Write the present time."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,128 @@
+"""The wall around pipeline/tracking: outside of it nobody imports MLflow, writes its filters or names its tags."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, environment
+
+PACKAGE = REPOSITORY / "pipeline"
+ROOM = PACKAGE / "tracking"
+OUTSIDE = sorted(path for path in PACKAGE.rglob("*.py") if ROOM not in path.parents)
+STATUSES = {"RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"}
+FILTER = re.compile(r"\b(tags|attributes|metrics|params)\.(?!json\b|yaml\b)[\w`\"]")
+TAG = re.compile(r"\bmlflow\.(?!db\b|copied\b)\w")  # mlflow.db is the store's file
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """List what a module imports: from which module, and which name, empty for the module itself."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def of_mlflow(module: str) -> bool:
+    return module.split(".", maxsplit=1)[0] in {"mlflow", "mlflow_skinny"}
+
+
+def defined(module: str) -> set[str]:
+    """List the names that a module of the room defines itself; none where it imports MLflow."""
+    path = ROOM / f"{module}.py"
+    tree = ast.parse(path.read_text())
+    if any(of_mlflow(name) for name, _ in imports(tree)):
+        return set()
+    names = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return names | {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+def uses_of_the_room(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """List which names a module takes from which modules of the room."""
+    modules = set()
+    for module, name in imports(tree):
+        if module == "pipeline.tracking":
+            modules.add(name)
+            yield name, ""
+        elif module.startswith("pipeline.tracking."):
+            yield module.removeprefix("pipeline.tracking."), name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            yield node.value.id, node.attr
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """List the strings of a module but for its docstrings, those in braces with their braces."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+
+
+def breaches(source: str) -> list[str]:
+    """Say where a module reaches through the wall."""
+    tree = ast.parse(source)
+    found = [f"imports {module} {name}" for module, name in imports(tree) if of_mlflow(module)]
+    for module, name in uses_of_the_room(tree):
+        own = defined(module)
+        if not own or (name and name not in own):
+            found.append(f"takes {name or 'all'} from {module}")
+    told = (value for value in strings(tree) if value in STATUSES or FILTER.search(value) or TAG.search(value))
+    return found + [f"writes {value!r}" for value in told]
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_outside_of_the_room_nobody_knows_mlflow(path: Path) -> None:
+    assert breaches(path.read_text()) == []
+
+
+def test_inside_of_the_room_one_module_imports_mlflow() -> None:
+    trees = {path.name: ast.parse(path.read_text()) for path in ROOM.glob("*.py")}
+    assert [name for name, tree in trees.items() if any(of_mlflow(module) for module, _ in imports(tree))] == [
+        "client.py"
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import mlflow",
+        "def f():\n    from mlflow.exceptions import MlflowException",
+        "from pipeline.tracking.client import MlflowException",
+        "from pipeline.tracking.store import Client",
+        "from pipeline.tracking import client",
+        "from pipeline.tracking import store\nstore.client.MlflowClient('x')",
+        "store.search(f\"tags.fingerprint = '{x}'\")",
+        "store.search(f'metrics.`{key}` > 0')",
+        "order = 'attributes.start_time'",
+        "parent = tags['mlflow.parentRunId']",
+        "status = 'KILLED'",
+    ],
+)
+def test_each_way_through_the_wall_is_seen(source: str) -> None:
+    assert breaches(source) != []
+
+
+@pytest.mark.parametrize(
+    "source", ["from pipeline.tracking.store import Store", "path = 'metrics.json'", "'mlflow.db'"]
+)
+def test_the_door_is_open(source: str) -> None:
+    assert breaches(source) == []
+
+
+def test_a_stage_does_not_load_mlflow() -> None:
+    code = "import sys, pipeline.train, pipeline.evaluate\nprint('mlflow' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
