@@ -217,7 +217,7 @@ def test_nothing_is_written_through_a_link_of_the_commit(stored: Stored, tmp_pat
     with worktrees.worktree(record) as folder:
         assert not [path for path in folder.rglob("*") if path.is_symlink()]
         reproduce.write_params(record, {"a": 1}, folder)
-        said = message(lambda: reproduce.place_data(record, {"data": {"source": "x"}}, folder))
+        said = message(lambda: reproduce.place_data(record, "x", folder))
         assert "data/prepared is a link or a file" in said
         (folder / "made").symlink_to(tmp_path / "folder")  # as only code of the commit could
         assert "made is a link" in message(lambda: worktrees.write(record, folder, Path("made/x"), b""))

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from pipeline import records
 from pipeline.__main__ import main
 from pipeline.commands.comparison import compare_bits
-from pipeline.commands.reproduce import place_data, write_params
+from pipeline.commands.reproduce import TABLE, place_data, write_params
 from pipeline.params import InputError, load
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking import queries
@@ -214,12 +214,11 @@ def test_a_raw_table_outside_of_the_repository_is_never_written(
     cached.write_bytes(then)
     stored = queries.recall("regression", search(default_store(small))[0].info.run_id)
     tags = {**stored.tags, "source_md5": md5, "data_md5": "0" * 32}
-    params = parse_params(stored)
-    params["data"]["source"] = str(table)
     (tmp_path / "new").mkdir()
+    write_params(stored, parse_params(stored), tmp_path / "new")
     try:
         with pytest.raises(InputError):
-            place_data(replace(stored, tags=tags), params, tmp_path / "new")
+            place_data(replace(stored, tags=tags), str(table), tmp_path / "new")
     finally:
         cached.unlink()
     assert table.read_text() == "edited since"
@@ -231,11 +230,11 @@ def test_a_table_that_was_edited_since_does_not_hinder_prepared_data_of_the_reco
     enter(small, monkeypatch)
     stored = queries.recall("regression", search(default_store(small))[0].info.run_id)
     params = parse_params(stored)
-    params["data"]["source"] = str(tmp_path / "own.csv")
+    params["data"]["source"] = TABLE
     (tmp_path / "own.csv").write_text("edited since")
     (tmp_path / "new").mkdir()
-    place_data(stored, params, tmp_path / "new")
     write_params(stored, params, tmp_path / "new")
+    place_data(stored, str(tmp_path / "own.csv"), tmp_path / "new")
     monkeypatch.chdir(tmp_path / "new")
     assert len(check_prepared(load().data)) == 6
 

@@ -23,6 +23,8 @@ from pipeline.tracking import queries
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored, parse_params
 
+TABLE = "reproduced.csv"  # never the user's own file, whatever became of that
+
 
 def reproduce(
     experiment: str, run_ids: Sequence[str], allow_patch: bool = False, allow_commit: bool = False
@@ -66,8 +68,9 @@ def make(stored: Stored) -> tuple[list[Record], rounding.Table]:
         params = parse_params(stored)
         size, variant = stored.params["batch_size"], stored.params["variant"]
         params["sweep"]["batch_size"] = [size if size == "full" else int(size)]
-        place_data(stored, params, folder)
+        source, params["data"]["source"] = params["data"]["source"], TABLE
         write_params(stored, params, folder)
+        place_data(stored, source, folder)
         stage(folder, "pipeline.train", variant)
         stage(folder, "pipeline.evaluate")
         return read(stored, folder)
@@ -109,14 +112,18 @@ def write_params(stored: Stored, params: dict[str, Any], folder: Path) -> None:
     worktrees.write(stored, folder, Path("params.yaml"), written.getvalue().encode())
 
 
-def place_data(stored: Stored, params: dict[str, Any], folder: Path) -> None:
+def place_data(stored: Stored, source: str, folder: Path) -> None:
     """Put the prepared data in their place: by their md5, or prepared again from the raw table of its md5.
+
+    Args:
+        stored: the record.
+        source: where its raw table lay.
+        folder: with a params.yaml whose table is TABLE.
 
     Raises:
         InputError: neither is to be had.
     """
-    wanted, raw, source = stored.tags["data_md5"], stored.tags["source_md5"], params["data"]["source"]
-    params["data"]["source"] = "reproduced.csv"  # never the user's own file, whatever became of that
+    wanted, raw = stored.tags["data_md5"], stored.tags["source_md5"]
     prepared = folder / outs.PREPARED
     if (tensors := revisions.content(wanted)) is not None:
         worktrees.write(stored, folder, outs.PREPARED, tensors)
@@ -125,8 +132,7 @@ def place_data(stored: Stored, params: dict[str, Any], folder: Path) -> None:
         table = next((place.read_bytes() for place in places if outs.md5(place) == raw), None)
         table = revisions.content(raw) if table is None else table
         if table is not None:
-            worktrees.write(stored, folder, Path("reproduced.csv"), table)
-            write_params(stored, params, folder)
+            worktrees.write(stored, folder, Path(TABLE), table)
             stage(folder, "pipeline.prepare")
     if not prepared.exists() or outs.md5(prepared) != wanted:
         raise InputError(
