@@ -14,14 +14,12 @@ from pipeline.params import METRICS, InputError, load
 
 
 class Commands(click.Group):
-    """Commands that end as the stages do: in one line where input is wrong, and where Ctrl-C stops them."""
+    """Commands that end as the stages do: in one line where Ctrl-C stops them."""
 
     def invoke(self, context: click.Context) -> None:
         """Run the command that the context names."""
         try:
             super().invoke(context)
-        except InputError as error:
-            raise SystemExit(str(error)) from error
         except KeyboardInterrupt as error:  # before click turns it into its own "Aborted!"
             say_why(KeyboardInterrupt, error, None)
 

@@ -17,6 +17,7 @@ from dvc.repo import Repo
 
 from pipeline.__main__ import main
 from pipeline.commands import locks
+from pipeline.ending import InputError
 from pipeline.params import InputError
 
 STAGE = "stages:\n  copy:\n    cmd: sleep 0; cp a b\n    deps: [a]\n    params: [n]\n    outs: [b]\n"
@@ -142,7 +143,7 @@ def test_the_sides_of_a_merge_are_left_to_the_user(repository: Path, capsys: pyt
     (repository / "a").write_text("three\n")
     conflict = (repository / "dvc.lock").read_text()
     assert "<<<<<<< " in conflict
-    with pytest.raises(SystemExit, match="both sides of a merge; take one"):
+    with pytest.raises(InputError, match="both sides of a merge; take one"):
         main(["doctor", "--mend"])
     assert capsys.readouterr().out == ""
     assert (repository / "dvc.lock").read_text() == conflict
@@ -168,7 +169,7 @@ def test_where_git_has_no_dvc_lock_the_broken_one_makes_room(repository: Path, g
 
 def test_outside_of_a_repository_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enter(tmp_path, monkeypatch)
-    with pytest.raises(SystemExit, match="no folder above has"):
+    with pytest.raises(InputError, match="no folder above has"):
         main(["doctor", "--mend"])
 
 

@@ -80,7 +80,7 @@ def test_every_stage_and_sync_refuse_before_they_do_anything(
     before = table.read_text()
     table.write_text(before + "1,2,3,4\n")
     try:
-        with pytest.raises((InputError, SystemExit), match="data/prepared: was prepared from other data: source_md5"):
+        with pytest.raises(InputError, match="data/prepared: was prepared from other data: source_md5"):
             start()
     finally:
         table.write_text(before)
