@@ -1,15 +1,17 @@
 """A run's record, as DVC's outs hold it: written by train, completed by evaluate, copied into MLflow."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pipeline import outs
-from pipeline.params import METRICS, BatchSize
+from pipeline.params import METRICS, BatchSize, InputError
 from pipeline.sweep import Run
 
 Array = NDArray[np.float32]
@@ -62,12 +64,17 @@ def read_evaluated(variants: Sequence[str]) -> list[Record]:
 
     Raises:
         FileNotFoundError: a stage has not written its outs.
+        InputError: the outs are damaged.
     """
-    metrics = {
-        row.pop("fingerprint"): {key: float(value) for key, value in row.items() if key != "name" and value}
-        for row in outs.read_csv(outs.EVALUATED)
-    }
-    trained = [record for variant in variants for record in read(outs.TRAINED / variant)]
+    try:
+        metrics = {
+            row.pop("fingerprint"): {key: float(value) for key, value in row.items() if key != "name" and value}
+            for row in outs.read_csv(outs.EVALUATED)
+        }
+        trained = [record for variant in variants for record in read(outs.TRAINED / variant)]
+    except (ValueError, KeyError, IndexError, TypeError, csv.Error, SafetensorError) as error:
+        folders = f"{outs.TRAINED} or {outs.EVALUATED}"
+        raise InputError(f"{folders}: is damaged: {error}; see pipeline doctor --deep") from error
     return [replace(record, metrics=metrics.get(record.run.fingerprint, {})) for record in trained]
 
 

@@ -17,7 +17,6 @@ from dvc.repo import Repo
 
 from pipeline.__main__ import main
 from pipeline.commands import locks
-from pipeline.ending import InputError
 from pipeline.params import InputError
 
 STAGE = "stages:\n  copy:\n    cmd: sleep 0; cp a b\n    deps: [a]\n    params: [n]\n    outs: [b]\n"

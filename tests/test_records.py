@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import records
-from pipeline.params import BatchSize
+from pipeline import outs, records
+from pipeline.params import BatchSize, InputError
 from pipeline.records import Record
 from pipeline.sweep import Run
 
@@ -77,3 +77,14 @@ def test_any_number_of_splits_will_do(tmp_path: Path, splits: int) -> None:
     records.write(tmp_path, [record(5, splits=splits)])
     (back,) = records.read(tmp_path)
     np.testing.assert_array_equal(back.tensors["W"], record(5, splits=splits).tensors["W"])
+
+
+@pytest.mark.parametrize("damaged", [b"f,1.5?2\n", b"\xff,1\n"])
+def test_damaged_outs_are_refused_in_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outs.EVALUATED.parent.mkdir(parents=True)
+    outs.EVALUATED.write_bytes(b"fingerprint,cv/mse\n" + damaged)
+    with pytest.raises(InputError, match="damaged"):
+        records.read_evaluated(["matrix"])

@@ -235,6 +235,8 @@ def records_in_store() -> tuple[list[Finding], str]:
         evaluated, here = records.read_evaluated(settings.variants), "outs"
     except FileNotFoundError:
         evaluated, here = [], "no outs, as none are here (dvc pull, or dvc repro, brings them)"
+    except InputError:  # its hash names the file
+        evaluated, here = [], "outs, not compared with MLflow as they are damaged"
     file = repository.sqlite_file(repository.store_uri())
     if file is not None and not file.exists():
         return [], f"{here}, cache, no runs, as there is no {file}"
