@@ -8,7 +8,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import chaos
 import psutil
 import pytest
 from conftest import enter, environment, run
@@ -21,20 +20,6 @@ from pipeline.params import InputError
 
 STAGE = "stages:\n  copy:\n    cmd: sleep 0; cp a b\n    deps: [a]\n    params: [n]\n    outs: [b]\n"
 CONFLICT = "<<<<<<< HEAD\nschema: '2.0'\n=======\nschema: '2.0'\n>>>>>>> other\n"
-KILLED = """
-import os, signal, sys
-import dvc.rwlock
-from dvc.cli import main
-from ruamel.yaml import YAML
-dump = YAML.dump
-def die(*_, **__):  # the file is open for writing by then, and empty
-    os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv.pop(1) == "dvc.lock":
-    YAML.dump = lambda yaml, data, file: (die if file.name.endswith("dvc.lock") else dump)(yaml, data, file)
-else:
-    dvc.rwlock.json.dump = die
-main(["repro"])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -207,16 +192,3 @@ def test_a_process_that_a_half_of_rwlock_still_names_is_alive_if_it_is_older(rep
         locks.mend(repository)
     os.utime(rwlock, (me.create_time() - 10,) * 2)  # as where the number was given again
     assert len(locks.mend(repository)) == 1
-
-
-@pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
-def test_make_repro_goes_on_where_a_bare_dvc_repro_was_killed_in_the_act_of_writing(tmp_path: Path, name: str) -> None:
-    repository = chaos.prepare(tmp_path / "repository", "matrix")
-    killed = run("python", "-c", KILLED, name, cwd=repository, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert (repository / name).read_bytes() == b""
-    assert run("dvc", "repro", cwd=repository, check=False).returncode != 0
-    told = run("make", "--assume-old", "setup", "repro", cwd=repository).stdout
-    assert f"{name}: was " in told
-    assert "matrix bs=full" in told
-    assert chaos.store_faults(f"sqlite:///{repository / 'mlflow.db'}", 4) == []

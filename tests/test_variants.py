@@ -1,7 +1,6 @@
 """The four ways to write the model: the same predictions and gradients; the files that a learner reads."""
 
 import ast
-import re
 import runpy
 from itertools import product
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import default_store, points, run, search
+from conftest import run
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -108,30 +107,3 @@ def test_the_loop_prints_the_post_s_run_and_its_minibatches_after_prepare_alone(
     wrong = run("python", "-m", "pipeline.variants.loop", "nothing", cwd=clone, check=False)
     assert wrong.returncode == 2
     assert all(name in wrong.stderr for name in variant_names())
-
-
-def test_a_fifth_variant_written_from_the_readme_alone_trains_and_is_kept_account_of(clone: Path) -> None:
-    section = (clone / "README.md").read_text(encoding="utf-8").partition("## A variant of your own")[2]
-    source, command = re.findall(r"```(?:python|bash)\n(.*?)```", section, re.DOTALL)[:2]
-    assert source.startswith("# pipeline/variants/mlp.py\n")
-    (clone / "pipeline/variants/mlp.py").write_text(source, encoding="utf-8")
-    run("git", "add", "pipeline/variants/mlp.py", cwd=clone)
-    run(
-        "bash",
-        "-euc",
-        f"{command.strip()} -S train.epochs=200 -S 'sweep.seed=[1]' -S 'sweep.batch_size=[2,full]'",
-        cwd=clone,
-    )
-    stored = search(default_store(clone))
-    assert {(one.data.params["variant"], one.info.status) for one in stored} == {("mlp", "FINISHED")}
-    for one in stored:
-        assert one.data.metrics["train/mse"] < points(default_store(clone), one)[0][1] / 10
-        assert 0 < one.data.metrics["grad_error"] < 1e-4
-        assert one.data.metrics.keys() >= {"cv/mse", "cv/r2", "excess_mse"}
-    again = ("python", "-m", "pipeline", "reproduce", "--allow-patch")  # the clone's own pipeline has the variant
-    answer = run(*again, *(one.info.run_id for one in stored), cwd=clone).stdout
-    assert answer.splitlines() == [f"{one.info.run_id}: identical" for one in stored]
-    for table in ("loss", "predicted"):
-        assert "\nmlp," in (clone / f"plots/{table}.csv").read_text(encoding="utf-8")
-    run("ruff", "check", "pipeline/variants/mlp.py", cwd=clone)
-    run("ruff", "format", "--check", "pipeline/variants/mlp.py", cwd=clone)

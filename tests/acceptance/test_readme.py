@@ -23,8 +23,17 @@ def test_a_bare_mlflow_ui_lists_the_runs(default_run: Path) -> None:
 
 
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"^```bash\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
+    """List the commands of the README; a file that it shows is written by one."""
+    blocks = re.findall(
+        r"^```(bash|python)\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    commands = []
+    for kind, block in blocks:
+        if kind == "python":
+            commands.append(f"cat > {block.splitlines()[0].removeprefix('# ')} <<'END'\n{block}END")
+        else:
+            commands += [line for line in block.replace("\\\n", " ").splitlines() if line and line[0] != "#"]
+    return commands
 
 
 def test_the_readmes_commands_work_in_their_order(clone: Path) -> None:

@@ -1,0 +1,35 @@
+"""A variant of the user's own, from the README alone."""
+
+import re
+from pathlib import Path
+
+from conftest import default_store, points, run, search
+from mlflow import MlflowClient
+
+
+def test_a_fifth_variant_written_from_the_readme_alone_trains_and_is_kept_account_of(clone: Path) -> None:
+    section = (clone / "README.md").read_text(encoding="utf-8").partition("## A variant of your own")[2]
+    source, command = re.findall(r"```(?:python|bash)\n(.*?)```", section, re.DOTALL)[:2]
+    assert source.startswith("# pipeline/variants/mlp.py\n")
+    (clone / "pipeline/variants/mlp.py").write_text(source, encoding="utf-8")
+    run(
+        "bash",
+        "-euc",
+        f"{command.strip()} -S train.epochs=200 -S 'sweep.seed=[1]' -S 'sweep.batch_size=[2,full]'",
+        cwd=clone,
+    )
+    stored = search(default_store(clone))
+    assert {(one.data.params["variant"], one.info.status) for one in stored} == {("mlp", "FINISHED")}
+    for one in stored:
+        assert one.data.metrics["train/mse"] < points(default_store(clone), one)[0][1] / 10
+        assert 0 < one.data.metrics["grad_error"] < 1e-4
+        assert one.data.metrics.keys() >= {"cv/mse", "cv/r2", "excess_mse"}
+    again = ("python", "-m", "pipeline", "reproduce", "--allow-patch")  # the clone's own pipeline has the variant
+    answer = run(*again, *(one.info.run_id for one in stored), cwd=clone).stdout
+    assert answer.splitlines() == [f"{one.info.run_id}: identical" for one in stored]
+    [sweep] = search(default_store(clone), "tags.role = 'sweep'")
+    for table in ("loss", "predicted"):
+        drawn = MlflowClient(default_store(clone)).download_artifacts(sweep.info.run_id, f"{table}.csv")
+        assert "\nmlp," in Path(drawn).read_text(encoding="utf-8")
+    run("ruff", "check", "pipeline/variants/mlp.py", cwd=clone)
+    run("ruff", "format", "--check", "pipeline/variants/mlp.py", cwd=clone)
