@@ -95,7 +95,7 @@ def test_what_is_no_md5_never_becomes_a_path(small: Path, monkeypatch: pytest.Mo
     victim = small / ".dvc/cache/victim.txt"
     victim.write_text("mine")
     try:
-        assert "is no md5" in message(lambda: revisions.content("../../victim.txt"))
+        assert "is not an md5" in message(lambda: revisions.content("../../victim.txt"))
         assert victim.read_text() == "mine"
     finally:
         victim.unlink()
