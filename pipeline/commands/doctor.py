@@ -138,7 +138,7 @@ def not_stored(lacking: Sequence[str]) -> Iterator[Finding]:
 
 
 def store(expected: Mapping[str, str]) -> Iterator[Finding]:
-    """Check where the store and its artifacts are, and its runs: the expected (fingerprint -> name), the RUNNING."""
+    """Check where the store and its artifacts are, and its runs; `expected` is fingerprint -> name."""
     root = repository.root()
     file = repository.sqlite_file(repository.store_uri())
     if file is not None:

@@ -1,4 +1,4 @@
-"""Reads what DVC holds: the runs of a revision, and content by its md5."""
+"""What DVC holds: the runs of a revision, and content by its md5."""
 
 import csv
 import re

@@ -121,7 +121,7 @@ class Client:
         return [Point(one.step, one.value, one.timestamp) for one in found]
 
     def create_run(self, experiment_id: str, begun: int, tags: Mapping[str, str], name: str) -> StoredRun:
-        """Create a run that says RUNNING, begun at `begun`, in milliseconds since 1970."""
+        """Create a run that says RUNNING; `begun` is in milliseconds since 1970."""
         return plain(self._ask(self._client.create_run, experiment_id, begun, dict(tags), name))
 
     def delete_run(self, run_id: str) -> None:

@@ -46,7 +46,7 @@ class Direct:
             runs: all of the sweep's.
             pid: of the stage.
             restored: the time, if runs are only restored.
-            clock: when what is being stored happened, in seconds since 1970.
+            clock: returns when what is being stored happened, in seconds since 1970.
         """
         self.params, self.runs, self.clock = params, runs, clock
         self.growth = Growth(params.train.epochs, params.track.points)
@@ -81,7 +81,7 @@ class Direct:
                     self.store.log_tags(run, {"heartbeat": f"{time.time():.0f}"})
 
     def start(self, runs: Sequence[Run]) -> None:
-        """Open the runs that the store lacks, or holds from an attempt that failed."""
+        """Open the runs that the store lacks, or holds from an unfinished attempt."""
         for run in runs:
             self.started.setdefault(run.fingerprint, self.clock())
             if run.fingerprint not in self.own:

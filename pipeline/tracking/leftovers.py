@@ -1,4 +1,4 @@
-"""What dead processes left in the store: runs that still say RUNNING, and ghosts: runs whose answer was lost."""
+"""What processes left behind in the store: runs RUNNING for ever, and ghosts of requests whose answer was lost."""
 
 import time
 from collections.abc import Collection, Mapping

@@ -66,9 +66,8 @@ class Opened:
         status = status_of(record.diverged)
         end = None if "restored" in self.run.tags else milliseconds(at)  # when a restored run ended is unknown
         self.log_points(curve, at, tags | {"seal": self._seal(status, end, tags, curve)})
-        self.store.client.set_status(
-            self.run.run_id, status, end
-        )  # after the seal, so that every complete run is sealed
+        # After the seal, so that every complete run is sealed.
+        self.store.client.set_status(self.run.run_id, status, end)
 
     def _seal(self, status: str, end: int | None, tags: Mapping[str, str], curve: Mapping[int, float]) -> str:
         stored = self.run.contents

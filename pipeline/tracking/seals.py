@@ -30,7 +30,7 @@ CONFIRMATIONS = "confirmed"  # prefix of the tags that count repeats; they have 
 
 @dataclass(frozen=True)
 class Contents:
-    """What `seal` covers of a run; of a sweep's run, only params, tags and datasets, as its status changes back.
+    """What `seal` covers of a run; of a sweep's run, only params, tags and datasets, as its status still changes.
 
     status: MLflow's. start, end: in milliseconds since 1970. datasets: each a tuple of texts.
     """
@@ -44,7 +44,7 @@ class Contents:
     metrics: Mapping[str, float] | None = None
 
     def with_(self, tags: Mapping[str, str], metrics: Mapping[str, float] | None = None) -> Self:
-        """Return the contents with tags and metrics added that are stored with the seal."""
+        """Return the contents with the tags and metrics that are stored along with the seal."""
         known = dict(self.metrics or {}) | dict(metrics or {})
         return replace(self, tags={**self.tags, **tags}, metrics=known if self.metrics is not None else None)
 

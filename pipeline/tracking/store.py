@@ -126,7 +126,7 @@ class Store:
         return sorted(sound, key=lambda run: (not run.is_complete, "contradicts" in run.tags))
 
     def create(self, name: str, tags: Mapping[str, str], begun: float) -> StoredRun:
-        """Create a run that says RUNNING, begun at `begun`, in seconds since 1970."""
+        """Create a run that says RUNNING; `begun` is in seconds since 1970."""
         attempt = uuid.uuid4().hex
         tags = {**tags, "attempt": attempt, "heartbeat": f"{time.time():.0f}"}
         run = self.client.create_run(self.experiment.experiment_id, milliseconds(begun), tags, name)
@@ -185,14 +185,14 @@ class Store:
         self.log_tags(run, {}, [(key, Point(step, value, milliseconds(at))) for key, value in new.items()])
 
     def log_artifact(self, run: StoredRun, name: str, content: bytes) -> None:
-        """Store a file with the run."""
+        """Store a file with a run."""
         with failing(self.client.uri), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_bytes(content)
             self.client.upload(self.artifact_uri(run), path)
 
     def artifact(self, run: StoredRun, name: str, most: int | None = None) -> bytes:
-        """Read a file of the run, of at most `most` bytes.
+        """Read a file of a run, of at most `most` bytes.
 
         Raises:
             FileNotFoundError: it is missing, or larger, or not a file but a device or a pipe.
