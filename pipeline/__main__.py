@@ -1,4 +1,4 @@
-"""`pipeline …`: what a person runs besides dvc."""
+"""`pipeline …`: the commands that a person runs besides DVC's."""
 
 import signal
 import sys
@@ -14,7 +14,7 @@ from pipeline.params import METRICS, InputError, load
 
 
 class Commands(click.Group):
-    """Commands that end as the stages do: in one line where Ctrl-C stops them."""
+    """Commands that end with one line at Ctrl-C, as the stages do."""
 
     def invoke(self, context: click.Context) -> None:
         """Run the command that the context names."""
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """What DVC and MLflow lack together.
+    """What DVC and MLflow cannot do alone.
 
     Run the stages with DVC, look at runs with MLflow; these commands join the two.
     `pipeline COMMAND --help` describes one.
@@ -54,7 +54,7 @@ def commands() -> None:
     "--by",
     type=click.Choice(METRICS),
     metavar="METRIC",
-    help=f"What ranks them: {', '.join(METRICS)} (default: evaluate.metric).",
+    help=f"What to rank them by: {', '.join(METRICS)} (default: evaluate.metric).",
 )
 def top(count: int, by: str | None) -> None:
     r"""Print the best runs, with their MLflow ids.
@@ -75,8 +75,8 @@ def top(count: int, by: str | None) -> None:
 def runs(revision: str | None) -> None:
     """List the runs of a revision, with their MLflow ids.
 
-    Without an argument these are the runs of the outs that lie in the workspace; with one, those of the outs that DVC
-    recorded in that experiment, branch, tag or commit.
+    Without an argument, lists the runs of the workspace's outs; with one, those of the outs that DVC recorded in that
+    experiment, branch, tag or commit.
     """
     from pipeline.commands import revisions
     from pipeline.tracking import queries
@@ -87,17 +87,17 @@ def runs(revision: str | None) -> None:
 
 @commands.command()
 @click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
-@click.option("--allow-patch", is_flag=True, help="Run code that a record holds without asking.")
+@click.option("--allow-patch", is_flag=True, help="Do not ask before running code that a record holds.")
 @click.option(
     "--allow-commit",
     is_flag=True,
-    help="Run a commit that no local branch, tag or DVC experiment reaches without asking.",
+    help="Do not ask before running a commit that no local branch, tag or DVC experiment reaches.",
 )
 def reproduce(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:
     """Make runs again from their records, and compare.
 
     Trains and evaluates each run in a temporary worktree of its commit, with its data and params, and says `identical`,
-    `same within rounding`, or what differs. The exit code is 1 where one differs.
+    `same within rounding`, or what differs. The exit code is 1 if any differs.
     """
     from pipeline.commands.reproduce import reproduce as make_again
 
@@ -121,19 +121,19 @@ def sync() -> None:
 
 
 @commands.command()
-@click.option("--deep", is_flag=True, help="Hash outs, DVC's cache and the records in MLflow as well.")
+@click.option("--deep", is_flag=True, help="Also hash outs, DVC's cache and the records in MLflow.")
 @click.option("--mend", is_flag=True, help="Only mend the lock files that a killed DVC left unreadable.")
 def doctor(deep: bool, mend: bool) -> None:
     """Check this installation, repository and store.
 
-    Names each thing that is wrong and how to mend it; the exit code is 1 where there is anything.
+    Lists what is wrong and how to mend it; the exit code is 1 if anything is.
 
-    With --mend it looks at DVC's lock files alone: a dvc.lock that DVC cannot read is restored from git, and a
-    half-written .dvc/tmp/rwlock removed, unless a DVC runs in this repository. `make repro` does this first.
+    With --mend it only looks at DVC's lock files: a dvc.lock that DVC cannot read is restored from git, and a
+    half-written .dvc/tmp/rwlock removed, unless DVC is running in this repository. `make repro` does this first.
     """
     if mend:
         if deep:
-            raise click.UsageError("--mend looks at DVC's lock files alone; run --deep after it")
+            raise click.UsageError("--mend only looks at DVC's lock files; run --deep after it")
         mend_locks()
         return
     from pipeline.commands.doctor import examine
@@ -153,7 +153,7 @@ def mend_locks() -> None:
 
     root = repository.root()
     if not (root / ".dvc").is_dir():
-        raise InputError("here is no repository: no folder above has .dvc in it")
+        raise InputError("no repository is here: no folder above has .dvc in it")
     print("\n".join(locks.mend(root)) or "DVC's lock files: nothing to mend")
 
 
@@ -161,7 +161,7 @@ def mend_locks() -> None:
 def leaderboard() -> None:
     """Print the last sweep's configurations, best first.
 
-    Each figure is the mean over the seeds ± its standard deviation.
+    Each metric is the mean over the seeds ± its standard deviation.
     """
     if not outs.LEADERBOARD.exists():
         raise InputError(f"{outs.LEADERBOARD}: no such file here; run: dvc repro")

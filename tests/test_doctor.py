@@ -1,4 +1,4 @@
-"""`pipeline doctor` is silent where all is well, and names each thing that is not, with its mending."""
+"""`pipeline doctor` is silent where all is well, and names each thing that is not, and how to mend it."""
 
 import os
 import random
@@ -30,7 +30,7 @@ def inside(small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def diagnose(inside: Path, capsys: pytest.CaptureFixture[str]) -> Diagnose:
-    """Run the command where it finds something, and return each finding with its mending."""
+    """Run the command where it finds something, and return each finding with how to mend it."""
     assert inside == Path.cwd()
 
     def command(*options: str) -> dict[str, str]:
@@ -195,7 +195,7 @@ def test_a_store_on_a_network_file_system_is_named(
         assert doctor.examine(deep=False).findings == []
     else:
         what, mend = only(diagnose())
-        assert what.startswith(f"{small / 'mlflow.db'}: lies on a network file system ({kind})")
+        assert what.startswith(f"{small / 'mlflow.db'}: is on a network file system ({kind})")
         assert "local disk" in mend
 
 
@@ -303,7 +303,7 @@ def test_outside_of_a_repository_and_in_a_clone_without_outs_doctor_says_so(
 ) -> None:
     enter(tmp_path, monkeypatch)
     main(["doctor", "--deep"])
-    assert "here is no repository" in capsys.readouterr().out
+    assert "no repository is here" in capsys.readouterr().out
     run("git", "clone", "--quiet", str(small), str(tmp_path / "clone"), cwd=tmp_path)
     monkeypatch.chdir(tmp_path / "clone")
     main(["doctor", "--deep"])
@@ -321,7 +321,7 @@ def test_runs_of_the_outs_that_mlflow_lacks_are_named_until_they_are_stored(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new.db'}")  # as after "MLflow was lost"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new.db'}")  # as after "lost MLflow"
     what, mend = only(diagnose())
     assert what.startswith("4 runs of the outs are not in MLflow: matrix bs=2 lr=1e-05 seed=1, ")
     assert not (tmp_path / "new.db").exists()

@@ -60,7 +60,7 @@ def message(ask: Callable[[], object]) -> str:
 
 @pytest.mark.parametrize("run_id", ["../x", "", "é" * 32, "A" * 32, "0" * 32 + "\n", "0" * 33, "\udcff"])
 def test_an_odd_run_id_is_refused_before_the_store_is_asked(run_id: str) -> None:
-    assert "is no run id" in message(lambda: queries.recall("regression", run_id))
+    assert "is not a run id" in message(lambda: queries.recall("regression", run_id))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_is_no_md5_never_becomes_a_path(small: Path, monkeypatch: pytest.Mo
     victim = small / ".dvc/cache/victim.txt"
     victim.write_text("mine")
     try:
-        assert "is no md5" in message(lambda: revisions.content("../../victim.txt"))
+        assert "is not an md5" in message(lambda: revisions.content("../../victim.txt"))
         assert victim.read_text() == "mine"
     finally:
         victim.unlink()
@@ -151,7 +151,7 @@ def test_a_patch_whose_name_is_not_its_hash_is_refused(
     (tmp_path / "mlartifacts" / one.data.tags["mlflow.parentRunId"] / "artifacts" / title).write_text(new_file("a.py"))
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as table, table:
         table.execute("INSERT INTO tags (value, run_uuid, key) VALUES (?, ?, 'git_changes')", [title, one.info.run_id])
-    assert "another hash than its name" in message(lambda: queries.recall("regression", one.info.run_id))
+    assert "does not have the hash in its name" in message(lambda: queries.recall("regression", one.info.run_id))
 
 
 def test_a_patch_is_run_only_when_a_switch_or_the_answer_at_the_terminal_allows_it(
@@ -346,7 +346,7 @@ def test_what_a_killed_reproduce_left_is_removed_by_the_next_and_only_that(
     after = run("pipeline", "reproduce", "odd", cwd=small, extra={"TMPDIR": str(tmp_path)}, check=False)
     listed = repository.git("worktree", "list") or ""
     run("git", "worktree", "remove", str(mine), cwd=small)
-    assert "is no run id" in after.stderr
+    assert "is not a run id" in after.stderr
     assert "pipeline-reproduce" not in listed
     assert str(mine) in listed
     time.sleep(1)  # a stage that lived on would make its folder anew

@@ -167,7 +167,7 @@ def test_what_a_living_dvc_may_write_is_left_alone(repository: Path, broken: str
             time.sleep(0.05)
         assert str(dvc.pid) in (repository / locks.RWLOCK).read_text()
         (repository / broken).write_text("{")
-        with pytest.raises(InputError, match=f"DVC runs here \\(process {dvc.pid}\\)"):
+        with pytest.raises(InputError, match=f"DVC is running here \\(process {dvc.pid}\\)"):
             locks.mend(repository)
         assert (repository / broken).read_text() == "{"
     finally:

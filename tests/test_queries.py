@@ -117,9 +117,9 @@ def test_sync_restores_every_run_once_into_a_new_store(small: Path, tmp_path: Pa
             assert datetime.fromisoformat(one.data.tags["restored"]).tzinfo == UTC
             assert one.data.tags["dvc_stage"] == f"train@{variant}"
             assert points(uri, one) == list(enumerate(curves["train/mse"][r].tolist()))
-            figures = {key: float(metrics[row["fingerprint"]][key]) for key in one.data.metrics}
-            assert one.data.metrics == figures
-            assert set(figures) == {"cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse", "grad_error"}
+            evaluated = {key: float(metrics[row["fingerprint"]][key]) for key in one.data.metrics}
+            assert one.data.metrics == evaluated
+            assert set(evaluated) == {"cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse", "grad_error"}
             held = load_file(Path(one.info.artifact_uri.removeprefix("file://")) / "weights.safetensors")
             assert {name: held[name].tobytes() for name in held} == {
                 name: weights[name][r].tobytes() for name in weights

@@ -175,7 +175,7 @@ def test_a_lost_point_and_one_too_many_are_differences(
     [
         ({"git_commit": ""}, ["(none on record)"]),
         ({"git_commit": "0123456789" * 4}, ["git does not have its commit", "0123456789" * 4]),
-        ({"role": "sweep"}, ["is not a run that this pipeline made"]),
+        ({"role": "sweep"}, ["is not a run of this pipeline"]),
         ({"mlflow.parentRunId": "f" * 32}, ["f" * 32]),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_single_alteration_is_found_and_named(
     assert look(default_store(small)) == ""
 
 
-def test_a_run_whose_figure_was_forged_is_marked_and_is_not_the_best(store: str) -> None:
+def test_a_run_whose_metric_was_forged_is_marked_and_is_not_the_best(store: str) -> None:
     before = top()
     assert {row["seal"] for row in before} == {"sealed"}
     victim = before[-1]["run_id"]
@@ -101,7 +101,7 @@ def test_what_people_add_breaks_no_seal(store: str) -> None:
     for one in search(store, ""):
         client.set_tag(one.info.run_id, "mlflow.note.content", "looks good")
         client.set_tag(one.info.run_id, "reviewed", "yes")
-        client.log_metric(one.info.run_id, "my own figure", 0.5)
+        client.log_metric(one.info.run_id, "my own metric", 0.5)
         client.update_run(one.info.run_id, name=f"{one.info.run_name} (best?)")
     assert {row["seal"] for row in top()} == {"sealed"}
     assert doctor.examine(deep=True).findings == []
@@ -165,7 +165,7 @@ def test_the_seal_is_the_hash_of_what_it_says_it_covers(store: str) -> None:
 
 
 @pytest.mark.parametrize("alteration", ["nothing", "point", "param"])
-def test_a_killed_attempt_is_gone_on_with_unless_it_was_altered(store: str, alteration: str) -> None:
+def test_a_killed_attempt_is_continued_unless_it_was_altered(store: str, alteration: str) -> None:
     settings, everything = params.load(), evaluated()
     record = replace(everything[0], run=replace(everything[0].run, fingerprint=uuid4().hex))
     attempt = Direct(settings, [record.run], os.getpid())
@@ -194,7 +194,7 @@ def test_a_killed_attempt_is_gone_on_with_unless_it_was_altered(store: str, alte
 
 
 @pytest.mark.usefixtures("store")
-def test_a_stage_that_is_killed_amid_the_figures_leaves_a_seal_that_fits(
+def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'new.db'}"
@@ -207,7 +207,7 @@ def test_a_stage_that_is_killed_amid_the_figures_leaves_a_seal_that_fits(
 
     def killed(self: Store, *arguments: object) -> None:
         calls.append(arguments)
-        if len(calls) == 2:  # after the seal, before the figures
+        if len(calls) == 2:  # after the seal, before the metrics
             raise KeyboardInterrupt
         log_tags(self, *arguments)  # type: ignore[arg-type]
 

@@ -1,1 +1,1 @@
-"""What a person runs besides DVC."""
+"""The commands that a person runs besides DVC's."""

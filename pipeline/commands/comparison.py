@@ -1,4 +1,4 @@
-"""A run made again beside its record: the same bits, the same within rounding, or what differs."""
+"""Compares a reproduced run with its record: the same bits, the same within rounding, or what differs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,27 +15,27 @@ from pipeline.tracking.runs import WEIGHTS, status_of
 from pipeline.tracking.stored import Stored, parse_params
 from pipeline.tracking.values import flat, text, weights_md5
 
-GONE = "params: the code, data and params.yaml on record give no run of this fingerprint, nor of its params"
+GONE = "params: the code, data and params.yaml on record give no run with this fingerprint or these params"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of making a run again: a verdict, and what differs from the record beyond it."""
+    """The result of reproducing a run: a verdict, and each difference from the record."""
 
     verdict: str
     differences: list[str]
 
 
 def compare(stored: Stored, record: Record | None, table: rounding.Table) -> Answer:
-    """Compare a run made again, None where its params made none, with its record.
+    """Compare a reproduced run with its record.
 
-    Bits must be the same where the record was made with the kernels, architecture and torch of this process; elsewhere
-    they may differ by what rounding explains.
+    Bits must be the same if the record was made with the kernels, architecture and torch of this process; otherwise
+    they may differ by rounding.
 
     Args:
         stored: the record.
-        record: the run made again.
-        table: of the data that it was trained on.
+        record: the reproduced run, None if its params gave none.
+        table: of the data it was trained on.
     """
     if record is None:
         return Answer("differs", [GONE])
@@ -56,10 +56,10 @@ def compare(stored: Stored, record: Record | None, table: rounding.Table) -> Ans
 
 
 def compare_exactly(stored: Stored, record: Record) -> list[str]:
-    """Say what of a run made again differs from its record in what is the same on every machine."""
+    """List how a reproduced run differs from its record in what is the same on every machine."""
     differences = differing_params(stored, record)
     if stored.seal == seals.ALTERED:
-        differences.append("seal: does not fit; the record was altered after its run ended")
+        differences.append("seal: does not match; the record was altered after its run ended")
     pairs: dict[str, tuple[str | None, str | None]] = {
         "fingerprint": (stored.tags["fingerprint"], record.run.fingerprint),
         "status": (stored.status, status_of(record.diverged)),
@@ -70,7 +70,7 @@ def compare_exactly(stored: Stored, record: Record) -> list[str]:
 
 
 def differing(pairs: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
-    """Say which pairs of texts, on record and now, are not the same."""
+    """List the pairs of texts, on record and now, that differ."""
     return [
         f"{key}: {there or 'nothing'} on record, {here or 'nothing'} now"
         for key, (there, here) in pairs.items()
@@ -79,7 +79,7 @@ def differing(pairs: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
 
 
 def differing_params(stored: Stored, record: Record) -> list[str]:
-    """Say which params of a run are not its own as made again, or not the data's as params.yaml has them."""
+    """List the params on record that are not the reproduced run's, or not the data's in params.yaml."""
     own = {key: getattr(record.run, key) for key in ("variant", "batch_size", "lr", "seed", "epochs", "init", "device")}
     expected = {key: text(value) for key, value in (own | flat({"data": parse_params(stored)["data"]})).items()}
     return [
@@ -90,7 +90,7 @@ def differing_params(stored: Stored, record: Record) -> list[str]:
 
 
 def compare_bits(stored: Stored, record: Record) -> list[str]:
-    """Say what of a run made again differs in any bit from what MLflow holds of it: weights, curve, figures."""
+    """List what differs in any bit between a reproduced run and its record: weights, curve, metrics."""
     differences = differing({"diverged": (stored.tags.get("diverged"), record.diverged or None)})
     differences += [] if stored.weights else [f"{WEIGHTS}: is gone from MLflow"]
     if stored.weights:
@@ -100,12 +100,12 @@ def compare_bits(stored: Stored, record: Record) -> list[str]:
             [] if same else [f"{WEIGHTS}: the tensors are the same, the file around them is not"]
         )
     differences += compare_curves(stored.points, curve_points(stored, record))
-    return differences + compare_figures(*figures(stored, record))
+    return differences + compare_metrics(*metrics(stored, record))
 
 
 def compare_within_rounding(stored: Stored, record: Record, table: rounding.Table) -> rounding.Agreement:
-    """Compare a run made again with what MLflow holds of it, but for what rounding explains."""
-    (held, made), steps = figures(stored, record), curve_points(stored, record)
+    """Compare a reproduced run with its record, allowing for rounding."""
+    (held, made), steps = metrics(stored, record), curve_points(stored, record)
     agreement = rounding.compare(
         record,
         table,
@@ -117,18 +117,18 @@ def compare_within_rounding(stored: Stored, record: Record, table: rounding.Tabl
     if agreement.unbounded:
         return agreement
     lost = compare_curves({step: steps.get(step, value) for step, value in stored.points.items()}, steps)
-    lost += compare_figures({key: made.get(key, value) for key, value in held.items()}, made)
+    lost += compare_metrics({key: made.get(key, value) for key, value in held.items()}, made)
     return replace(agreement, beyond=lost + agreement.beyond)
 
 
 def curve_points(stored: Stored, record: Record) -> dict[int, float]:
-    """Choose the points of a run's curve, step -> train/mse, that its record is to hold."""
+    """Choose the points of a run's curve, step -> train/mse, that its record should hold."""
     steps = curve_steps(len(record.curve), parse_params(stored)["track"]["points"])
     return {step: float(record.curve[step]) for step in steps if np.isfinite(record.curve[step])}
 
 
-def figures(stored: Stored, record: Record) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the figures on record and those made: but for the curve's last, none where none was evaluated yet."""
+def metrics(stored: Stored, record: Record) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the metrics on record and those reproduced; of a run not evaluated yet, only the curve's last value."""
     made = {key: value for key, value in record.metrics.items() if key != CURVE}
     if not stored.evaluated and not set(stored.metrics) & set(made):
         made = {}
@@ -137,8 +137,8 @@ def figures(stored: Stored, record: Record) -> tuple[dict[str, float], dict[str,
     return {key: value for key, value in stored.metrics.items() if key in made or key in FIGURES}, made
 
 
-def compare_figures(held: Mapping[str, float], made: Mapping[str, float]) -> list[str]:
-    """Say which figures differ, are missing or were added."""
+def compare_metrics(held: Mapping[str, float], made: Mapping[str, float]) -> list[str]:
+    """List the metrics that differ, are missing or were added."""
     return [
         f"{key}: {held.get(key, 'nothing')} on record, {made.get(key, 'nothing')} now"
         + (" (its last value)" if key == CURVE else "")
@@ -148,7 +148,7 @@ def compare_figures(held: Mapping[str, float], made: Mapping[str, float]) -> lis
 
 
 def compare_curves(stored: Mapping[int, float], made: Mapping[int, float]) -> list[str]:
-    """Say which points of two curves, step -> train/mse, differ, are missing or were added."""
+    """Say how many points of two curves, step -> train/mse, differ, are missing or were added, and by how much."""
     wrong = [step for step in sorted({*made, *stored}) if made.get(step) != stored.get(step)]
     if not wrong:
         return []
@@ -159,11 +159,11 @@ def compare_curves(stored: Mapping[int, float], made: Mapping[int, float]) -> li
 
 
 def compare_tensors(stored: Mapping[str, Array], made: Mapping[str, Array]) -> list[str]:
-    """Say which tensors differ in any bit, in how many values and by how much."""
+    """List the tensors that differ in any bit, in how many values and by how much."""
     differences = []
     for name in sorted({*stored, *made}):
         if name not in stored or name not in made or stored[name].shape != made[name].shape:
-            differences.append(f"{name}: is not on both sides, or not of the same shape")
+            differences.append(f"{name}: is missing on one side, or has another shape")
         elif stored[name].tobytes() != made[name].tobytes():
             apart = stored[name].view(np.uint32) != made[name].view(np.uint32)
             with np.errstate(invalid="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""`pipeline doctor`: what is wrong with installation, repository and store? Each finding comes with its mending."""
+"""`pipeline doctor`: finds what is wrong with installation, repository and store, and says how to mend it."""
 
 import json
 import os
@@ -35,11 +35,11 @@ class Examination:
 
 
 def examine(deep: bool) -> Examination:
-    """Look for what the pipeline cannot prevent; `deep` hashes outs, cache and the records in MLflow as well."""
+    """Look for what the pipeline cannot prevent; `deep` also hashes outs, cache and the records in MLflow."""
     root = repository.root()
     findings = [*installation(), *environment()]
     if not (root / ".dvc").is_dir():
-        return Examination(findings, "the installation alone; here is no repository: no folder above has .dvc in it")
+        return Examination(findings, "the installation alone; no repository is here: no folder above has .dvc in it")
     unreadable = [*lock_files(root)]
     findings += [*unreadable, *store({} if deep else runs_of_outs())]
     looked_at = "installation, repository and store"
@@ -52,7 +52,7 @@ def examine(deep: bool) -> Examination:
 
 
 def installation() -> Iterator[Finding]:
-    """Check the programs that DVC's stages and a person would run, and the versions installed."""
+    """Check the programs that DVC's stages and a person would run, and the installed versions."""
     activate = "activate the environment: . .venv/bin/activate"
     for program in ("python", "dvc", "mlflow"):
         found = shutil.which(program)
@@ -66,7 +66,7 @@ def installation() -> Iterator[Finding]:
         try:
             installed = version(name).split("+")[0]
         except PackageNotFoundError:
-            continue  # another platform's, or one of the optional tools
+            continue  # another platform's, or an optional tool
         if pinned and installed != pinned:
             yield Finding(f"{name}: version {installed} is installed, constraints.txt pins {pinned}", "make setup")
 
@@ -87,7 +87,7 @@ def environment() -> Iterator[Finding]:
 
 
 def lock_files(root: Path) -> Iterator[Finding]:
-    """Check that DVC can read its lock files, which a DVC that is killed leaves half-written."""
+    """Check that DVC can read its lock files, which a killed DVC leaves half-written."""
     lock, rwlock = root / locks.LOCK, root / locks.RWLOCK
     if not locks.rwlock_is_readable(root):
         yield Finding(f"{rwlock}: DVC cannot read this file", "pipeline doctor --mend")
@@ -107,7 +107,7 @@ def lock_files(root: Path) -> Iterator[Finding]:
 
 
 def broken_entries(lock: Mapping[str, object]) -> Iterator[str]:
-    """Say which entries of dvc.lock have no md5; DVC ends in a traceback over them.
+    """List the entries of dvc.lock that have no md5; DVC ends in a traceback over them.
 
     Args:
         lock: the file's content.
@@ -116,12 +116,12 @@ def broken_entries(lock: Mapping[str, object]) -> Iterator[str]:
     for name, stage in stages.items() if isinstance(stages, dict) else [("stages", None)]:
         entries = [stage.get(kind, []) for kind in ("deps", "outs")] if isinstance(stage, dict) else []
         if not entries or not all(isinstance(listed, list) for listed in entries):
-            yield f"{name}: is no stage"
+            yield f"{name}: is not a stage"
             continue
         for entry in chain(*entries):
             path, md5 = (entry.get("path"), entry.get("md5")) if isinstance(entry, dict) else (None, None)
             if not isinstance(path, str) or not isinstance(md5, str) or not re.fullmatch(MD5, md5):
-                yield f"stage {name}, path {path!a}: md5 {md5!a} is none, which is 32 hexadecimal digits"
+                yield f"stage {name}, path {path!a}: md5 {md5!a} is not 32 hexadecimal digits"
 
 
 def runs_of_outs() -> dict[str, str]:
@@ -131,21 +131,21 @@ def runs_of_outs() -> dict[str, str]:
 
 
 def not_stored(lacking: Sequence[str]) -> Iterator[Finding]:
-    """Name runs of the outs that MLflow lacks: after it was lost, a `dvc repro` that runs nothing stores nothing."""
+    """Report runs of the outs that MLflow lacks, which a `dvc repro` that has nothing to run does not store."""
     if lacking:
         first = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
         yield Finding(f"{len(lacking)} runs of the outs are not in MLflow: {first}", "pipeline sync")
 
 
 def store(expected: Mapping[str, str]) -> Iterator[Finding]:
-    """Check where the store and its artifacts lie, and its runs: those expected, by fingerprint; those RUNNING."""
+    """Check where the store and its artifacts are, and its runs; `expected` is fingerprint -> name."""
     root = repository.root()
     file = repository.sqlite_file(repository.store_uri())
     if file is not None:
         kind = file_system(file)
         if NETWORK.search(kind):
             yield Finding(
-                f"{file}: lies on a network file system ({kind}), where SQLite's locks do not hold",
+                f"{file}: is on a network file system ({kind}), where SQLite's locks do not hold",
                 "set MLFLOW_TRACKING_URI to a file on a local disk, or to an MLflow server",
             )
         if not file.exists():
@@ -156,36 +156,36 @@ def store(expected: Mapping[str, str]) -> Iterator[Finding]:
         ended = leftovers.end_the_dead(experiment)
         health = queries.health(experiment, expected)
     except InputError as error:
-        yield Finding(str(error), "start the server, or unset MLFLOW_TRACKING_URI; store later: pipeline sync")
+        yield Finding(str(error), "start the server, or unset MLFLOW_TRACKING_URI; then: pipeline sync")
         return
     yield from not_stored(health.lacking)
     for run in ended:
-        yield Finding(f"{run}: said RUNNING though its process was gone; is KILLED now", "dvc repro")
+        yield Finding(f"{run}: said RUNNING though its process was gone; it is now KILLED", "dvc repro")
     for run_id, name in health.ownerless.items():
-        what = f"{name} ({run_id}): says RUNNING, and no process is on record for it"
+        what = f"{name} ({run_id}): says RUNNING, but no process is on record for it"
         yield Finding(what, f"mlflow runs delete --run-id {run_id}, or end it where it was started")
     folder, usual = Path(unquote(urlparse(health.artifacts).path)), root / "mlartifacts"
     if health.artifacts.startswith("file:") and not os.environ.get("MLFLOW_TRACKING_URI"):
         if not folder.exists() and usual.exists():
             yield Finding(
-                f"{folder}: is where MLflow looks for artifacts, and is gone; they moved to {usual}",
+                f"{folder}: MLflow looks for artifacts here, but they moved to {usual}",
                 f"mkdir -p {folder.parent} && ln -s {usual} {folder}",
             )
         elif folder.exists() and folder.resolve() != usual.resolve():
             yield Finding(
-                f"{folder}: is where MLflow keeps artifacts, not {usual}; this repository is a copy of another",
+                f"{folder}: MLflow keeps artifacts here, not in {usual}; this repository is a copy of another",
                 f"mv {root / 'mlflow.db'} {root / 'mlflow.copied.db'} && pipeline sync",
             )
 
 
 def file_system(path: Path) -> str:
-    """Name the kind of file system that a path lies on."""
+    """Name the kind of file system that a path is on."""
     mounts = [mount for mount in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(mount.mountpoint)]
     return max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
 
 
 def damaged_outs(root: Path) -> Iterator[Finding]:
-    """Compare every out in the workspace with the md5 that dvc.lock has of it."""
+    """Compare every out in the workspace with its md5 in dvc.lock."""
     lock = root / "dvc.lock"
     recorded = YAML(typ="safe", pure=True).load(lock)["stages"] if lock.exists() else {}
     with Repo(str(root)) as repo:
@@ -198,7 +198,7 @@ def damaged_outs(root: Path) -> Iterator[Finding]:
 
 
 def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Finding]:
-    """Compare one out: a file, or each file of a folder, which DVC's cache has a list of."""
+    """Compare one out: a file, or each file of a folder, as DVC's cache lists them."""
     mend = f"rm -rf {out} && dvc checkout {out}, or dvc repro"
     files = {out: md5}
     if md5.endswith(".dir"):
@@ -213,28 +213,26 @@ def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Findin
         if not (root / path).exists():
             yield Finding(f"{path}: is missing", mend)
         elif outs.md5(root / path) != expected:
-            yield Finding(f"{path}: its bytes are not those of dvc.lock (md5 {expected})", mend)
+            yield Finding(f"{path}: its md5 is not dvc.lock's, {expected}", mend)
 
 
 def damaged_cache(root: Path) -> Iterator[Finding]:
-    """Compare every file of DVC's cache with the md5 that it is named by; DVC trusts them unread."""
+    """Compare every file of DVC's cache with the md5 in its name; DVC trusts them unread."""
     with Repo(str(root)) as repo:
         folder = Path(repo.cache.local.path)
     for path in sorted(folder.glob("??/*")):
         md5 = path.parent.name + path.name.removesuffix(".dir")
         if len(md5) == 32 and outs.md5(path) != md5:
-            yield Finding(
-                f"{path}: its bytes are not those that its name says", f"rm -f {path} && dvc fetch; or dvc repro"
-            )
+            yield Finding(f"{path}: its md5 is not the one in its name", f"rm -f {path} && dvc fetch; or dvc repro")
 
 
 def records_in_store() -> tuple[list[Finding], str]:
-    """Compare the runs in MLflow with their seals and with the outs; say also what was looked at."""
+    """Compare the runs in MLflow with their seals and with the outs; return also what was looked at."""
     settings = load()
     try:
         evaluated, here = records.read_evaluated(settings.variants), "outs"
     except FileNotFoundError:
-        evaluated, here = [], "no outs, as none are here (dvc pull, or dvc repro, brings them)"
+        evaluated, here = [], "no outs, as there are none here (run dvc pull or dvc repro)"
     except InputError:  # its hash names the file
         evaluated, here = [], "outs, not compared with MLflow as they are damaged"
     file = repository.sqlite_file(repository.store_uri())

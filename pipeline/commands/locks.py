@@ -1,7 +1,7 @@
 """`pipeline doctor --mend`: mend the lock files that a killed DVC left half-written.
 
 DVC truncates dvc.lock and .dvc/tmp/rwlock before it writes them. Killed in between, it leaves files that it cannot
-read, and every later command of it stops there.
+read, and every later DVC command stops there.
 """
 
 import json
@@ -43,14 +43,14 @@ def mend(root: Path) -> list[str]:
             with repo.lock, guard:
                 return list(_mend(root))
         except LockError as error:
-            raise InputError(f"{root}: a DVC that is running holds its lock; run again when it has ended") from error
+            raise InputError(f"{root}: a running DVC holds its lock; run this again when it has ended") from error
 
 
 def _mend(root: Path) -> Iterator[str]:
-    # DVC lets go of its locks while a stage runs: rwlock alone says then that it is there.
+    # DVC releases its locks while a stage runs: only rwlock then shows that it is there.
     lock, rwlock = lock_is_readable(root), rwlock_is_readable(root)  # again: a DVC may just have written them
     if not (lock and rwlock) and (pid := running_dvc(root)):
-        raise InputError(f"{root}: DVC runs here (process {pid}); run again when it has ended")
+        raise InputError(f"{root}: DVC is running here (process {pid}); run this again when it has ended")
     if not rwlock:
         (root / RWLOCK).unlink()
         yield f"{RWLOCK}: was half-written; removed"
@@ -63,9 +63,9 @@ def _mend(root: Path) -> Iterator[str]:
 
 
 def restore_lock(root: Path) -> str:
-    """Put git's dvc.lock in the place of the broken one, which is kept; say what was done.
+    """Replace the broken dvc.lock by git's, and keep the broken one; say what was done.
 
-    The index comes first: what is staged there may be newer than the commit. Where git has none, DVC writes a new one.
+    The index comes first: what is staged there may be newer than the commit. If git has none, DVC writes a new one.
     """
     (root / BROKEN).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(root / LOCK, root / BROKEN)
@@ -84,17 +84,17 @@ def restore_lock(root: Path) -> str:
 
 
 def holds_conflict(root: Path) -> bool:
-    """Tell whether dvc.lock shows both sides of a merge, of which a person has to take one."""
+    """Tell whether dvc.lock holds both sides of a merge, of which a person must choose one."""
     return CONFLICT.search((root / LOCK).read_bytes()) is not None
 
 
 def lock_is_readable(root: Path) -> bool:
-    """Tell whether DVC can read dvc.lock; where there is none it can."""
+    """Tell whether DVC can read dvc.lock, or there is none."""
     return not (root / LOCK).exists() or is_lock((root / LOCK).read_bytes())
 
 
 def is_lock(content: bytes) -> bool:
-    """Tell whether DVC accepts a dvc.lock of this content."""
+    """Tell whether DVC accepts a dvc.lock with this content."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415 - takes 0.1 s
     from voluptuous import Invalid  # noqa: PLC0415
 
@@ -103,11 +103,11 @@ def is_lock(content: bytes) -> bool:
     except (YAMLError, UnicodeDecodeError, Invalid):
         return False
     entries = chain(*(stage.get(kind, []) for stage in lock.get("stages", {}).values() for kind in ("deps", "outs")))
-    return all(entry.get("hash", "md5") in HASHES for entry in entries)  # DVC ends in a traceback at another
+    return all(entry.get("hash", "md5") in HASHES for entry in entries)  # DVC ends in a traceback over any other
 
 
 def rwlock_is_readable(root: Path) -> bool:
-    """Tell whether DVC can read .dvc/tmp/rwlock; where there is none it can."""
+    """Tell whether DVC can read .dvc/tmp/rwlock, or there is none."""
     from dvc.rwlock import SCHEMA  # noqa: PLC0415
     from voluptuous import Invalid  # noqa: PLC0415
 
@@ -121,7 +121,7 @@ def rwlock_is_readable(root: Path) -> bool:
 
 
 def running_dvc(root: Path) -> int | None:
-    """Find a living DVC that works in this repository, or whose entry rwlock still shows; return its process id."""
+    """Return the process id of a live DVC that works in this repository, or that rwlock still lists."""
     for process in psutil.process_iter(["cwd"]):
         if lifetime.is_dvc(process):
             folder = process.info["cwd"]  # None: another user's, so it may be here
@@ -132,7 +132,7 @@ def running_dvc(root: Path) -> int | None:
     for pid in map(int, re.findall(rb'"pid": (\d+),', left)):
         try:
             process = psutil.Process(pid)
-            # A later process may have the same number.
+            # A later process may have the same id.
             if process.create_time() <= written and process.status() != psutil.STATUS_ZOMBIE:
                 return pid
         except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""`pipeline reproduce`: make runs again from their records alone, away from the working tree, and compare."""
+"""`pipeline reproduce`: makes runs again from their records alone, away from the working tree, and compares them."""
 
 import io
 import subprocess
@@ -23,13 +23,13 @@ from pipeline.tracking import queries
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored, parse_params
 
-TABLE = "reproduced.csv"  # never the user's own file, whatever became of that
+TABLE = "reproduced.csv"  # never the path on record, which may lead anywhere
 
 
 def reproduce(
     experiment: str, run_ids: Sequence[str], allow_patch: bool = False, allow_commit: bool = False
 ) -> dict[str, Answer]:
-    """Make runs again; runs that trained in the same stack are made together.
+    """Reproduce runs; those that trained in the same stack are trained together.
 
     Args:
         experiment: MLflow's.
@@ -38,10 +38,10 @@ def reproduce(
         allow_commit: run a commit that no local branch, tag or DVC experiment reaches, without asking.
 
     Returns:
-        by run id, what came of it.
+        run id -> its answer.
 
     Raises:
-        InputError: a record is malformed, or its commit or data are gone, or its code may not be run.
+        InputError: a record is malformed, its commit or data are gone, or its code may not be run.
     """
     worktrees.remove_leftovers()
     groups: dict[tuple[str, ...], list[Stored]] = defaultdict(list)
@@ -59,7 +59,7 @@ def reproduce(
 
 
 def make(stored: Stored) -> tuple[list[Record], rounding.Table]:
-    """Train a run again, with the runs of its stack, as the size of a stack can touch the last bits, and evaluate it.
+    """Train a run again, with the rest of its stack, as a stack's size can affect the last bits, and evaluate it.
 
     Raises:
         InputError: its commit or data are gone.
@@ -77,29 +77,29 @@ def make(stored: Stored) -> tuple[list[Record], rounding.Table]:
 
 
 def read(stored: Stored, folder: Path) -> tuple[list[Record], rounding.Table]:
-    """Read what the stages of the run's commit wrote, and what the bounds take of its data.
+    """Read what the stages of the run's commit wrote, and what the rounding bounds need of its data.
 
     Raises:
-        InputError: they wrote it in another form than this version reads.
+        InputError: this version cannot read it.
     """
     try:
         metrics = {row.pop("fingerprint"): row for row in outs.read_csv(folder / outs.EVALUATED)}
         made = records.read(folder / outs.TRAINED / stored.params["variant"])
-        figures = [metrics[record.run.fingerprint] for record in made]
+        rows = [metrics[record.run.fingerprint] for record in made]
         evaluated = [
             replace(record, metrics={key: float(value) for key, value in row.items() if key in FIGURES and value})
-            for record, row in zip(made, figures, strict=True)
+            for record, row in zip(made, rows, strict=True)
         ]
         return evaluated, rounding.table(load_file(folder / outs.PREPARED))
     except (OSError, KeyError, ValueError, TypeError, IndexError, SafetensorError) as error:
         raise InputError(
-            f"{stored.run_id}: the outs of its commit cannot be read by this version: {first_line(error)}; check out "
+            f"{stored.run_id}: this version cannot read the outs of its commit: {first_line(error)}; check out "
             f"commit {stored.commit[:12]} into a folder of its own and run make setup there"
         ) from error
 
 
 def find(stored: Stored, made: Sequence[Record]) -> Record | None:
-    """Find a run among those made: by its fingerprint, or, where that is not among them, by its params."""
+    """Find a run among those made: by its fingerprint, or else by its params."""
     known = {record.run.fingerprint: record for record in made}
     same = (record for record in made if not differing_params(stored, record))
     return known.get(stored.tags["fingerprint"]) or next(same, None)
@@ -113,15 +113,15 @@ def write_params(stored: Stored, params: dict[str, Any], folder: Path) -> None:
 
 
 def place_data(stored: Stored, source: str, folder: Path) -> None:
-    """Put the prepared data in their place: by their md5, or prepared again from the raw table of its md5.
+    """Put the prepared data in place: found by their md5, or prepared again from the raw table, found by its md5.
 
     Args:
         stored: the record.
-        source: where its raw table lay.
+        source: where its raw table was.
         folder: with a params.yaml whose table is TABLE.
 
     Raises:
-        InputError: neither is to be had.
+        InputError: neither is found.
     """
     wanted, raw = stored.tags["data_md5"], stored.tags["source_md5"]
     prepared = folder / outs.PREPARED
@@ -137,13 +137,13 @@ def place_data(stored: Stored, source: str, folder: Path) -> None:
     if not prepared.exists() or outs.md5(prepared) != wanted:
         raise InputError(
             f"{stored.run_id}: its data are gone: neither the prepared tensors (md5 {wanted}) nor {source!a} as "
-            f"it was (md5 {raw}) are in the workspace, in DVC's cache or in its remote"
+            f"it was (md5 {raw}) is in the workspace, DVC's cache or its remote"
         )
     worktrees.write(stored, folder, outs.SUMMARY, stored.summary.encode())
 
 
 def inside(folder: Path, source: str) -> Path | None:
-    """Locate a record's table, a file below the folder; None where there is none, or the path leads outside."""
+    """Locate a record's table, a file below the folder; None if there is none, or the path leads outside."""
     try:
         place = (folder / source).resolve()
         return place if place.is_relative_to(folder.resolve()) and place.is_file() else None
@@ -152,15 +152,15 @@ def inside(folder: Path, source: str) -> Path | None:
 
 
 def stage(folder: Path, module: str, *arguments: str) -> None:
-    """Run a stage as it is at the run's commit, with a store of its own.
+    """Run a stage as it is in the run's commit, with a store of its own.
 
     Raises:
-        InputError: it fails; it has said why.
+        InputError: it fails; it has printed why.
     """
-    # The commit's own code pins its kernels, or does not, as when the run was made.
+    # The commit's own code pins its kernels or not, as it did when the run was made.
     kept = {key: value for key, value in unpinned().items() if not key.startswith(("DVC_", "MLFLOW_", "PYTHONPATH"))}
     own = {"DVC_ROOT": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     command = [sys.executable, "-m", module, *arguments]
-    # In a session of its own: Ctrl-C is this command's, which kills the stage.
+    # In its own session: Ctrl-C reaches only this command, which kills the stage.
     if subprocess.run(command, cwd=folder, env=kept | own, check=False, start_new_session=True).returncode != 0:
         raise InputError(f"{' '.join(command[1:])}: failed at the run's commit; see above")

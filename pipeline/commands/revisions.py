@@ -1,4 +1,4 @@
-"""What DVC holds of other revisions and by md5."""
+"""What DVC holds: the runs of a revision, and content by its md5."""
 
 import csv
 import re
@@ -35,13 +35,13 @@ def run_names(revision: str | None) -> dict[str, str]:
 
 
 def content(md5: str) -> bytes | None:
-    """Find bytes by their md5 in DVC's cache, or in its remote; None where they are in neither.
+    """Find content by its md5 in DVC's cache, or in its remote; None if it is in neither.
 
     Raises:
-        InputError: it is no md5, which would lead to other files than the cache's, or DVC fails.
+        InputError: it is not an md5, and could lead to files outside the cache, or DVC fails.
     """
     if not re.fullmatch("[0-9a-f]{32}", md5):
-        raise InputError(f"{md5!a}: is no md5, which is 32 hexadecimal digits")
+        raise InputError(f"{md5!a}: is not an md5, which is 32 hexadecimal digits")
     try:
         with Repo(str(repository.root())) as repo:
             path = Path(repo.cache.local.oid_to_path(md5))

@@ -1,4 +1,4 @@
-"""`pipeline sync`: store in MLflow what the workspace's outs hold and the store lacks."""
+"""`pipeline sync`: stores in MLflow the runs of the workspace's outs that it lacks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.tracking import direct, leftovers, queries
 
 
 def sync() -> str:
-    """Store what is lacking; say how much it was.
+    """Store what MLflow lacks; say how much that was.
 
     Raises:
         InputError: outs are missing or are not those of params.yaml, or the store fails.
@@ -25,7 +25,7 @@ def sync() -> str:
         raise InputError(f"{error.filename}: no such file here; run: dvc repro, or dvc pull") from error
     check_prepared(params.data)
     if not current:
-        raise InputError("The outs here are of other params, data or code than lie beside them; run: dvc repro")
+        raise InputError("the outs were made with other params, data or code than those here; run: dvc repro")
     lacking = store_lacking(params, evaluated, outs.evaluation(), champion)
     return f"{len(evaluated)} runs, " + (f"{lacking} of them stored now" if lacking else "all stored")
 

@@ -1,4 +1,4 @@
-"""A run's code in a folder of its own: what of it may be checked out, asked for where it is not the user's own."""
+"""Checks out a run's code into a folder of its own, and asks first where the code is not the user's own."""
 
 import os
 import re
@@ -19,14 +19,14 @@ from pipeline.params import InputError
 from pipeline.tracking.display import readable, shown
 from pipeline.tracking.stored import Stored
 
-# Links become plain files that hold their target, so that nothing can be written through one; no hook of git runs.
+# Links become plain files that hold their target, so that nothing can be written through one; git runs no hook.
 SAFE = ["-c", "core.symlinks=false", "-c", f"core.hooksPath={os.devnull}"]
 GITS_OWN = {".gitattributes", ".gitmodules", ".lfsconfig"}  # make git itself run filters, or fetch from elsewhere
 FOLDER = re.compile(r"pipeline-reproduce-([0-9a-f]{8})-([0-9]{1,10})-([0-9.]{1,20})-\w+")
 
 
 def permit(stored: Stored, allow_patch: bool, allow_commit: bool) -> None:
-    """Check that a run's code may be run: it is the user's own, or allowed by a switch or at the terminal.
+    """Check that a run's code may be run: it is the user's own, or allowed by an option or at the terminal.
 
     Raises:
         InputError: it is not, or its patch may not be applied at all.
@@ -47,7 +47,7 @@ def permit(stored: Stored, allow_patch: bool, allow_commit: bool) -> None:
 
 
 def is_reached(commit: str) -> bool:
-    """Tell whether a local branch, a tag, a DVC experiment or the commit that is checked out reaches a commit."""
+    """Tell whether a local branch, a tag, a DVC experiment or the checked-out commit reaches a commit."""
     refs = repository.git("for-each-ref", "--count=1", "--contains", commit, "refs/heads", "refs/tags", "refs/exps")
     return bool(refs) or repository.git("merge-base", "--is-ancestor", commit, "HEAD") is not None
 
@@ -56,7 +56,7 @@ def ask(what: str, show: str, switch: str, code: bytes) -> None:
     """Show code from a store and ask whether to run it.
 
     Raises:
-        InputError: the answer is no, or there is no terminal to ask at.
+        InputError: the answer is no, or there is no terminal to ask on.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError(f"{what}\n  {show}\n  to run it: pipeline reproduce {switch}")
@@ -66,7 +66,7 @@ def ask(what: str, show: str, switch: str, code: bytes) -> None:
 
 
 def patched_files(stored: Stored) -> list[str]:
-    """Name the files that a patch changes, as git itself reads it, in an index of its own.
+    """List the files that a patch changes, as git itself reads it, in an index of its own.
 
     Raises:
         InputError: git cannot apply the patch, or it makes links or submodules, or changes what is git's or DVC's own.
@@ -78,7 +78,8 @@ def patched_files(stored: Stored) -> list[str]:
             "GIT_OBJECT_DIRECTORY": temporary,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
         }
-        top = Path(repository.git("rev-parse", "--show-toplevel") or ".")  # elsewhere git leaves files above out
+        # In a subfolder git leaves out the files above.
+        top = Path(repository.git("rev-parse", "--show-toplevel") or ".")
         git(stored, top, "read-tree", stored.commit, extra=own)
         apply(stored, top, "--cached", extra=own)
         raw = git(stored, top, "diff-index", "--cached", "--raw", "--no-renames", "-z", stored.commit, extra=own)
@@ -91,12 +92,12 @@ def patched_files(stored: Stored) -> list[str]:
 
 
 def refusal(path: str, mode: str) -> str:
-    """Say why a patch may not give a file this mode; empty where it may."""
+    """Say why a patch may not give a file this mode; empty if it may."""
     names = [part.rstrip(". ").lower() for part in path.split("/")]
     if mode in {"120000", "160000"}:
         return "a link" if mode == "120000" else "a submodule"
     if ".." in path.split("/") or path.startswith("/"):
-        return "outside of the tree"
+        return "outside the tree"
     if {".git", ".dvc"} & set(names) or names[-1] in GITS_OWN:
         return "git's or DVC's own"
     return ""
@@ -104,10 +105,10 @@ def refusal(path: str, mode: str) -> str:
 
 @contextmanager
 def worktree(stored: Stored) -> Iterator[Path]:
-    """Check out a run's commit, with the changes that lay over it, into a folder that is removed afterwards.
+    """Check out a run's commit, and apply its patch, in a folder that is removed afterwards.
 
     Raises:
-        InputError: git cannot.
+        InputError: git fails.
     """
     with tempfile.TemporaryDirectory(prefix=prefix()) as temporary:
         folder, here = Path(temporary).resolve() / "worktree", Path.cwd()
@@ -117,12 +118,12 @@ def worktree(stored: Stored) -> Iterator[Path]:
                 apply(stored, folder)
             yield folder
         finally:
-            _stop_stages(folder)  # a stage that was killed leaves the process that stores its runs
+            _stop_stages(folder)  # a killed stage leaves its storing process
             subprocess.run(["git", "worktree", "remove", "--force", folder], check=False, capture_output=True)
 
 
 def prefix() -> str:
-    """Name a temporary folder by this process, so that another can tell later whether it is left over."""
+    """Name a temporary folder after this process, so that others can tell later whether it is left over."""
     tags = lifetime.process_tags(os.getpid())
     return f"pipeline-reproduce-{_host()}-{tags['pid']}-{tags['pid_started']}-"
 
@@ -132,7 +133,7 @@ def _host() -> str:
 
 
 def remove_leftovers() -> None:
-    """Remove the worktrees of `pipeline reproduce` that was killed, on this host, and stop the stages in them."""
+    """Remove the worktrees that a killed `pipeline reproduce` left on this host, and stop the stages in them."""
     listed = repository.git("worktree", "list", "--porcelain") or ""
     paths = [Path(line.removeprefix("worktree ")) for line in listed.splitlines() if line.startswith("worktree ")]
     folders = {path.parent for path in paths if path.name == "worktree"}
@@ -161,7 +162,7 @@ def _stop_stages(folder: Path) -> None:
         if Path(cwd).is_relative_to(folder) and any(part.startswith("pipeline.") for part in command[1:4]):
             process.kill()
             stages.append(process)
-    psutil.wait_procs(stages, timeout=3)  # they would write what is being removed
+    psutil.wait_procs(stages, timeout=3)  # else they write into what is being removed
 
 
 def apply(stored: Stored, folder: Path, *options: str, extra: Mapping[str, str] | None = None) -> None:
@@ -176,7 +177,7 @@ def apply(stored: Stored, folder: Path, *options: str, extra: Mapping[str, str] 
 def git(
     stored: Stored, folder: Path, *arguments: str, given: bytes = b"", extra: Mapping[str, str] | None = None
 ) -> bytes:
-    """Run git, safely, in a folder; return what it prints.
+    """Run git safely in a folder; return its output.
 
     Raises:
         InputError: it fails.
@@ -191,7 +192,7 @@ def git(
 
 
 def write(stored: Stored, folder: Path, path: Path, content: bytes) -> None:
-    """Write a file of a worktree, in the place of what is there, through no link.
+    """Write a file of a worktree, replacing what is there, through no link.
 
     Raises:
         InputError: a folder above it is a link, or a file.
@@ -201,7 +202,7 @@ def write(stored: Stored, folder: Path, path: Path, content: bytes) -> None:
         if not os.path.lexists(above):
             above.mkdir()
         elif not stat.S_ISDIR(above.lstat().st_mode):
-            raise InputError(f"{stored.run_id}: at its commit {parent} is a link or a file, and takes a folder")
+            raise InputError(f"{stored.run_id}: at its commit {parent} is a link or a file, not a folder")
     (folder / path).unlink(missing_ok=True)
     descriptor = os.open(folder / path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "wb") as file:

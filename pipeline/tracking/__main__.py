@@ -1,4 +1,4 @@
-"""The storing process: stores what a stage tells on its standard input. See: piped."""
+"""The storing process: stores what a stage sends to its standard input. See: piped."""
 
 import sys
 

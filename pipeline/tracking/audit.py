@@ -1,4 +1,4 @@
-"""Compare what MLflow's store holds with its seals, and with the outs of the workspace: what was altered is found."""
+"""Compares the runs in MLflow's store with their seals, and with the workspace's outs, to find what was altered."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, StoredRun
 from pipeline.tracking.store import Store, answering
 from pipeline.tracking.values import weights_md5
 
-MEND = "see what is true: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"
+MEND = "recompute it: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"
 Curve = Sequence[tuple[int, float]]  # step, value
 
 
@@ -26,7 +26,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found, among how many runs; unsealed: those that are older than seals."""
+    """What was found, in how many runs; unsealed: how many of them are older than seals."""
 
     findings: list[Finding]
     runs: int
@@ -35,11 +35,11 @@ class Audit:
 
 @answering()
 def audit(experiment: str, evaluated: Sequence[Record]) -> Audit:
-    """Examine every run of an experiment, and those of the workspace's outs; nothing where the store is missing.
+    """Check every run of an experiment, and those of the workspace's outs; nothing if there is no store.
 
     Args:
         experiment: MLflow's.
-        evaluated: what the outs hold; nothing where there are none.
+        evaluated: the records in the outs; empty if there are none.
     """
     store = Store.look(experiment)
     if store is None:
@@ -59,18 +59,18 @@ def audit(experiment: str, evaluated: Sequence[Record]) -> Audit:
 
 
 def history(store: Store, run: StoredRun, key: str = CURVE) -> list[tuple[int, float]]:
-    """Read a metric's history as MLflow orders it to find the last: step and value."""
+    """Read a metric's history, step and value, in the order by which MLflow finds the last."""
     points = store.client.history(run.run_id, key)
     return [(p.step, p.value) for p in sorted(points, key=lambda p: (p.step, p.at, p.value))]
 
 
 def named(run: StoredRun) -> str:
-    """Name a run for people."""
+    """Name a run in a message."""
     return f"{run.name} (run {run.run_id})"
 
 
 def place(store: Store, run: StoredRun, name: str) -> str:
-    """Locate an artifact for people."""
+    """Locate an artifact in a message."""
     try:
         return f"{store.artifact_uri(run)}/{name}"
     except FileNotFoundError as error:
@@ -78,22 +78,22 @@ def place(store: Store, run: StoredRun, name: str) -> str:
 
 
 def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Curve) -> Iterator[Finding]:
-    """Compare one run with its seals, and with the run of its sweep."""
+    """Compare a run with its seals, and with its sweep's run."""
     tags = run.tags
     parent = sweeps.get(tags.get(PARENT, ""))
     faults = []
     if not run.is_complete:
         if "seal" in tags:
-            faults.append(f"says {run.status}, and was sealed as it ended")
+            faults.append(f"says {run.status}, but was sealed when it ended")
     else:
         state = run.seal_state
         if state == seals.ALTERED:
-            faults.append("its seal does not fit: status, times, params, figures, datasets or tags were altered")
+            faults.append("its seal does not match: status, times, params, metrics, datasets or tags were altered")
         elif state == seals.UNSEALED and parent and "seal" in parent.tags:
             faults.append("its seal is gone")
         faults += altered_files(store, run, curve)
     if parent is None or parent.tags.get("sweep") != tags.get("sweep"):
-        faults.append("the run of its sweep is not in the store: deleted, or altered")
+        faults.append("its sweep's run is not in the store: deleted or altered")
     if tags.get("git_commit") != tags.get("mlflow.source.git.commit"):
         faults.append("its tags git_commit and mlflow.source.git.commit name different commits")
     confirmed = any(key.startswith(seals.CONFIRMATIONS) for key in tags) or "seal_confirmed" in tags
@@ -104,7 +104,7 @@ def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve:
 
 
 def altered_files(store: Store, run: StoredRun, curve: Curve) -> Iterator[str]:
-    """Say which of a run's weights, curve and figures are not as they were sealed."""
+    """Say which of a run's weights, curve and metrics are not as they were sealed."""
     tags = run.tags
     try:
         weights = store.artifact(run, WEIGHTS)
@@ -117,43 +117,48 @@ def altered_files(store: Store, run: StoredRun, curve: Curve) -> Iterator[str]:
     for key in FIGURES:
         points = curve if key == CURVE else history(store, run, key)
         if (points[-1][1] if points else None) != run.metrics.get(key):
-            yield f"{key}: its last value is not that of its history"
+            yield f"{key}: its value is not the last of its history"
 
 
 def of_sweep(store: Store, parent: StoredRun, runs: Sequence[StoredRun]) -> Iterator[Finding]:
-    """Compare a sweep's run with its seals, its artifacts with its list, and the list with the runs there are."""
+    """Compare a sweep's run with its seals, its artifacts with its list, and the list with the stored runs."""
     tags, run_id = parent.tags, parent.run_id
     children = [run for run in runs if run.tags.get(PARENT) == run_id]
-    mend = f"mlflow runs delete --run-id {run_id}; then pipeline sync in a workspace that has the sweep's outs"
-    faults = []
-    if "champion" not in tags and "seal" not in tags:
-        return  # has not ended
-    if parent.seal_state == seals.ALTERED:
-        faults.append("its seal does not fit: params, datasets or tags were altered after it ended")
-    if "seal" not in tags:
-        if any("seal" in run.tags for run in children):
-            yield Finding(f"{named(parent)}: its seal is gone", mend)
-        return
-    if parent.status not in {FINISHED, RUNNING}:
-        faults.append(f"says {parent.status}, though it had ended: altered, or a later stage was killed")
-    contents = parents.contents(store, parent)
-    if contents is None:
-        faults.append(f"{place(store, parent, parents.CONTENTS)}, its list, is gone or altered")
-    else:
-        faults += altered_artifacts(store, parent, contents.files, children)
+    faults, listed = [], {}
+    if "seal" in tags:
+        contents = parents.contents(store, parent)
+        faults = [*altered_sweep(store, parent, contents, children)]
+        listed = contents.runs if contents else {}
+    elif "champion" in tags and any("seal" in run.tags for run in children):  # else not ended, or older than seals
+        faults = ["its seal is gone"]
     if faults:
+        mend = f"mlflow runs delete --run-id {run_id}; then pipeline sync in a workspace that has the sweep's outs"
         yield Finding(f"{named(parent)}: {'; '.join(faults)}", mend)
     stored = {run.tags.get("fingerprint") for run in runs if run.is_complete}
-    for fingerprint, name in (contents.runs if contents else {}).items():
+    for fingerprint, name in listed.items():
         if fingerprint not in stored:
             what = f"{name} (fingerprint {fingerprint}) of sweep {tags.get('sweep')}"
-            yield Finding(f"{what}: is not in the store: deleted, or altered", "pipeline sync, or dvc repro")
+            yield Finding(f"{what}: is not in the store: deleted or altered", "pipeline sync, or dvc repro")
+
+
+def altered_sweep(
+    store: Store, parent: StoredRun, contents: parents.Contents | None, children: Sequence[StoredRun]
+) -> Iterator[str]:
+    """Say what of a sealed sweep's run, list and artifacts is gone or altered."""
+    if parent.seal_state == seals.ALTERED:
+        yield "its seal does not match: params, datasets or tags were altered after it ended"
+    if parent.status not in {FINISHED, RUNNING}:
+        yield f"says {parent.status}, though it had ended: altered, or a later stage was killed"
+    if contents is None:
+        yield f"{place(store, parent, parents.CONTENTS)}, its list, is gone or altered"
+    else:
+        yield from altered_artifacts(store, parent, contents.files, children)
 
 
 def altered_artifacts(
     store: Store, parent: StoredRun, files: Mapping[str, str], children: Sequence[StoredRun]
 ) -> Iterator[str]:
-    """Say which artifacts of a sweep are gone or altered: those of its list, and patches, which their hashes name."""
+    """Say which artifacts of a sweep are gone or altered: those on its list, and patches, which are named by hash."""
     patches = {run.tags.get("git_changes", "") for run in [parent, *children]} - {""}
     expected = {name: name.removesuffix(".patch") for name in patches} | dict(files)
     for name, digest in sorted(expected.items()):
@@ -168,7 +173,7 @@ def altered_artifacts(
 def of_record(
     repeats: Repeats, record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Curve]
 ) -> Iterator[Finding]:
-    """Compare what the outs hold of a run with what the store does; what the store lacks is not for here."""
+    """Compare a run in the outs with the stored ones; one that is not stored is reported elsewhere."""
     fingerprint = record.run.fingerprint
     stored = [run for run in runs if run.tags.get("fingerprint") == fingerprint and run.is_complete]
     if any(is_as_stored(run, record, curves[run.run_id]) for run in stored):
@@ -176,12 +181,12 @@ def of_record(
     here = machine.numeric_tags()
     elsewhere = [run for run in stored if machine.may_differ(run.tags, here, record.run.device)]
     if stored and repeats.one_that_agrees(elsewhere, record) is None:
-        what = f"its weights, curve or figures are not those of {outs.TRAINED} and {outs.EVALUATED}"
+        what = f"its weights, curve or metrics are not those of {outs.TRAINED} and {outs.EVALUATED}"
         yield Finding(f"{named(stored[0])}: {what}", MEND.format(stored[0].run_id))
 
 
 def is_as_stored(run: StoredRun, record: Record, curve: Curve) -> bool:
-    """Tell whether a stored run has the bits of a record of the outs: weights, figures and curve."""
+    """Tell whether a stored run has the bits of a record in the outs: weights, metrics and curve."""
     return (
         has_weights(run, record)
         and all(value == record.metrics.get(key, value) for key, value in run.metrics.items())

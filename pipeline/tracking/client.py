@@ -1,4 +1,4 @@
-"""The only file that imports MLflow: a client that takes and returns plain values, and is patient with a server."""
+"""The only file that imports MLflow: a client that takes and returns plain values, and retries a server."""
 
 import logging
 import os
@@ -26,10 +26,10 @@ from pipeline import repository
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.runs import Point, StoredRun
 
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback before our message
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback before our message
 
-PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # a stage waits for a server
-WAIT_SECONDS = 5.0  # a person does
+PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # how long a stage waits for a server
+WAIT_SECONDS = 5.0  # how long a command does
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training, not traces
 NOTHING: Mapping[str, str] = MappingProxyType({})
 UNANSWERED = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
@@ -38,7 +38,7 @@ ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 
 
 class StoreError(Exception):
-    """The store fails; the message says so without the password that its address may hold. reason: what it said."""
+    """The store fails; the message hides any password in its address. reason: the store's own message."""
 
     def __init__(self, uri: str, error: Exception | str) -> None:
         self.reason = repository.without_password(str(error))
@@ -63,9 +63,9 @@ class Experiment:
 
 
 class Client:
-    """Asks a server again, every second, for as long as `patience` seconds; every other kind of store once.
+    """Retries a server's requests every second for up to `patience` seconds; asks every other kind of store once.
 
-    What is asked twice may be done twice: every request here has the same effect then, but for create_run.
+    A server may carry out a retried request twice: every request but create_run then has the same effect.
     """
 
     def __init__(self, uri: str, patience: float) -> None:
@@ -91,14 +91,14 @@ class Client:
             time.sleep(1)
 
     def experiment(self, name: str) -> Experiment | None:
-        """Find an experiment by its name, also one that was deleted."""
+        """Find an experiment by name, even if it was deleted."""
         found = self._ask(self._client.get_experiment_by_name, name)
         if found is None:
             return None
         return Experiment(found.experiment_id, found.artifact_location, found.lifecycle_stage != "active")
 
     def create_experiment(self, name: str, location: str | None) -> None:
-        """Create an experiment; `location` is where its artifacts lie, None for wherever the server keeps them."""
+        """Create an experiment; `location` is where its artifacts lie, None for the server's choice."""
         self._ask(self._client.create_experiment, name, location, KIND)
 
     def run(self, run_id: str) -> StoredRun:
@@ -121,7 +121,7 @@ class Client:
         return [Point(one.step, one.value, one.timestamp) for one in found]
 
     def create_run(self, experiment_id: str, begun: int, tags: Mapping[str, str], name: str) -> StoredRun:
-        """Create a run that says RUNNING since `begun`, in milliseconds since 1970."""
+        """Create a run that says RUNNING; `begun` is in milliseconds since 1970."""
         return plain(self._ask(self._client.create_run, experiment_id, begun, dict(tags), name))
 
     def delete_run(self, run_id: str) -> None:
@@ -135,17 +135,17 @@ class Client:
         params: Mapping[str, str] = NOTHING,
         tags: Mapping[str, str] = NOTHING,
     ) -> None:
-        """Store points of metrics, params and tags, in one request; MLflow stores tags together, after the points."""
+        """Store points of metrics, params and tags in one request; MLflow stores all tags at once, last."""
         metrics = [entities.Metric(key, point.value, point.at, point.step) for key, point in points]
-        written = [entities.Param(key, value) for key, value in params.items()]
-        self._ask(self._client.log_batch, run_id, metrics, written, [entities.RunTag(key, tags[key]) for key in tags])
+        given = [entities.Param(key, value) for key, value in params.items()]
+        self._ask(self._client.log_batch, run_id, metrics, given, [entities.RunTag(key, tags[key]) for key in tags])
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Delete a tag."""
         self._ask(self._client.delete_tag, run_id, key)
 
     def log_datasets(self, run_id: str, datasets: Sequence[Dataset]) -> None:
-        """Store which datasets a run takes."""
+        """Store which datasets a run uses."""
         inputs = [
             entities.DatasetInput(
                 entities.Dataset(one.name, one.digest, one.source_type, one.source, one.schema or None, one.profile),
@@ -156,31 +156,31 @@ class Client:
         self._ask(self._client.log_inputs, run_id, inputs)
 
     def set_status(self, run_id: str, status: str, end: int | None = None) -> None:
-        """Set a run's status, and when it ended, in milliseconds since 1970, where it did."""
+        """Set a run's status, and its end, if it has one, in milliseconds since 1970."""
         if end is None:
             self._ask(self._client.update_run, run_id, status)
         else:
             self._ask(self._client.set_terminated, run_id, status, end)
 
     def upload(self, folder_uri: str, path: Path) -> None:
-        """Store a file among artifacts. The client's own log_artifact asks the server for the run again, every time."""
+        """Upload an artifact. The client's own log_artifact asks the server for the run each time."""
         with failing(self.uri):
             self._ask(get_artifact_repository(folder_uri).log_artifact, str(path))
 
     def download(self, folder_uri: str, name: str, folder: Path) -> Path:
-        """Bring a file of artifacts into a folder."""
+        """Download an artifact into a folder."""
         with failing(self.uri):
             return Path(self._ask(get_artifact_repository(folder_uri).download_artifacts, name, str(folder)))
 
     def sizes(self, folder_uri: str) -> dict[str, int]:
-        """Name the files among artifacts, with their bytes."""
+        """List artifacts, name -> size in bytes."""
         with failing(self.uri):
             listed = self._ask(get_artifact_repository(folder_uri).list_artifacts)
         return {Path(one.path).name: one.file_size or 0 for one in listed}
 
 
 def plain(run: entities.Run) -> StoredRun:
-    """Turn one of MLflow's runs into plain values."""
+    """Convert one of MLflow's runs to plain values."""
     datasets = [
         Dataset(
             one.dataset.name,
@@ -195,12 +195,12 @@ def plain(run: entities.Run) -> StoredRun:
     ]
     info, data = run.info, run.data
     name, artifact_uri = str(info.run_name), str(info.artifact_uri)
-    told = info.run_id, name, info.status, info.start_time, info.end_time, artifact_uri
-    return StoredRun(*told, data.tags, data.params, data.metrics, tuple(datasets))
+    fields = info.run_id, name, info.status, info.start_time, info.end_time, artifact_uri
+    return StoredRun(*fields, data.tags, data.params, data.metrics, tuple(datasets))
 
 
 def has_tables(uri: str) -> bool:
-    """Tell whether a store has what MLflow would create in it on the first connection; a server has."""
+    """Tell whether a store has the tables that MLflow creates on the first connection; a server does."""
     if uri.split(":", maxsplit=1)[0].split("+", maxsplit=1)[0] not in DATABASE_ENGINES:
         return True
     with failing(uri):
@@ -212,18 +212,18 @@ def has_tables(uri: str) -> bool:
 
 
 def artifact_folder(location: str, run_id: str) -> str:
-    """Say where MLflow puts a run's artifacts, below its experiment's."""
+    """Return where MLflow puts a run's artifacts, below its experiment's."""
     return str(append_to_uri_path(location, run_id, "artifacts"))
 
 
 def local_path(uri: str) -> Path | None:
-    """Say where on this machine artifacts lie; None where they lie elsewhere."""
+    """Return the path of artifacts on this machine; None if they lie elsewhere."""
     return Path(local_file_uri_to_path(uri)) if uri.startswith("file:") else None
 
 
 @contextmanager
 def failing(uri: str) -> Iterator[None]:
-    """Turn what MLflow, its drivers and the file system raise into one kind of error.
+    """Turn errors of MLflow, its drivers and the file system into one kind.
 
     Raises:
         StoreError: any of them.
@@ -235,18 +235,18 @@ def failing(uri: str) -> Iterator[None]:
 
 
 def is_final(error: Exception) -> bool:
-    """Tell whether a server would say the same again."""
+    """Tell whether a server would give the same answer again."""
     answered = isinstance(error, RestException) and error.error_code not in UNANSWERED
     return answered or isinstance(error, InvalidUrlException) or is_refusal(error)
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether a server answered 401 or 403, with MLflow's error code, another's or none."""
+    """Tell whether a server answered 401 or 403, with or without MLflow's error code."""
     return str(getattr(error, "error_code", "")) in REFUSED or http_status(error) in {401, 403}
 
 
 def http_status(error: Exception) -> int:
-    """Find the HTTP status that a request failed with, 0 for none: of an answer in JSON, MLflow keeps only the text."""
+    """Find the HTTP status of a failed request, 0 for none: of a JSON answer, MLflow keeps only the text."""
     places = [vars(error), *(frame.f_locals for frame, _ in walk_tb(error.__traceback__))]
     statuses = (getattr(place.get("response"), "status_code", None) for place in places)
     return next((status for status in statuses if isinstance(status, int)), 0)

@@ -8,13 +8,13 @@ from typing import Any
 
 from pipeline import outs
 
-SCHEMA_LENGTH = 1_000_000  # MLflow takes no longer one
+SCHEMA_LENGTH = 1_000_000  # MLflow accepts no longer one
 PURPOSE = "mlflow.data.context"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset, and the tags that say what a run takes it for."""
+    """A dataset, with tags that say what a run uses it for."""
 
     name: str
     digest: str
@@ -26,12 +26,12 @@ class Dataset:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Name the dataset, and what it is for."""
+        """The dataset's name, and what it is for."""
         return self.name, self.digest, *sorted(f"{key}={value}" for key, value in self.tags.items())
 
     @property
     def description(self) -> tuple[str, ...]:
-        """Describe the dataset in all that MLflow holds of it."""
+        """Everything that MLflow holds of the dataset."""
         return *self.identity, self.source_type, self.source, self.schema, self.profile
 
 

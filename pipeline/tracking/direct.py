@@ -1,4 +1,4 @@
-"""Stores what a stage tells of its runs, from this process: finds or creates each by its fingerprint, fills it in."""
+"""Stores a stage's runs from this process: finds or creates each by its fingerprint, and fills it in."""
 
 import json
 import os
@@ -24,39 +24,34 @@ from pipeline.tracking.runs import FINISHED, PARENT, StoredRun
 from pipeline.tracking.store import Store, answering
 
 KEPT = (
-    "{} of {} runs were stored from another machine, which rounds otherwise; they are the same within rounding, and "
-    "keep their own figures in MLflow"
+    "{} of {} runs were stored by another machine, which rounds differently; they are the same within rounding, and "
+    "keep their own metrics in MLflow"
 )
 
 
 class Direct:
-    """A stage's hold on its sweep's runs in the store.
+    """Stores the runs of one stage.
 
-    Each call finds the run by its fingerprint and stores only what is missing, so that repeating the same work stores
-    nothing twice.
+    Each call finds the run by its fingerprint and stores only what is missing, so that repeated work stores nothing
+    twice.
     """
 
     def __init__(
-        self,
-        params: Params,
-        runs: Sequence[Run],
-        pid: int,
-        restored: str = "",
-        clock: Callable[[], float] = time.time,
+        self, params: Params, runs: Sequence[Run], pid: int, restored: str = "", clock: Callable[[], float] = time.time
     ) -> None:
-        """Begin a stage's work on a sweep.
+        """Open the sweep's run for a stage.
 
         Args:
             params: params.yaml.
-            runs: the sweep's.
+            runs: all of the sweep's.
             pid: of the stage.
-            restored: when, if the stage only restores runs.
-            clock: tells when that happened which is being stored, in seconds since 1970.
+            restored: the time, if runs are only restored.
+            clock: returns when what is being stored happened, in seconds since 1970.
         """
         self.params, self.runs, self.clock = params, runs, clock
         self.growth = Growth(params.train.epochs, params.track.points)
-        self.own: dict[str, Opened] = {}  # by fingerprint, runs that this process opened and has not ended
-        self.started: dict[str, float] = {}  # by fingerprint, when the stage began a run
+        self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
+        self.started: dict[str, float] = {}  # fingerprint -> when the stage began the run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
         leftovers.end_dead_runs(self.store)
         self.repeats = Repeats(self.store)
@@ -72,8 +67,8 @@ class Direct:
         patch = repository.changes()
         if patch:
             self.tags["git_changes"] = f"{sha256(patch).hexdigest()}.patch"
-        told = values.sweep_params(self.params)
-        parent = Parent.open(self.store, {**self.tags, **extra}, self.owner, told, self.datasets, self.clock())
+        configured = values.sweep_params(self.params)
+        parent = Parent.open(self.store, {**self.tags, **extra}, self.owner, configured, self.datasets, self.clock())
         if patch:
             parent.log_file(self.tags["git_changes"], patch)
         return parent
@@ -82,11 +77,11 @@ class Direct:
         while True:
             time.sleep(lifetime.HEARTBEAT_SECONDS)
             for run in [self.parent.run, *(opened.run for opened in list(self.own.values()))]:
-                with suppress(StoreError):  # who stores next meets the same error
+                with suppress(StoreError):  # the next call that stores meets the same error
                     self.store.log_tags(run, {"heartbeat": f"{time.time():.0f}"})
 
     def start(self, runs: Sequence[Run]) -> None:
-        """Open the runs that the store lacks, or holds from an attempt that did not end well."""
+        """Open the runs that the store lacks, or holds from an unfinished attempt."""
         for run in runs:
             self.started.setdefault(run.fingerprint, self.clock())
             if run.fingerprint not in self.own:
@@ -95,8 +90,8 @@ class Direct:
 
     def _open(self, run: Run, found: Sequence[StoredRun], **extra: str) -> None:
         params = values.run_params(run, self.params)
-        # What did not end is not sealed: it is gone on with where it is what this process would have begun.
-        stored = next((one for one in found if one.is_complete or self._may_go_on(one, params)), None)
+        # A run that has not ended is not sealed: continue it only if it is what this process would have begun.
+        stored = next((one for one in found if one.is_complete or self._may_continue(one, params)), None)
         if stored is None:
             opened = self._create(run, extra)
         elif stored.is_complete or stored.is_at_work:
@@ -109,19 +104,19 @@ class Direct:
     def _create(self, run: Run, extra: Mapping[str, str]) -> StoredRun:
         tags = {"role": "run", "fingerprint": run.fingerprint, PARENT: self.parent.run.run_id}
         tags["record_format"] = str(FORMAT)
-        tags["dvc_stage"] = f"train@{run.variant}"  # also where another stage, or none, stores it
+        tags["dvc_stage"] = f"train@{run.variant}"  # even if another stage, or none, stores it
         begun = self.started.get(run.fingerprint, self.clock())
         return self.store.create(run.name, {**self.tags, **tags, **extra}, begun)
 
-    def _may_go_on(self, stored: StoredRun, params: Mapping[str, str]) -> bool:
+    def _may_continue(self, stored: StoredRun, params: Mapping[str, str]) -> bool:
         try:
             self.store.artifact_uri(stored)
-        except FileNotFoundError:  # weights would be written wherever that leads
+        except FileNotFoundError:  # weights would be written wherever it leads
             return False
         return stored.params.items() <= params.items()
 
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
-        """Store, every few seconds, by which points the curves of running runs have grown."""
+        """Store, every few seconds, the new points of running runs' curves."""
         self.store_points(self.growth.new(places, curves, epoch))
 
     def store_points(self, grown: Points) -> None:
@@ -131,7 +126,7 @@ class Direct:
                 self.own[fingerprint].log_points(points, self.clock())
 
     def finish(self, record: Record) -> None:
-        """Store a trained run, or compare it with the one that is stored."""
+        """Store a trained run, or compare it with the one already stored."""
         with self.store.lock:
             fingerprint = record.run.fingerprint
             if fingerprint not in self.own:
@@ -140,7 +135,7 @@ class Direct:
                     self._compare(stored, record)
                     return
                 self._open(record.run, stored)
-            if fingerprint in self.own:  # else another process, alive, is about to store it
+            if fingerprint in self.own:  # else another live process will store it
                 self._end(record, machine.numeric_tags())
 
     def _compare(self, stored: Sequence[StoredRun], record: Record) -> None:
@@ -148,8 +143,8 @@ class Direct:
             return
         first = stored[0].run_id
         print(
-            f"WARNING: {record.run.name} was repeated with the same code, data and params, and came out differently "
-            f"from MLflow run {first}. It is stored beside it, tagged contradicts={first}. "
+            f"WARNING: {record.run.name} was repeated with the same code, data and params, but differs from MLflow run "
+            f"{first}. The repeat is stored beside it, tagged contradicts={first}. "
             f"To see what differs: pipeline reproduce {first}",
             file=sys.stderr,
         )
@@ -157,7 +152,7 @@ class Direct:
         self._end(record, machine.numeric_tags())
 
     def _end(self, record: Record, made_with: Mapping[str, str] = NOTHING) -> None:
-        # made_with: what the bits depend on; unknown of a run that is restored from its outs.
+        # made_with: what the bits depend on; unknown for a run restored from its outs.
         fingerprint = record.run.fingerprint
         if not self.own[fingerprint].is_part_of(record):
             self.own.pop(fingerprint).give_up(self.clock())
@@ -166,23 +161,23 @@ class Direct:
         del self.own[fingerprint]
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
-        """Store the evaluation's metrics on the runs and its files on their sweep's run, and seal that.
+        """Store the evaluation's metrics with the runs and its files with their sweep's run, and seal the latter.
 
         A run that is not in the store (trained elsewhere, or into another store) is restored from its record. One that
-        another machine stored, and that is the same within rounding, keeps the metrics of its own weights.
+        another machine stored and that is the same within rounding keeps the metrics of its own weights.
         """
         restored = values.now()
         kept = sum(self._complete_run(record, restored) for record in evaluated)
         if kept:
             print(KEPT.format(kept, len(evaluated)))
-            if is_evaluated(self.parent.run):  # so does their sweep
+            if is_evaluated(self.parent.run):  # their sweep keeps its own as well
                 return
         for path in artifacts:
             self.parent.log_file(path.name, path.read_bytes())
         self.parent.complete(self.runs, champion)
 
     def _complete_run(self, record: Record, restored: str) -> bool:
-        # Tells whether the run stored is another machine's.
+        # Returns whether the stored run is another machine's.
         with self.store.lock:
             stored = self.store.find(record.run.fingerprint)
             self._open(record.run, stored, restored=restored)
@@ -195,7 +190,7 @@ class Direct:
             return all(run.is_complete for run in stored) and self._complete_other(stored, record, restored)
 
     def _complete_other(self, stored: Sequence[StoredRun], record: Record, restored: str) -> bool:
-        # Tells whether a stored run is the record's but for rounding; else the record is stored beside them.
+        # Returns whether a stored run equals the record within rounding; if none does, stores the record beside them.
         close = self.repeats.one_that_agrees(stored, record)
         if close is None:
             self._open(record.run, [], contradicts=stored[0].run_id, restored=restored)
@@ -210,7 +205,7 @@ class Direct:
         self.store.log_metrics(run, metrics, record.run.epochs - 1, self.clock())
 
     def end(self, status: str, error: str) -> None:
-        """End the stage: what it left open gets `status`; the sweep is done, or waits for its next stage."""
+        """End the stage: runs left open get `status`; the sweep is finished, or waits for its next stage."""
         opened = [one.run for one in self.own.values()]
         if self.store.client.remote:
             leftovers.delete_ghosts(self.store, self.owner, {one.run_id for one in (self.parent.run, *opened)})
@@ -223,7 +218,7 @@ class Direct:
 
 @answering()
 def restore(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
-    """Store what the store lacks of a sweep that is evaluated.
+    """Store what the store lacks of an evaluated sweep.
 
     Raises:
         InputError: the store fails.

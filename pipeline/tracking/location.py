@@ -1,4 +1,4 @@
-"""Where the store lies, how it is made, and whether runs may be stored there."""
+"""Where the store is, how it is created, and whether runs may be stored there."""
 
 import sqlite3
 import tempfile
@@ -19,7 +19,7 @@ def address() -> str:
     """Locate the store.
 
     Raises:
-        StoreError: it lies in memory.
+        StoreError: it is in memory.
     """
     uri = repository.store_uri()
     if uri.startswith("sqlite") and (":memory:" in uri or "mode=memory" in uri or not urlsplit(uri).path):
@@ -28,7 +28,7 @@ def address() -> str:
 
 
 def lock_of(uri: str) -> FileLock:
-    """Name the lock of a store: beside its file, or, for another kind, in this machine's temporary folder."""
+    """Return a store's lock: beside its file, or, for another kind of store, in this machine's temporary folder."""
     file = repository.sqlite_file(uri)
     unique = sha256(uri.encode()).hexdigest()[:16]
     return FileLock(f"{file}.lock" if file else Path(tempfile.gettempdir()) / f"pipeline-{unique}.lock")
@@ -36,7 +36,7 @@ def lock_of(uri: str) -> FileLock:
 
 @contextmanager
 def writers_lock(uri: str) -> Iterator[FileLock]:
-    """Hold the lock of a store, making the folder that it lies in."""
+    """Hold a store's lock; create the folder for it if needed."""
     if file := repository.sqlite_file(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_of(uri)
@@ -45,9 +45,9 @@ def writers_lock(uri: str) -> Iterator[FileLock]:
 
 
 def create_sqlite(file: Path) -> None:
-    """Create a SQLite store with its tables where it is missing, whole or not at all; under the lock.
+    """Create a missing SQLite store with its tables, whole or not at all; call it under the lock.
 
-    Several processes that let MLflow create the tables race and fail, and one that is killed leaves half of them.
+    If several processes let MLflow create the tables, they race and fail; if one is killed, half of them are left.
     """
     if not file.exists():
         with outs.replacing(file) as temporary:
@@ -59,19 +59,19 @@ def create_sqlite(file: Path) -> None:
 
 
 def check(name: str, experiment: Experiment, uri: str) -> None:
-    """Refuse an experiment that runs must not be stored in.
+    """Refuse an experiment in which runs must not be stored.
 
     Raises:
-        InputError: it was deleted, or its artifacts lie at another host.
+        InputError: it was deleted, or its artifacts are on another host.
     """
     place, server = urlsplit(experiment.artifact_location), urlsplit(uri)
     if place.scheme in {"http", "https"} and place.netloc != server.netloc:
         raise InputError(
             f"MLflow's experiment {name!r} keeps its artifacts at {place.hostname}, which is not the tracking "
-            "server, and would be sent its password; choose another track.experiment"
+            "server but would be sent its password; choose another track.experiment"
         )
     if experiment.is_deleted:
         raise InputError(
-            f"params.yaml: track.experiment: {name!r} was deleted in MLflow; choose another name or bring it back: "
+            f"params.yaml: track.experiment: {name!r} was deleted in MLflow; choose another name or restore it: "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )

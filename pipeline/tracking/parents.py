@@ -1,4 +1,4 @@
-"""The run in MLflow that stands for a sweep, and the list of what belongs to it, so that what was deleted shows."""
+"""A sweep's own run in MLflow, with a list of all that belongs to the sweep, so that deletions show."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -16,7 +16,7 @@ from pipeline.tracking.store import Store
 from pipeline.tracking.values import milliseconds
 
 CONTENTS = "contents.json"
-CONTENTS_BYTES = 2**27  # of a million runs
+CONTENTS_BYTES = 2**27  # enough for a million runs
 
 
 class Contents(BaseModel):
@@ -27,13 +27,13 @@ class Contents(BaseModel):
 
 
 class Parent:
-    """The run of the sweep that a stage works on."""
+    """The run of a stage's sweep."""
 
     def __init__(self, store: Store, run: StoredRun, files: Mapping[str, str]) -> None:
-        """Go on with a run that is in the store.
+        """Continue a stored run.
 
         Args:
-            store: that holds the run.
+            store: the one that holds the run.
             run: as it was read.
             files: its artifacts, name -> sha256.
         """
@@ -49,10 +49,10 @@ class Parent:
         datasets: Sequence[Dataset],
         begun: float,
     ) -> Self:
-        """Find or create the run of a sweep, and let it say RUNNING.
+        """Find or create a sweep's run, and set it to RUNNING.
 
         Args:
-            store: that holds it, or is to.
+            store: the one for the run.
             tags: for a new run; `sweep` names the sweep.
             owner: the tags of the process that works on it.
             params: params.yaml.
@@ -68,7 +68,7 @@ class Parent:
             if is_evaluated(run):
                 known = contents(store, run)
                 return cls(store, run, known.files if known else {})
-            parent = cls(store, run, {})  # new, or left by a process that may have been killed in between
+            parent = cls(store, run, {})  # new, or left by a process that may have been killed halfway
             parent._describe(params, datasets)
         return parent
 
@@ -84,7 +84,7 @@ class Parent:
         self.files[name] = sha256(content).hexdigest()
 
     def complete(self, runs: Sequence[Run], champion: str) -> None:
-        """Store the list of what belongs to the sweep, and seal it: its evaluation is stored."""
+        """Store the list of the sweep's contents, and seal the sweep: its evaluation is stored."""
         listed = Contents(runs={run.fingerprint: run.name for run in runs}, files=self.files)
         content = listed.model_dump_json(indent=2).encode()
         self.store.log_artifact(self.run, CONTENTS, content)
@@ -93,7 +93,7 @@ class Parent:
         self.store.log_tags(self.run, tags | {"seal": stored.with_(tags).seal()})
 
     def end(self, at: float) -> None:
-        """End the sweep where it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
+        """End the sweep if it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
         with self.store.lock:
             status = FINISHED if is_evaluated(self.store.client.run(self.run.run_id)) else SCHEDULED
             unknown = status == SCHEDULED or "restored" in self.run.tags
@@ -106,12 +106,12 @@ def is_evaluated(parent: StoredRun) -> bool:
 
 
 def find(store: Store, sweep: str) -> StoredRun | None:
-    """Find the run of a sweep; one that was altered since it ended is as if it were not there."""
+    """Find a sweep's run, ignoring any that was altered after it ended."""
     return next((run for run in store.sweeps(sweep) if is_sound(store, run)), None)
 
 
 def is_sound(store: Store, parent: StoredRun) -> bool:
-    """Tell whether a sweep's seal fits, and its list; one that has not ended has neither."""
+    """Tell whether a sweep's seal and list match; one that has not ended has neither."""
     try:
         store.artifact_uri(parent)
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def is_sound(store: Store, parent: StoredRun) -> bool:
 
 
 def contents(store: Store, parent: StoredRun) -> Contents | None:
-    """Read a sweep's list; None where it is missing, or not the one that was sealed, or not of this sweep."""
+    """Read a sweep's list; None if it is missing, not the one that was sealed, or another sweep's."""
     try:
         content = store.artifact(parent, CONTENTS, CONTENTS_BYTES)
         listed = Contents.model_validate_json(content)
@@ -132,5 +132,5 @@ def contents(store: Store, parent: StoredRun) -> Contents | None:
 
 
 def sweep_of(fingerprints: Iterable[str]) -> str:
-    """Identify the sweep of runs, as `sweep.sweep_id` does."""
+    """Return the id of the sweep of these runs, as `sweep.sweep_id` does."""
     return fingerprint({"runs": sorted(fingerprints)})[:12]

@@ -1,7 +1,7 @@
-"""Passes on what a stage tells of its runs to a process of its own, which stores it: both ends of the pipe.
+"""Sends a stage's runs to a separate process, which stores them: both ends of the pipe.
 
-So training neither waits for MLflow nor loads it, and a stage that is killed still has its runs ended as KILLED. The
-other end is `python -m pipeline.tracking`, which reads pickled messages from its standard input.
+So training neither waits for MLflow nor loads it, and the runs of a killed stage are still ended as KILLED. The other
+end is `python -m pipeline.tracking`, which reads pickled messages from its standard input.
 """
 
 import os
@@ -27,13 +27,13 @@ if TYPE_CHECKING:  # it imports MLflow
     from pipeline.tracking.direct import Direct
 
 STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
-LOST = "WARNING: MLflow was lost; what is trained stays in DVC's outs, and is stored later by: pipeline sync"
-REFUSED = "the runs cannot be stored, as said above"
+LOST = "WARNING: lost MLflow; the results are in DVC's outs; store them later with: pipeline sync"
+REFUSED = "the runs cannot be stored; see above"
 
 
 @dataclass(frozen=True)
 class Begin:
-    """The first message: the sweep, and the process of the stage."""
+    """The first message: the sweep, and the stage's process."""
 
     params: Params
     runs: Sequence[Run]
@@ -42,7 +42,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Start:
-    """Runs begin to train."""
+    """Runs start to train."""
 
     runs: Sequence[Run]
 
@@ -88,7 +88,7 @@ def send(pipe: IO[bytes], message: Message) -> None:
 
 
 def receive(pipe: IO[bytes]) -> tuple[float, Message]:
-    """Read a message and its time, in seconds since 1970; where they stop without an end, the stage was killed."""
+    """Read a message and its time, in seconds since 1970; if they stop without an End, the stage was killed."""
     try:
         at, message = pickle.load(pipe)  # noqa: S301 - from our own parent process
     except (EOFError, pickle.UnpicklingError):
@@ -97,20 +97,20 @@ def receive(pipe: IO[bytes]) -> tuple[float, Message]:
 
 
 class Piped:
-    """The stage's end; leaving it waits until all is stored.
+    """The stage's end of the pipe; leaving it waits until everything is stored.
 
-    SIGINT, SIGTERM and the end of the DVC that runs the stage make its runs KILLED, any other exception FAILED.
+    SIGINT, SIGTERM and the end of the DVC that runs the stage end its runs as KILLED, any other exception as FAILED.
     """
 
     def __init__(self, params: Params, runs: Sequence[Run]) -> None:
-        """Prepare to tell of a sweep's runs."""
+        """Prepare to send a sweep's runs."""
         self.growth = Growth(params.train.epochs, params.track.points)
         self.begin = Begin(params, list(runs), os.getpid())
         self.lost = False
 
     def __enter__(self) -> Self:
         lifetime.stop_when_told()
-        # A session of its own: Ctrl-C and the kill of a process group are the stage's to tell.
+        # In its own session: Ctrl-C and signals to the process group reach the stage, which reports them.
         command = [sys.executable, "-m", "pipeline.tracking"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         self._send(self.begin)
@@ -126,11 +126,11 @@ class Piped:
             self.end(FAILED if isinstance(error, Exception) else KILLED, f"{type(error).__name__}: {error}")
 
     def start(self, runs: Sequence[Run]) -> None:
-        """Open runs that begin to train."""
+        """Open runs that start to train."""
         self._send(Start(list(runs)))
 
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
-        """Pass on, every few seconds, by which points the curves of running runs have grown."""
+        """Send, every few seconds, the new points of running runs' curves."""
         if grown := self.growth.new(places, curves, epoch):
             self._send(Grow(grown))
 
@@ -143,7 +143,7 @@ class Piped:
         self._send(Complete(list(evaluated), list(artifacts), champion))
 
     def end(self, status: str, error: str) -> None:
-        """End the stage, and wait until all is stored."""
+        """End the stage, and wait until everything is stored."""
         self._send(End(status, error))
         if not self.lost:
             self._close()
@@ -163,28 +163,28 @@ class Piped:
             self.process.stdin.close()
         try:
             self.process.wait()
-        except KeyboardInterrupt:  # what was told before is stored all the same; a second one does not wait for it
+        except KeyboardInterrupt:  # what was already sent is still stored; a second Ctrl-C does not wait for it
             self.process.wait()
             raise
         self.lost = self.process.returncode != 0
         if self.process.returncode == INPUT_WRONG:
             raise InputError(REFUSED)
-        if self.lost:  # also by an error of its own: that costs no training
+        if self.lost:  # even through an error of its own: training goes on
             print(LOST, file=sys.stderr)
 
 
 def serve(messages: IO[bytes]) -> int:
-    """Store what the stage's end tells; the other end.
+    """Store what the stage sends; the other end of the pipe.
 
     Returns:
-        0, STORE_LOST where the store fails, or INPUT_WRONG.
+        0, STORE_LOST if the store fails, or INPUT_WRONG.
     """
-    from pipeline.tracking.client import StoreError  # noqa: PLC0415 - MLflow takes a second, the stage need not wait
+    from pipeline.tracking.client import StoreError  # noqa: PLC0415 - loads MLflow, 1 s: not in the stage
     from pipeline.tracking.direct import Direct  # noqa: PLC0415
 
     at, message = receive(messages)
     if not isinstance(message, Begin):
-        return 0  # the stage was killed before it told anything
+        return 0  # the stage was killed before it sent anything
     try:
         direct = Direct(message.params, message.runs, message.pid, clock=lambda: at)
         while not isinstance(message, End):
@@ -200,7 +200,7 @@ def serve(messages: IO[bytes]) -> int:
 
 
 def carry_out(message: Message, direct: "Direct") -> None:
-    """Do what a message tells."""
+    """Carry out a message."""
     match message:
         case Begin():
             raise ValueError("a stage begins once")

@@ -1,6 +1,6 @@
-"""What a stage tells of its runs while it works, whoever listens: a store in this process, a pipe, or nobody.
+"""How a stage reports its runs while it works: to a store in this process, through a pipe, or to nobody.
 
-direct.Direct stores what it is told, piped.Piped tells another process that does, Untracked stores nothing.
+direct.Direct stores them, piped.Piped sends them to a process that does, Untracked drops them.
 """
 
 import time
@@ -11,22 +11,22 @@ from typing import Protocol
 from pipeline.records import Array, Record
 from pipeline.sweep import Run, curve_steps
 
-FOLLOW_SECONDS = 5.0  # between two batches of a growing curve
+FOLLOW_SECONDS = 5.0  # between two batches of a curve's points
 Follow = Callable[[Mapping[str, int], Array, int], None]
-Points = Mapping[str, Mapping[int, float]]  # by fingerprint, step -> value
+Points = Mapping[str, Mapping[int, float]]  # fingerprint -> step -> value
 
 
 class Tracking(Protocol):
-    """A run goes through start, follow and finish, and after the evaluation complete; a stage ends with end."""
+    """A run goes through start, follow and finish, and complete after its evaluation; a stage calls end last."""
 
     def start(self, runs: Sequence[Run]) -> None:
-        """Open runs that begin to train."""
+        """Open runs that start to train."""
 
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
-        """Pass on how far the curves of running runs have come; may be called after every epoch.
+        """Report the curves of running runs so far; may be called after every epoch.
 
         Args:
-            places: by fingerprint, rows of `curves`.
+            places: fingerprint -> row of `curves`.
             curves: (R, epochs), float32.
             epoch: the number of epochs done.
         """
@@ -38,11 +38,11 @@ class Tracking(Protocol):
         """Store the evaluation of all runs, and end the sweep."""
 
     def end(self, status: str, error: str) -> None:
-        """End the stage; what it left open gets the status, and the error where that is not FINISHED."""
+        """End the stage; runs left open get the status, and the error unless it is FINISHED."""
 
 
 class Untracked:
-    """Runs that nobody tracks: those of tests and of workers."""
+    """Tracks nothing: for tests and workers."""
 
     def start(self, runs: Sequence[Run]) -> None:
         """Do nothing."""
@@ -64,24 +64,24 @@ class Growth:
     """Chooses which points of growing curves to store, every few seconds."""
 
     def __init__(self, epochs: int, points: int) -> None:
-        """Begin with empty curves.
+        """Start with empty curves.
 
         Args:
-            epochs: of a curve.
-            points: the most that are stored of it.
+            epochs: of each curve.
+            points: the most to store of each curve.
         """
         self.steps = curve_steps(epochs, points)
-        self.told: dict[str, int] = {}  # by fingerprint, how many epochs of the curve were passed on
+        self.done: dict[str, int] = {}  # fingerprint -> epochs of the curve already returned
         self.followed = time.monotonic()
 
     def new(self, places: Mapping[str, int], curves: Array, epoch: int) -> Points:
-        """Return the points that have come since, none where it is too soon; the arguments are those of `follow`."""
+        """Return the points added since the last time, none if that is too recent; takes the arguments of `follow`."""
         if time.monotonic() - self.followed <= FOLLOW_SECONDS:
             return {}
         grown = {}
         for fingerprint, r in places.items():
-            new = [step for step in self.steps if self.told.get(fingerprint, 0) <= step < epoch]
+            new = [step for step in self.steps if self.done.get(fingerprint, 0) <= step < epoch]
             grown[fingerprint] = dict(zip(new, curves[r, new].tolist(), strict=True))
-            self.told[fingerprint] = epoch
+            self.done[fingerprint] = epoch
         self.followed = time.monotonic()
         return grown

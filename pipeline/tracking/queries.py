@@ -1,4 +1,4 @@
-"""What a person asks of the runs in the store, answered in plain values. Asking changes nothing there."""
+"""Answers questions about stored runs in plain values, and changes nothing in the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pipeline.tracking.stored import Stored
 def top(experiment: str, metric: str, limit: int) -> list[dict[str, str]]:
     """List the best runs, best first, as rows of text, without those that diverged or lack the metric.
 
-    Runs that were altered since they ended, and would be among the best, stand below them, marked.
+    Runs that were altered after they ended, and would be among the best, follow them, marked.
     """
     store = Store.look(experiment)
     sound: list[dict[str, str]] = []
@@ -37,9 +37,9 @@ def top(experiment: str, metric: str, limit: int) -> list[dict[str, str]]:
 
 @answering()
 def runs(experiment: str, names: Mapping[str, str]) -> list[dict[str, str]]:
-    """List the stored runs of fingerprints (fingerprint -> name), as rows of text; a missing one has no id.
+    """List the stored runs of `names`, fingerprint -> name, as rows of text; a missing one has no id.
 
-    Runs that were altered since they ended stand after those of the same fingerprint, marked.
+    Runs that were altered after they ended follow the others of the same fingerprint, marked.
     """
     store = Store.look(experiment)
     rows = []
@@ -60,33 +60,28 @@ def recall(experiment: str, run_id: str) -> Stored:
     """Read all that the store holds of a run, and check it.
 
     Raises:
-        InputError: there is no such run, or it is not one of the pipeline's, or its record is malformed, or the store
-            does not answer.
+        InputError: there is no such run, it is not one of the pipeline's, its record is malformed, or the store does
+            not answer.
     """
     stored.run_id(run_id)
     try:
         store = Store.look(experiment)
         if store is None:
-            raise InputError(f"{run_id}: is not stored: {repository.store_uri()} has no experiment {experiment!r}")
+            raise InputError(f"{run_id}: not stored: {repository.store_uri()} has no experiment {experiment!r}")
         return stored.check(_read(store, run_id))
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{run_id}: its record is not whole, an artifact is gone: {error}") from error
+        raise InputError(f"{run_id}: its record is incomplete, an artifact is gone: {error}") from error
     except StoreError as error:
         raise InputError(f"{run_id}: {error}") from error
-    except Exception as error:  # MLflow and its drivers raise anything over rows that MLflow did not write
+    except Exception as error:  # MLflow and its drivers raise anything on rows that MLflow did not write
         fault = repository.without_password(f"{type(error).__name__}: {first_line(error)}")
         raise InputError(f"{run_id}: its record in MLflow's store cannot be read: {fault}") from error
 
 
 def _read(store: Store, run_id: str) -> Stored:
-    run = store.client.run(run_id)
-    if run.tags.get("role") != "run":
-        raise InputError(
-            f"{run_id}: is not a run that this pipeline made; list those with: pipeline top, pipeline runs"
-        )
-    stored.check_tags(run_id, run.tags)
+    run = _run(store, run_id)
     parent = _parent(store, run)
     history = [(point.step, point.value) for point in store.client.history(run_id, CURVE)]
     changes = run.tags.get("git_changes", "")
@@ -111,6 +106,14 @@ def _read(store: Store, run_id: str) -> Stored:
     )
 
 
+def _run(store: Store, run_id: str) -> StoredRun:
+    run = store.client.run(run_id)
+    if run.tags.get("role") != "run":
+        raise InputError(f"{run_id}: is not a run of this pipeline; list those with: pipeline top, pipeline runs")
+    stored.check_tags(run_id, run.tags)
+    return run
+
+
 def _parent(store: Store, run: StoredRun) -> StoredRun:
     parent = store.client.run(run.tags[PARENT])
     if (parent.tags.get("role"), parent.tags.get("sweep")) != ("sweep", run.tags["sweep"]):
@@ -127,10 +130,10 @@ def _weights(store: Store, run: StoredRun) -> bytes:
 
 @dataclass(frozen=True)
 class Health:
-    """What is to be said of a store.
+    """The state of a store, as `pipeline doctor` needs it.
 
-    ownerless: runs that say RUNNING without an owner, id -> name. lacking: names of runs that it should hold, and does
-    not, or not whole. artifacts: where they lie, empty where there is no experiment.
+    ownerless: runs that say RUNNING without an owner, id -> name. lacking: names of runs that it should hold and
+    does not, or not whole. artifacts: where they lie, empty if there is no experiment.
     """
 
     ownerless: dict[str, str]
@@ -140,7 +143,7 @@ class Health:
 
 @answering()
 def health(experiment: str, expected: Mapping[str, str]) -> Health:
-    """Say what there is to say of a store.
+    """Check a store's runs, and where its artifacts lie.
 
     Args:
         experiment: MLflow's.
@@ -157,7 +160,7 @@ def health(experiment: str, expected: Mapping[str, str]) -> Health:
 
 @answering()
 def lacking(experiment: str, evaluated: Sequence[Record]) -> tuple[int, bool]:
-    """Say how many runs of a sweep the store lacks or holds in part, and whether it holds the sweep's evaluation."""
+    """Return how many runs of a sweep the store lacks or holds in part, and whether it holds the sweep's evaluation."""
     store = Store.look(experiment)
     if store is None:
         return len(evaluated), False
@@ -171,6 +174,6 @@ def _holds(repeats: Repeats, found: Sequence[StoredRun], record: Record) -> bool
     same = record.metrics.items()
     if any(run.is_complete and all(run.metrics.get(key) == value for key, value in same) for run in found):
         return True
-    # Another machine may have stored it, and rounded otherwise.
+    # Another machine may have stored it, and rounded differently.
     others = [run for run in found if not record.metrics.keys() - run.metrics.keys() and not has_weights(run, record)]
     return repeats.one_that_agrees(others, record) is not None

@@ -1,4 +1,4 @@
-"""A run that was computed again, beside stored ones: the same bits, or the same within rounding."""
+"""Compares a repeated run with stored ones: the same bits, or the same within rounding."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,12 +25,12 @@ class Repeats:
     """Compares records of the workspace with stored runs."""
 
     def __init__(self, store: Store) -> None:
-        """Compare with the runs of a store."""
+        """Compare with a store's runs."""
         self.store = store
 
     @cached_property
     def table(self) -> rounding.Table:
-        """What the bounds of rounding take of the workspace's data."""
+        """What the rounding bounds need of the workspace's data."""
         return rounding.table(load_file(outs.PREPARED))
 
     def is_same(self, run: StoredRun, record: Record) -> bool:
@@ -41,7 +41,7 @@ class Repeats:
         return all(point.value == float(record.curve[point.step]) for point in history)
 
     def agrees(self, run: StoredRun, record: Record) -> bool:
-        """Tell whether a stored run's weights and curve are a record's but for rounding."""
+        """Tell whether a stored run's weights and curve equal a record's within rounding."""
         tensors = self.tensors(run)
         points = {point.step: point.value for point in self.store.client.history(run.run_id, CURVE)}
         if not run.is_complete or not tensors or not all(0 <= step < len(record.curve) for step in points):
@@ -49,11 +49,11 @@ class Repeats:
         return not rounding.compare(record, self.table, "diverged" in run.tags, tensors, points, {}).beyond
 
     def one_that_agrees(self, runs: Iterable[StoredRun], record: Record) -> StoredRun | None:
-        """Find the first stored run that is a record's but for rounding."""
+        """Find the first stored run that equals a record within rounding."""
         return next((run for run in runs if self.agrees(run, record)), None)
 
     def confirm(self, runs: Iterable[StoredRun], record: Record) -> bool:
-        """Note on a stored run that a record repeats it; tell whether there is one."""
+        """Note on a stored run that a record confirms it; tell whether there is such a run."""
         here, device = machine.numeric_tags(), record.run.device
         same = next((run for run in runs if self.is_same(run, record)), None)
         elsewhere = (run for run in runs if machine.may_differ(run.tags, here, device))
@@ -66,7 +66,7 @@ class Repeats:
         return close is not None
 
     def own_metrics(self, run: StoredRun, record: Record) -> dict[str, float]:
-        """Evaluate a stored run's own weights, where a record has others; its curve's last value is stored already."""
+        """Evaluate a stored run's own weights, not the record's; its curve's last value is already stored."""
         from pipeline.evaluation import metrics  # noqa: PLC0415 - imports torch, 1 s
         from pipeline.training import data  # noqa: PLC0415
 
@@ -74,7 +74,7 @@ class Repeats:
         return {key: value for key, value in metrics.compute(own, data.load(outs.PREPARED)).items() if key != CURVE}
 
     def tensors(self, run: StoredRun) -> dict[str, Array]:
-        """Read a stored run's weights; none where they are gone, or are not those that its tag names."""
+        """Read a stored run's weights; none if they are gone, or do not have the md5 of its tag."""
         try:
             content = self.store.artifact(run, WEIGHTS)
             return dict(load(content)) if weights_md5(content) == run.tags.get("weights_md5") else {}

@@ -1,4 +1,4 @@
-"""A run as MLflow's store holds it, in plain values: is it whole, and does its seal fit? Knows no MLflow."""
+"""A stored run in plain values: is it whole, and does its seal match? Does not import MLflow."""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
 
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
-PARENT = "mlflow.parentRunId"  # the tag that names the run of a run's sweep
+PARENT = "mlflow.parentRunId"  # the tag with the id of the sweep's run
 WEIGHTS = "weights.safetensors"
 
 
@@ -24,7 +24,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it was when it was read.
+    """A run as it was read.
 
     start, end: in milliseconds since 1970. metrics: the last value of each.
     """
@@ -47,7 +47,7 @@ class StoredRun:
 
     @property
     def is_at_work(self) -> bool:
-        """Tell whether the run says RUNNING and its process lives."""
+        """Tell whether the run says RUNNING and its process is alive."""
         return self.status == RUNNING and lifetime.is_alive(self.tags, time.time())
 
     @property
@@ -55,17 +55,17 @@ class StoredRun:
         """Return what `seal` covers of the run."""
         if self.tags.get("role") == "sweep":
             return seals.Contents(self.params, self.tags, frozenset(one.description for one in self.datasets))
-        # What else a dataset holds is shared by all runs, and sealed with the sweep.
+        # The rest of a dataset is shared by all runs, and sealed with the sweep.
         named = frozenset(one.identity for one in self.datasets)
         return seals.Contents(self.params, self.tags, named, self.status, self.start, self.end, self.metrics)
 
     @property
     def seal_state(self) -> str:
-        """Say whether the run is sealed, altered, or unsealed: it has not ended, or is older than seals."""
+        """Tell whether the run is sealed, altered, or unsealed: it has not ended, or is older than seals."""
         sealed = self.tags.get("role") == "sweep" or self.is_complete
         return self.contents.state() if sealed else seals.UNSEALED
 
 
 def status_of(diverged: str) -> str:
-    """Name the status of a trained run: `diverged` says where it did, empty for not."""
+    """Return the status of a trained run; `diverged` says where it diverged, empty if it did not."""
     return FAILED if diverged else FINISHED

@@ -1,9 +1,9 @@
-"""Seals: hashes of a record, written when its run ends, which show whether it was altered since. Knows no MLflow.
+"""Seals: hashes of a record, written when its run ends, that show whether it was altered since. Does not import MLflow.
 
 `seal` covers status, times, params, last metrics, datasets and the tags that say where a run comes from, `seal_files`
 the curve and the artifacts. What people and MLflow add (notes, names, tags and metrics of their own) stays outside, as
-do the tags of the machinery. A seal finds what was changed, not who holds the keys: whoever can write the store can
-write a fitting seal as well.
+do the tags that name processes and repeats. A seal shows that something was changed, not by whom: anyone who can write
+to the store can also write a matching seal.
 """
 
 import json
@@ -25,14 +25,14 @@ TAGS = frozenset(
     }
 )
 SEALED, UNSEALED, ALTERED = "sealed", "unsealed", "altered"
-CONFIRMATIONS = "confirmed"  # how the tags begin that count repeats; they have a seal of their own: runs go on counting
+CONFIRMATIONS = "confirmed"  # prefix of the tags that count repeats; they have a seal of their own, as the counts grow
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What `seal` covers of a run: only a parent's params, tags and datasets, as its status goes back and forth.
+    """What `seal` covers of a run; of a sweep's run, only params, tags and datasets, as its status still changes.
 
-    status, start, end: MLflow's words, in milliseconds since 1970. datasets: a tuple of texts each.
+    status: MLflow's. start, end: in milliseconds since 1970. datasets: each a tuple of texts.
     """
 
     params: Mapping[str, str]
@@ -44,7 +44,7 @@ class Contents:
     metrics: Mapping[str, float] | None = None
 
     def with_(self, tags: Mapping[str, str], metrics: Mapping[str, float] | None = None) -> Self:
-        """Return the contents with tags, and metrics, that are stored with the seal."""
+        """Return the contents with the tags and metrics that are stored along with the seal."""
         known = dict(self.metrics or {}) | dict(metrics or {})
         return replace(self, tags={**self.tags, **tags}, metrics=known if self.metrics is not None else None)
 
@@ -57,17 +57,17 @@ class Contents:
         return digest(values)
 
     def state(self) -> str:
-        """Say whether the seal among the tags fits.
+        """Tell whether the seal among the tags matches.
 
-        It holds one hash, or two where figures were stored after it: a process that is killed in between leaves the
-        record as it was before, which the second fits.
+        It holds one hash, or two if metrics were stored after it: a process killed in between leaves the record as it
+        was before, which the second matches.
         """
         held = self.tags.get("seal", "")
         return UNSEALED if not held else SEALED if self.seal() in held.split() else ALTERED
 
 
 def digest(values: object) -> str:
-    """Hash plain values; floats by the shortest text that gives their bits back."""
+    """Hash plain values; floats by the shortest text that restores their bits."""
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

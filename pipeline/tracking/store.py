@@ -1,4 +1,4 @@
-"""The store of runs: MLflow's, in terms of fingerprints, sweeps and seals. Every search of it stands here.
+"""MLflow's store, in terms of fingerprints, sweeps and seals. Every search of it is here.
 
 Store: MLFLOW_TRACKING_URI if set, else <repository>/mlflow.db with <repository>/mlartifacts beside it.
 """
@@ -25,7 +25,7 @@ from pipeline.tracking.values import milliseconds, text
 
 BATCH = 1000  # most metrics that MLflow takes at once
 PAGE = 1000  # most runs
-OWNED = ("host", "pid", "pid_started", "heartbeat")  # the tags that name the process that fills a run in
+OWNED = ("host", "pid", "pid_started", "heartbeat")  # the tags of the process that fills in a run
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Store:
 
     @classmethod
     def open(cls, name: str, patience: float = WAIT_SECONDS) -> Self:
-        """Connect to the store, creating it and its experiment where they are missing.
+        """Connect to the store, creating it and its experiment if missing.
 
         Raises:
-            InputError: the experiment was deleted, or its artifacts lie at another host.
+            InputError: the experiment was deleted, or its artifacts are on another host.
             StoreError: the store fails.
         """
         uri = location.address()
@@ -54,7 +54,7 @@ class Store:
                 folder = None if connected.remote else (repository.root() / "mlartifacts").as_uri()
                 try:
                     connected.create_experiment(name, folder)
-                except StoreError:  # another host was faster, or the answer to our own first try was lost
+                except StoreError:  # another host was faster, or the answer to our first try was lost
                     if connected.experiment(name) is None:
                         raise
                 experiment = connected.experiment(name)
@@ -64,10 +64,10 @@ class Store:
 
     @classmethod
     def look(cls, name: str, patience: float = WAIT_SECONDS) -> Self | None:
-        """Connect to the store without creating anything; None where it, or its experiment, is missing.
+        """Connect to the store without creating anything; None if it or its experiment is missing.
 
         Raises:
-            InputError: the experiment was deleted, or its artifacts lie at another host.
+            InputError: the experiment was deleted, or its artifacts are on another host.
             StoreError: the store fails.
         """
         uri = location.address()
@@ -93,13 +93,13 @@ class Store:
         return self._search("tags.role = 'run'")
 
     def best(self, metric: str, page: int) -> Iterator[StoredRun]:
-        """Find the finished runs that have a metric, best first, `page` of them in one request."""
+        """Find the finished runs that have a metric, best first, `page` a request."""
         condition = f"attributes.status = '{FINISHED}' and tags.role = 'run' and metrics.`{metric}` > -1e308"
         order = f"metrics.`{metric}` {'DESC' if metric in HIGHER_IS_BETTER else 'ASC'}"
         return self._search(condition, [order], min(PAGE, page))
 
     def running(self, owner: Mapping[str, str] = NOTHING) -> list[StoredRun]:
-        """Find the runs that say RUNNING; with an owner's tags, its own."""
+        """Find the runs that say RUNNING; given an owner's tags, only its own."""
         whose = [f"tags.{key} = '{value}'" for key, value in owner.items()]
         return list(self._search(" and ".join([f"attributes.status = '{RUNNING}'", *whose])))
 
@@ -109,24 +109,24 @@ class Store:
         return list(self._search(" and ".join([f"attributes.status = '{RUNNING}'", *named])))
 
     def sweeps(self, sweep: str) -> Iterator[StoredRun]:
-        """Find the runs that stand for a sweep, in the order in which they began."""
+        """Find the runs that represent a sweep itself, earliest first."""
         return self._search(f"tags.sweep = '{sweep}' and tags.role = 'sweep'", ["attributes.start_time"])
 
     def of(self, fingerprint: str) -> list[StoredRun]:
-        """Find the runs with a fingerprint, altered ones too, in the order in which they began."""
+        """Find the runs with a fingerprint, including altered ones, earliest first."""
         condition = f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'"
         return list(self._search(condition, ["attributes.start_time"]))
 
     def find(self, fingerprint: str) -> list[StoredRun]:
-        """Find the runs with a fingerprint, whole ones first: one, and after it those that contradict it.
+        """Find the runs with a fingerprint, complete ones first: one, and after it those that contradict it.
 
-        A run that was altered since it ended is left out, as if it were not there.
+        A run that was altered after it ended is left out.
         """
         sound = [run for run in self.of(fingerprint) if run.seal_state != seals.ALTERED]
         return sorted(sound, key=lambda run: (not run.is_complete, "contradicts" in run.tags))
 
     def create(self, name: str, tags: Mapping[str, str], begun: float) -> StoredRun:
-        """Create a run that says RUNNING, since `begun`, in seconds since 1970."""
+        """Create a run that says RUNNING; `begun` is in seconds since 1970."""
         attempt = uuid.uuid4().hex
         tags = {**tags, "attempt": attempt, "heartbeat": f"{time.time():.0f}"}
         run = self.client.create_run(self.experiment.experiment_id, milliseconds(begun), tags, name)
@@ -138,19 +138,19 @@ class Store:
         return run
 
     def take(self, run: StoredRun, owner: Mapping[str, str]) -> None:
-        """Let a run that was left say RUNNING again, with the tags of the process that goes on with it."""
+        """Set an abandoned run to RUNNING again, with the tags of the process that continues it."""
         self.client.set_status(run.run_id, RUNNING)
         self.log_tags(run, {**owner, "heartbeat": f"{time.time():.0f}"})
         if "error" in run.tags:
             self.client.delete_tag(run.run_id, "error")
 
     def stop(self, run: StoredRun, status: str, end: int, error: str) -> None:
-        """End a run that is not whole, and say why; `end` is in milliseconds since 1970."""
+        """End an incomplete run, and store why; `end` is in milliseconds since 1970."""
         self.log_tags(run, {"error": error})
         self.client.set_status(run.run_id, status, end)
 
     def log_params(self, run: StoredRun, params: Mapping[str, str]) -> None:
-        """Store what configures a run, as far as it is not stored: MLflow refuses to change a param."""
+        """Store the params that a run lacks: MLflow refuses to change one."""
         new = {key: value for key, value in params.items() if key not in run.params}
         if new:
             self.client.log(run.run_id, params=new)
@@ -158,9 +158,9 @@ class Store:
     def log_points(
         self, run: StoredRun, points: Mapping[int, float], at: float, tags: Mapping[str, str] = NOTHING
     ) -> None:
-        """Store points of a curve, step -> value, with the time `at`, in seconds since 1970, and then tags.
+        """Store points of a curve, step -> value, with the time `at`, in seconds since 1970, then tags.
 
-        What is not finite is left out, as MLflow would change it.
+        Values that are not finite are left out, as MLflow would change them.
         """
         stamp = milliseconds(at)
         finite = [(CURVE, Point(step, value, stamp)) for step, value in points.items() if math.isfinite(value)]
@@ -170,32 +170,32 @@ class Store:
         self.log_tags(run, tags, finite)
 
     def log_tags(self, run: StoredRun, tags: Mapping[str, str], points: Sequence[tuple[str, Point]] = ()) -> None:
-        """Store points of metrics and then tags, in one request."""
+        """Store points of metrics, then tags, in one request."""
         if tags or points:
             self.client.log(run.run_id, points, tags={key: text(value) for key, value in tags.items()})
 
     def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], step: int, at: float) -> None:
-        """Store metrics that the run does not have yet, or has with another value, and seal them."""
+        """Store metrics that the run lacks, or has with another value, and seal them."""
         new = {key: value for key, value in metrics.items() if math.isfinite(value) and run.metrics.get(key) != value}
         if not new:
             return
         before = run.contents
-        if "seal" in run.tags:  # either fits where a kill comes between the requests
+        if "seal" in run.tags:  # one of the two matches after a kill between the requests
             self.log_tags(run, {"seal": f"{before.with_({}, new).seal()} {before.seal()}"})
         self.log_tags(run, {}, [(key, Point(step, value, milliseconds(at))) for key, value in new.items()])
 
     def log_artifact(self, run: StoredRun, name: str, content: bytes) -> None:
-        """Store a file with the run."""
+        """Store a file with a run."""
         with failing(self.client.uri), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_bytes(content)
             self.client.upload(self.artifact_uri(run), path)
 
     def artifact(self, run: StoredRun, name: str, most: int | None = None) -> bytes:
-        """Read a file of the run, of at most so many bytes.
+        """Read a file of a run, of at most `most` bytes.
 
         Raises:
-            FileNotFoundError: there is none; or it is larger, or not a file but a device or a pipe.
+            FileNotFoundError: it is missing, or larger, or not a file but a device or a pipe.
         """
         uri = ""
         try:
@@ -203,7 +203,7 @@ class Store:
             if most is not None:
                 folder = client.local_path(uri)
                 if self.client.sizes(uri).get(name, 0) > most or (folder and not (folder / name).is_file()):
-                    raise OSError(f"is no file of at most {most} bytes")
+                    raise OSError(f"is not a file of at most {most} bytes")
             with tempfile.TemporaryDirectory() as temporary:
                 return self.client.download(uri, name, Path(temporary)).read_bytes()
         except (StoreError, OSError) as error:
@@ -211,11 +211,11 @@ class Store:
             raise FileNotFoundError(f"{run.name}: {uri}/{name}: {reason}") from error
 
     def artifact_uri(self, run: StoredRun) -> str:
-        """Locate a run's artifacts, also after the repository moved: MLflow stores the location as an absolute path.
+        """Locate a run's artifacts, even after the repository moved: MLflow stores an absolute path.
 
         Raises:
-            FileNotFoundError: they lie elsewhere than MLflow would have put them; a client would follow, with its
-                password, to any host.
+            FileNotFoundError: they are not where MLflow would have put them; a client would follow, with its password,
+                to any host.
         """
         uri = run.artifact_uri
         if uri != client.artifact_folder(self.experiment.artifact_location, run.run_id):

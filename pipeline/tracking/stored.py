@@ -1,4 +1,4 @@
-"""A run's record as a store returns it: data that others may have written, checked for their form before any use."""
+"""A run's record as a store returns it: data that others may have written, checked for its form before any use."""
 
 import json
 import math
@@ -44,11 +44,11 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Stored:
-    """What MLflow holds of a run, in plain values: all that it takes to make the run again.
+    """What MLflow holds of a run, in plain values: all that it takes to reproduce it.
 
     metrics: the last value of each. points: the stored curve, step -> train/mse. weights: a safetensors file, empty
-    where it is missing. params_yaml and summary: the sweep's params.yaml and summary.json. patch: what the code
-    differed by from its commit; patch_uri: where that lies. evaluated: whether the sweep's evaluation was stored. seal:
+    if missing. params_yaml and summary: the sweep's params.yaml and summary.json. patch: how the code differed from
+    its commit; patch_uri: where the patch lies. evaluated: whether the sweep's evaluation was stored. seal:
     whether the run is sealed, unsealed or altered.
     """
 
@@ -68,7 +68,7 @@ class Stored:
 
     @property
     def commit(self) -> str:
-        """The commit of its code, empty where none is on record."""
+        """The commit of its code, empty if none is on record."""
         return self.tags.get("git_commit", "")
 
 
@@ -91,15 +91,17 @@ def run_id(value: str) -> str:
         InputError: it is not 32 hexadecimal digits.
     """
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{32}", value):
-        raise InputError(f"{shown(value)}: is no run id, which is 32 hexadecimal digits; list them with: pipeline top")
+        raise InputError(
+            f"{shown(value)}: is not a run id, which is 32 hexadecimal digits; list them with: pipeline top"
+        )
     return value
 
 
 def check_tags(name: str, tags: Mapping[str, str]) -> None:
-    """Check the tags of a run that say where it comes from.
+    """Check the tags that say where a run comes from.
 
     Raises:
-        InputError: naming each that is missing or of another form.
+        InputError: naming each that is missing or malformed.
     """
     faults = []
     for key, form in (REQUIRED | OPTIONAL).items():
@@ -111,12 +113,12 @@ def check_tags(name: str, tags: Mapping[str, str]) -> None:
     refuse(name, faults)
     if (number := int(tags.get("record_format", "1"))) > FORMAT:
         raise InputError(
-            f"{name}: its record has format {number}, and this version reads up to {FORMAT}; update the pipeline"
+            f"{name}: its record has format {number}, but this version reads only up to {FORMAT}; update the pipeline"
         )
 
 
 def check(stored: Stored) -> Stored:
-    """Check all of a record, its tags being checked, and that its parts agree with each other.
+    """Check all of a record but its tags, which are checked already, and that its parts agree.
 
     Raises:
         InputError: naming what is malformed.
@@ -135,7 +137,7 @@ def check(stored: Stored) -> Stored:
         raise InputError(f"{name}: its sweep's summary.json and tag source_md5 name different tables")
     splits = 1 + settings.data.split.folds if settings.data.split.method == "kfold" else 1
     if len(summary.train_rows) != splits:
-        raise InputError(f"{name}: its sweep's summary.json tells of another split than params.yaml")
+        raise InputError(f"{name}: its sweep's summary.json and params.yaml have different splits")
     check_points(name, stored.points, settings.train.epochs)
     check_weights(name, stored.weights, splits, len(summary.features))
     check_patch(name, stored.tags.get("git_changes", ""), stored.patch)
@@ -146,7 +148,7 @@ def parse_params(stored: Stored) -> dict[str, Any]:
     """Read the sweep's params.yaml.
 
     Raises:
-        InputError: it is too large or too deep, is not YAML, or no params that this version of the pipeline takes.
+        InputError: it is too large or too deep, is not YAML, or is not params that this version accepts.
     """
     name = f"{stored.run_id}: its sweep's params.yaml"
     values = params.parse(stored.params_yaml, name)
@@ -159,36 +161,36 @@ def parse_params(stored: Stored) -> dict[str, Any]:
         raise InputError(f"{name} does not list the run's variant {shown(variant)}")
     if not re.fullmatch("[a-z][a-z0-9_]{0,60}", variant):
         raise InputError(f"{stored.run_id}: param variant: got {shown(variant)}, takes the name of a variant")
-    # A variant of another commit may be unknown here: its own code says so.
+    # Another commit's variant may be unknown here; that commit's code checks its name.
     params.check({**values, "variants": params.variant_names()[:1]}, name)
     return values | {"variants": [variant]}
 
 
 def disagreements(own: Mapping[str, str], settings: Params, values: Mapping[str, Any]) -> list[str]:
-    """Say which params of a run are not among those of its sweep.
+    """List the params of a run that are not among its sweep's.
 
     Args:
         own: the run's.
         settings: the sweep's.
-        values: the sweep's as they are written; a key that has come since, with a default, is not among them.
+        values: the sweep's as its file has them, without keys that were added later and have a default.
     """
-    told: dict[str, list[object]] = {
+    expected: dict[str, list[object]] = {
         "batch_size": list(settings.sweep.batch_size),
         "lr": list(settings.sweep.lr),
         "seed": list(settings.sweep.seed),
     }
     fixed = settings.train.model_dump() | flat({"data": settings.data.model_dump()})
-    written = {**flat(values["train"]), **flat({"data": values["data"]})}
-    told |= {key: [value] for key, value in fixed.items() if key in own or key in written}
+    held = {**flat(values["train"]), **flat({"data": values["data"]})}
+    expected |= {key: [value] for key, value in fixed.items() if key in own or key in held}
     return [
-        f"param {key}: got {shown(own.get(key))}, and its sweep's params.yaml has {shown(', '.join(texts))}"
-        for key, choices in told.items()
+        f"param {key}: got {shown(own.get(key))}, but its sweep's params.yaml has {shown(', '.join(texts))}"
+        for key, choices in expected.items()
         if own.get(key) not in (texts := [text(choice) for choice in choices])
     ]
 
 
 def check_curve(name: str, history: Iterable[tuple[int, float]]) -> dict[int, float]:
-    """Return a stored curve, step -> train/mse; a step that was stored twice must have one value.
+    """Return a stored curve, step -> train/mse; a step stored twice must have one value.
 
     Raises:
         InputError: naming a step that has two values.
@@ -204,22 +206,22 @@ def check_points(name: str, points: Mapping[int, float], epochs: int) -> None:
     """Check a stored curve's points.
 
     Raises:
-        InputError: a step is no epoch, a value not finite.
+        InputError: a step is not an epoch, or a value is not finite.
     """
     for step, value in points.items():
         if type(step) is not int or not 0 <= step < epochs:
-            raise InputError(f"{name}: {CURVE}: step {shown(step)} is no epoch of the run's {epochs}")
+            raise InputError(f"{name}: {CURVE}: step {shown(step)} is not among the run's {epochs} epochs")
         if not isinstance(value, float) or not math.isfinite(value):
             raise InputError(f"{name}: {CURVE}: step {step} is {shown(value)}, takes a finite number")
 
 
 def check_weights(name: str, weights: bytes, splits: int, k: int) -> None:
-    """Check the names, shapes and dtypes of a weights file; an empty one is missing, and left for the comparison.
+    """Check the names, shapes and dtypes of a weights file; an empty one is missing, which the comparison reports.
 
-    A linear model's parameters are W and b; another's have the names that its own code gives them. Each has a gradient.
+    A linear model's parameters are W and b; other models' parameters have the names in their code. Each has a gradient.
 
     Raises:
-        InputError: it is not a weights file of so many splits and features.
+        InputError: it is not a weights file for `splits` splits and `k` features.
     """
     if not weights:
         return
@@ -234,20 +236,20 @@ def check_weights(name: str, weights: bytes, splits: int, k: int) -> None:
     shapes = own | {f"grad_{key}": shape[1:] for key, shape in own.items()}
     shapes |= {"mean": (splits, k), "scale": (splits, k)}
     if not own or found != {key: (shape, "float32") for key, shape in shapes.items()}:
-        raise InputError(f"{name}: its weights are {shown(found)}, and its params and summary.json tell {shapes}")
+        raise InputError(f"{name}: its weights are {shown(found)}, but its params and summary.json give {shapes}")
     most = 4 * sum(math.prod(shape) for shape in shapes.values()) + HEADER_BYTES
     if len(weights) > most:
-        raise InputError(f"{name}: its weights have {len(weights)} bytes, and its tensors take at most {most}")
+        raise InputError(f"{name}: its weights have {len(weights)} bytes, but its tensors take at most {most}")
 
 
 def check_patch(name: str, title: str, patch: bytes) -> None:
-    """Check that a patch is the one that its name, its hash, tells.
+    """Check that a patch has the hash in its name.
 
     Raises:
-        InputError: it is not.
+        InputError: it has another.
     """
     if title and not sha256(patch).hexdigest().startswith(title.removesuffix(".patch")):
-        raise InputError(f"{name}: {title}: its content has another hash than its name; it was altered")
+        raise InputError(f"{name}: {title}: its content does not have the hash in its name; it was altered")
 
 
 def decode(name: str, what: str, content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""How the pipeline's values are written as MLflow's params, tags and times. Knows no MLflow."""
+"""Converts the pipeline's values to MLflow's params, tags and times. Does not import MLflow."""
 
 import json
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from pipeline import repository
 from pipeline.params import Params
 from pipeline.sweep import Run
 
-VALUE_LENGTH = 6000  # MLflow cuts longer values without a word
+VALUE_LENGTH = 6000  # MLflow silently cuts longer values
 
 
 def text(value: object) -> str:
-    """Write a param's or tag's value; what MLflow would cut ends in its length and hash."""
+    """Convert a param's or tag's value to text; one that MLflow would cut ends in its length and hash."""
     written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(written) <= VALUE_LENGTH:
         return written
@@ -23,12 +23,12 @@ def text(value: object) -> str:
 
 
 def sweep_params(params: Params) -> dict[str, str]:
-    """Write params.yaml as the params of a sweep's run."""
+    """Return params.yaml as the params of a sweep's run."""
     return {key: text(value) for key, value in flat(params.model_dump()).items()}
 
 
 def run_params(run: Run, params: Params) -> dict[str, str]:
-    """Write all that configures a run, under the names of params.yaml where the sweep does not choose them."""
+    """Return all that configures a run, under the names in params.yaml except for what the sweep varies."""
     own = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
     return {key: text(value) for key, value in (own | flat({"data": params.data.model_dump()})).items()}
 
@@ -42,7 +42,7 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def source_tags() -> dict[str, str]:
-    """Name the code that makes a run, also in the tags that MLflow's pages show."""
+    """Name the code that makes a run, including in the tags that MLflow's pages show."""
     tags = repository.code_tags()
     shown = {
         "mlflow.source.git.commit": tags.get("git_commit"),
@@ -59,10 +59,10 @@ def weights_md5(content: bytes) -> str:
 
 
 def milliseconds(seconds: float) -> int:
-    """Write a time as MLflow does."""
+    """Convert a time to MLflow's unit."""
     return int(seconds * 1000)
 
 
 def now() -> str:
-    """Write the present time."""
+    """Return the current time as text."""
     return datetime.now(UTC).isoformat(timespec="seconds")
