@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline import check_pins, outs, records, sweep
 from pipeline.evaluation import leaderboard, metrics, plots
 from pipeline.params import Params, load
-from pipeline.records import FIGURES, Record
+from pipeline.records import RUN_METRICS, Record
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.piped import Piped
 from pipeline.training import data
@@ -56,7 +56,7 @@ def write(
 ) -> None:
     """Write the stage's outs."""
     runs = [{"name": one.run.name, "fingerprint": one.run.fingerprint, **one.metrics} for one in evaluated]
-    outs.write_csv(outs.EVALUATED, runs, ["name", "fingerprint", *FIGURES])
+    outs.write_csv(outs.EVALUATED, runs, ["name", "fingerprint", *RUN_METRICS])
     with outs.replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
     outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric))

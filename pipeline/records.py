@@ -15,7 +15,7 @@ from pipeline.sweep import Run
 Array = NDArray[np.float32]
 CURVE = "train/mse"
 FORMAT = 2  # of what MLflow holds of a run; 1 had linear models only, and no number
-FIGURES = (*METRICS, "grad_error")  # what evaluate computes of a run
+RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Record:
     tensors: the parameters of each split's fit, by their names, each (S, …): W (S, k, 1) and b (S, 1) of a linear
     model; for each, grad_NAME (…), autograd's gradient of the first split's loss there; mean (S, k), scale (S, k), what
     X is standardized with; all float32.
-    metrics: the evaluation's figures, none before it.
+    metrics: from the evaluation; empty before it.
     """
 
     run: Run

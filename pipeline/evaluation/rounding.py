@@ -24,7 +24,7 @@ Float64 = NDArray[np.float64]
 U = 2.0**-24  # float32 rounds by this part of a number
 MARGIN = 4.0  # standard deviations of a random walk; of 1.0, the largest difference that was measured used up 0.53
 TINY = float(np.finfo(np.float32).tiny)  # squares below it are lost
-DIGITS = 2e-8  # figures are written with nine digits, on both sides
+DIGITS = 2e-8  # metrics are written with nine digits, on both sides
 EXCESS = 1e-11  # and excess_mse rounded to at most a tenth of this part of its terms
 
 
@@ -153,7 +153,7 @@ def compare(
     diverged: bool,
     tensors: Mapping[str, Array],
     points: Mapping[int, float],
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
 ) -> Agreement:
     """Compare a run that was made here with its record.
 
@@ -163,7 +163,7 @@ def compare(
         diverged: whether it diverged on record.
         tensors: on record.
         points: on record, step -> train/mse; each step is one of the run's epochs.
-        figures: on record, those that `made.metrics` has too.
+        metrics: on record, those that `made.metrics` has too.
     """
     if diverged != bool(made.diverged):
         return Agreement([f"diverged: {'yes' if diverged else 'no'} on record, {made.diverged or 'no'} now"])
@@ -172,13 +172,13 @@ def compare(
     if why := unbounded(made, table):
         return Agreement([], unbounded=why)
     with np.errstate(invalid="ignore", over="ignore"):
-        found = [*differences(made, table, tensors, points, figures)]
+        found = [*differences(made, table, tensors, points, metrics)]
         beyond = [
             f"{what}: differs by {difference:.3g}, and rounding explains {explained:.2g}"
             for what, difference, explained in found
             if not difference <= explained  # nor NaN
         ]
-        return Agreement(beyond, largest(made, table, tensors, points, figures))
+        return Agreement(beyond, largest(made, table, tensors, points, metrics))
 
 
 def unbounded(made: Record, table: Table) -> str:
@@ -192,7 +192,7 @@ def unbounded(made: Record, table: Table) -> str:
 
 
 def differences(
-    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], figures: Mapping[str, float]
+    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], metrics: Mapping[str, float]
 ) -> Iterator[tuple[str, float, float]]:
     """Yield everything that is compared, the difference, and the most that rounding explains."""
     run, theta = made.run, parameters(made.tensors)
@@ -216,19 +216,19 @@ def differences(
 
     for step, value in points.items():
         yield f"{CURVE}: step {step}", abs(value - float(made.curve[step])), explained(step)
-    if figures:
+    if metrics:
         scored = cross_validated(made, table, apart)
         mse = rows.mse(theta[0])
         scored["excess_mse"] = squares(mse, rows.apart(apart[0])) + EXCESS * max(mse, rows.target)
         scored["grad_error"] = MARGIN * U * math.sqrt(theta.shape[1] + rows.rows)
         scored[CURVE] = explained(run.epochs - 1)
-        for key, value in figures.items():
+        for key, value in metrics.items():
             now = made.metrics[key]
             yield key, abs(value - now), 2 * scored[key] + DIGITS * abs(now)  # the bound itself may be met
 
 
 def cross_validated(made: Record, table: Table, apart: Float64) -> dict[str, float]:
-    """Bound the figures of the rows that were tested on, by how far the two weights (S, k + 1) predict them apart."""
+    """Bound the metrics of the rows that were tested on, by how far the two weights (S, k + 1) predict them apart."""
     tested = [(rows, rows.apart(difference)) for (_, rows), difference in zip(table, apart, strict=True) if rows]
     count = sum(rows.rows for rows, _ in tested)
     if not count:
@@ -256,11 +256,11 @@ def gradient(tensors: Mapping[str, Array]) -> Float64:
 
 
 def largest(
-    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], figures: Mapping[str, float]
+    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], metrics: Mapping[str, float]
 ) -> float:
     """Find the largest difference: of a weight, of a gradient and of the curve, relative to the largest of its kind.
 
-    Figures follow from those, and their difference, relative to themselves, is told where those are the same.
+    Metrics follow from those, and their difference, relative to themselves, is told where those are the same.
     """
     theta = parameters(made.tensors)
     terms = Bounds.of(made.run, table[0][0], theta[0]).terms
@@ -272,5 +272,5 @@ def largest(
     ]
     found = max(float(np.abs(d).max() / max(np.abs(size).max(), TINY)) for d, size in pairs if d.size)
     return found or max(
-        (abs(v / made.metrics[key] - 1) for key, v in figures.items() if made.metrics[key]), default=0.0
+        (abs(v / made.metrics[key] - 1) for key, v in metrics.items() if made.metrics[key]), default=0.0
     )
