@@ -1,4 +1,4 @@
-"""Stage evaluate: records -> metrics of every run, leaderboard, plots and the champion.
+"""Stage evaluate: records -> metrics of each run, leaderboard, plots and the champion.
 
 Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboard.csv, metrics.json and plots/.
 """
@@ -38,10 +38,10 @@ def main() -> None:
 
 
 def forget_other_variants(variants: Sequence[str]) -> None:
-    """Remove what is left in data/trained of variants that params.yaml no longer lists.
+    """Remove from data/trained the variants that params.yaml no longer lists.
 
-    They are no stage's outs any more, so DVC leaves them, and hashes them with data/trained, on which this stage
-    depends: dvc.lock would not be that of a fresh clone. No other stage runs when the list of variants gets shorter.
+    They are no longer any stage's outs, so DVC leaves them there, but hashes them with data/trained, on which this
+    stage depends: dvc.lock would differ from a fresh clone's. No other stage runs when the list gets shorter.
     """
     for folder in outs.TRAINED.iterdir():
         if folder.is_dir() and folder.name not in variants:

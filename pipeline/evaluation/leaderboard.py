@@ -16,10 +16,10 @@ Float64 = NDArray[np.float64]
 
 
 def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
-    """Put the configurations in order, best first by `metric`: mean and standard deviation of each metric over seeds.
+    """Rank the configurations by `metric`, best first, with the mean and standard deviation of each metric over seeds.
 
-    `runs` counts the seeds that the metrics are taken over, `diverged` those that diverged; a configuration with a
-    diverged run stands below all that have none.
+    `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged; a configuration with a
+    diverged run ranks below all those without.
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in evaluated:
@@ -42,7 +42,7 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
 
 
 def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) -> list[list[Record]]:
-    """Choose the best configuration for each value of `keys`; return the runs of each that did not diverge."""
+    """Choose the best configuration for each value of `keys`; return those of its runs that did not diverge."""
     chosen = set(board.loc[board["runs"] > 0].drop_duplicates(list(keys))["configuration"])
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in evaluated:
@@ -52,7 +52,7 @@ def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) 
 
 
 def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:
-    """Reduce the leaderboard to the champion, its metrics and the numbers of runs, for `dvc metrics`."""
+    """Reduce the leaderboard to the champion, its metrics and the number of runs, for `dvc metrics`."""
     champion = board.iloc[0]
     metrics = {
         key: float(f"{champion[f'{key} mean']:.9g}") for key in RUN_METRICS if math.isfinite(champion[f"{key} mean"])
