@@ -203,7 +203,7 @@ def test_holdout_keeps_its_share_of_the_rows(n: int, fraction: float, tested: in
 
 @pytest.mark.parametrize(("n", "fraction"), [(3, 0.1), (3, 0.9), (1, 0.5)])
 def test_a_holdout_that_leaves_none_to_train_or_to_test_is_refused(n: int, fraction: float) -> None:
-    with pytest.raises(InputError, match=rf"data\.split\.test_fraction: got {fraction}, of {n} rows"):
+    with pytest.raises(InputError, match=rf"data\.split\.test_fraction: got {fraction}, which leaves none of {n} rows"):
         holdout(n, fraction)
 
 
