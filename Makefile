@@ -1,12 +1,12 @@
-# PYTHON: which Python makes .venv; 3.11 or newer.
+# PYTHON: the Python that creates .venv; 3.11 or newer.
 PYTHON ?= python3
 PORT ?= 5000
-# TORCH: which build of torch goes into .venv; cpu, cuda or default (pip's choice). Empty: torch_build.py decides.
+# TORCH: the build of torch to install: cpu, cuda or default (pip's choice). Empty: torch_build.py decides.
 TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-# PROCESSORS: options of tests/processors.py, such as --tables default --processors Haswell,EPYC
+# PROCESSORS: options for tests/processors.py, such as --tables default --processors Haswell,EPYC
 PROCESSORS ?=
-# How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters what was recorded.
+# How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters recorded things.
 KILLS ?= 50
 STARTS ?= 20
 ALTERATIONS ?= 40
@@ -19,10 +19,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup repro test acceptance lint ui bench chaos processors resolve clean
 
-help: ## say what the targets do
+help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/installed ## make .venv with everything that constraints.txt pins
+setup: .venv/installed ## create .venv with the packages pinned in constraints.txt
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
@@ -32,20 +32,20 @@ setup: .venv/installed ## make .venv with everything that constraints.txt pins
 	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
 	touch $@
 
-repro: setup ## prepare, train, evaluate and track whatever changed; print the leaderboard
+repro: setup ## prepare, train, evaluate and track whatever has changed; print the leaderboard
 	@pipeline doctor --mend
 	dvc repro
 	@pipeline sync
 	@pipeline leaderboard
 	@echo "To look at the runs: make ui, then open http://127.0.0.1:$(PORT)"
 
-test: lint ## format, lint, types and the tests
+test: lint ## check format, lint and types; run the tests
 	pytest
 
-acceptance: setup ## the tests that take longer: real servers, and the README's commands one by one
+acceptance: setup ## run the longer tests: real servers, and the README's commands one by one
 	pytest tests/acceptance
 
-lint: setup ## format, lint and types
+lint: setup ## check format, lint and types
 	ruff format --check .
 	ruff check .
 	mypy
@@ -56,16 +56,16 @@ ui: setup ## serve MLflow's pages on this machine
 bench: repro ## measure the default sweep, a sweep of 1,008 runs, and stacks against plain PyTorch loops
 	PYTHONPATH=tests python tests/bench.py
 
-chaos: setup ## kill the pipeline, start stages at once, alter what was recorded; print the tally
+chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally
 	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)
 
 processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
 	PYTHONPATH=tests python tests/processors.py $(PROCESSORS)
 
-resolve: setup ## resolve constraints.txt for each Python and platform, installing nothing
+resolve: setup ## resolve constraints.txt for each Python and platform; install nothing
 	python tests/resolve.py
 
-clean: ## remove outs, checkpoints and tools' caches; MLflow's store, DVC's cache and .venv stay
+clean: ## remove outs, checkpoints and tools' caches; keep MLflow's store, DVC's cache and .venv
 	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json
 	rm -rf .dvc/tmp/checkpoints .dvc/tmp/bad_cells.csv
 	rm -rf .mypy_cache .pytest_cache .ruff_cache

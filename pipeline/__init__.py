@@ -1,8 +1,8 @@
 """One regression written four ways in PyTorch, swept, evaluated and tracked.
 
 Importing the package pins the kernels that numpy and torch compute with, so that results have the same bits on every
-x86-64 processor with AVX2, and sets what libraries are told unless the user says otherwise. It must come before numpy,
-torch and MLflow: they look once, when they are loaded.
+x86-64 processor with AVX2, and sets defaults for libraries' variables that the user has not set. Import it before
+numpy, torch and MLflow: they read these variables once, when they are loaded.
 """
 
 import ctypes
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pipeline.ending import say_why
 
-# Intel and AMD, AVX2 and AVX-512 take different paths, which sum in different orders: MKL (torch's products), ATEN
-# (torch's own loops), OpenBLAS (numpy's products) and numpy's own loops. Threads split sums by their number.
+# On Intel and AMD, or with AVX2 and AVX-512, these take different paths, which sum in different orders: MKL (torch's
+# products), ATEN (torch's own loops), OpenBLAS (numpy's products) and numpy's own loops. So do different thread counts.
 _ONE_THREAD = dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-# Names of numpy 2.4 and of those before it; it passes over the ones that it does not know.
+# The names in numpy 2.4 and in earlier versions; numpy ignores those that it does not know.
 _AVX512 = "X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL"
 PINS: Mapping[str, Mapping[str, str]] = {
     "avx2": {
@@ -37,26 +37,26 @@ PINS: Mapping[str, Mapping[str, str]] = {
     "native": {},
 }
 DEFAULTS: Mapping[str, str] = {
-    # For native kernels; MKL and OpenBLAS follow. Small tensors gain nothing from more, and on a busy machine large
-    # ones lose.
+    # For native kernels; MKL and OpenBLAS follow it. More threads do not speed up small tensors, and slow down large
+    # ones on a busy machine.
     "OMP_NUM_THREADS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the pipeline asks again, without MLflow's doubling pauses
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the pipeline retries itself, without MLflow's doubling pauses
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "90",
 }
 _PINNED = {(name, value) for pins in PINS.values() for name, value in pins.items()}
-_OUTSIDE = dict(os.environ.items() - _PINNED)  # a pin there is that of the process that started this one
+_OUTSIDE = dict(os.environ.items() - _PINNED)  # a pin found there was set by the parent process
 
 
 def has_avx2() -> bool:
-    """Ask the processor, on Linux; /proc/cpuinfo tells of the host's where this one is emulated."""
+    """Ask the processor, on Linux; under emulation, /proc/cpuinfo would describe the host's."""
     try:
         find = ctypes.CDLL(None).dlvsym
         find.restype, find.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
-        # See: __cpu_model of libgcc: vendor, type, subtype, features; torch needs this library too.
+        # See: libgcc's __cpu_model: vendor, type, subtype, features. Torch needs libgcc too.
         address = find(ctypes.CDLL("libgcc_s.so.1")._handle, b"__cpu_model", b"GCC_4.8.0")  # noqa: SLF001
     except (AttributeError, OSError):
         return False
@@ -64,7 +64,7 @@ def has_avx2() -> bool:
 
 
 def choose_kernels() -> str:
-    """Choose the path: avx2; default, without AVX2; native, whatever the machine takes, where nothing can be pinned.
+    """Choose the path: avx2; default, without AVX2; or native, the machine's own choice, where nothing can be pinned.
 
     PIPELINE_KERNELS, native or default, overrides it.
     """
@@ -77,7 +77,7 @@ def choose_kernels() -> str:
 
 
 def unpinned() -> dict[str, str]:
-    """Return the environment as it was outside, for processes that are to choose for themselves."""
+    """Return the environment without our pins, for processes that choose their own."""
     return dict(os.environ.items() - _PINNED) | {name: _OUTSIDE[name] for name, _ in _PINNED if name in _OUTSIDE}
 
 
@@ -99,5 +99,5 @@ LOADED = sorted({"numpy", "torch"} & sys.modules.keys())
 KERNELS = choose_kernels()
 os.environ.update(PINS[KERNELS])
 os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
-if Path(sys.argv[0]).name in {"-m", "pipeline"}:  # a stage or command, not a library; "-m" while Python looks for it
+if Path(sys.argv[0]).name in {"-m", "pipeline"}:  # a stage or command, not a library; "-m" while Python locates it
     sys.excepthook = say_why

@@ -1,19 +1,19 @@
-"""How a stage or command ends that was stopped, refuses its input, or cannot read or write: without a traceback."""
+"""How a stage or command ends when it is stopped, refuses its input, or cannot read or write: without a traceback."""
 
 import sys
 from pathlib import Path
 from types import TracebackType
 
 STAGES = {"prepare", "train", "evaluate"}
-STOPPED = 130  # the exit code of what Ctrl-C ended, as a shell gives it
+STOPPED = 130  # the exit code after Ctrl-C, as shells report it
 
 
 class InputError(Exception):
-    """A user's input is wrong: ends the process with this message on stderr and exit code 1, no traceback."""
+    """The user's input is wrong: end the process with this message on stderr and exit code 1, without a traceback."""
 
 
 def say_why(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say why this process ends, in the place of sys.excepthook; other errors get their traceback.
+    """Say why this process ends, in place of sys.excepthook; unexpected errors get a traceback.
 
     Raises:
         SystemExit: with the exit code.

@@ -1,4 +1,4 @@
-"""Stage evaluate: records -> metrics of every run, leaderboard, plots and the champion.
+"""Stage evaluate: records -> metrics of each run, leaderboard, plots and the champion.
 
 Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboard.csv, metrics.json and plots/.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline import check_pins, outs, records, sweep
 from pipeline.evaluation import leaderboard, metrics, plots
 from pipeline.params import Params, load
-from pipeline.records import FIGURES, Record
+from pipeline.records import RUN_METRICS, Record
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.piped import Piped
 from pipeline.training import data
@@ -38,10 +38,10 @@ def main() -> None:
 
 
 def forget_other_variants(variants: Sequence[str]) -> None:
-    """Remove what is left in data/trained of variants that params.yaml no longer lists.
+    """Remove from data/trained the variants that params.yaml no longer lists.
 
-    They are no stage's outs any more, so DVC leaves them, and hashes them with data/trained, on which this stage
-    depends: dvc.lock would not be that of a fresh clone. No other stage runs when the list of variants gets shorter.
+    They are no longer any stage's outs, so DVC leaves them there, but hashes them with data/trained, on which this
+    stage depends: dvc.lock would differ from a fresh clone's. No other stage runs when the list gets shorter.
     """
     for folder in outs.TRAINED.iterdir():
         if folder.is_dir() and folder.name not in variants:
@@ -56,7 +56,7 @@ def write(
 ) -> None:
     """Write the stage's outs."""
     runs = [{"name": one.run.name, "fingerprint": one.run.fingerprint, **one.metrics} for one in evaluated]
-    outs.write_csv(outs.EVALUATED, runs, ["name", "fingerprint", *FIGURES])
+    outs.write_csv(outs.EVALUATED, runs, ["name", "fingerprint", *RUN_METRICS])
     with outs.replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
     outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric))

@@ -1,4 +1,4 @@
-"""When a process is alive, and how a stage is told to stop."""
+"""Whether a process is alive, and how a stage is stopped."""
 
 import os
 import signal
@@ -14,19 +14,19 @@ from typing import NoReturn
 import psutil
 
 HEARTBEAT_SECONDS = 30.0
-SILENCE_SECONDS = 10 * HEARTBEAT_SECONDS  # after which a process of another host counts as gone
+SILENCE_SECONDS = 10 * HEARTBEAT_SECONDS  # after which a process on another host counts as gone
 
 
 def process_tags(pid: int) -> dict[str, str]:
-    """Name a process of this host, so that another can tell later whether it is alive."""
+    """Describe a process on this host, so that another can tell later whether it is alive."""
     return {"host": host(), "pid": str(pid), "pid_started": f"{psutil.Process(pid).create_time():.2f}"}
 
 
 def is_alive(tags: Mapping[str, str], now: float) -> bool:
-    """Tell whether the process that tags name lives: on this host by looking, on another by its last heartbeat.
+    """Tell whether the process in `tags` is alive: on this host by checking, on another by its last heartbeat.
 
     Args:
-        tags: those of `process_tags`, and heartbeat, in seconds since 1970.
+        tags: from `process_tags`, with heartbeat, in seconds since 1970.
         now: in seconds since 1970.
     """
     if tags["host"] != host():
@@ -39,7 +39,7 @@ def is_alive(tags: Mapping[str, str], now: float) -> bool:
 
 
 def host() -> str:
-    """Name this host: its name, and the machine's own id, as names repeat."""
+    """Identify this host: its name and, as names repeat, the machine's id."""
     try:
         machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()[:8]
     except OSError:
@@ -48,9 +48,9 @@ def host() -> str:
 
 
 def stop_when_told() -> None:
-    """Raise KeyboardInterrupt in this stage at SIGINT, SIGTERM, or when the DVC that runs it is gone.
+    """Raise KeyboardInterrupt in this stage on SIGINT, on SIGTERM, or when the DVC that runs it is gone.
 
-    A stage that outlived its DVC would write beside the next one. SIGINT is ignored in what a shell starts with `&`.
+    A stage that outlives its DVC would write alongside the next one. Jobs that a shell starts with `&` ignore SIGINT.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -60,7 +60,7 @@ def stop_when_told() -> None:
 
 
 def is_dvc(process: psutil.Process) -> bool:
-    """Tell whether a process is a DVC; one that is gone or hidden is none."""
+    """Tell whether a process is DVC; false for one that is gone or hidden."""
     try:
         return any(Path(part).name in {"dvc", "dvc.exe"} for part in process.cmdline()[:4])
     except psutil.Error:
@@ -76,7 +76,7 @@ def _watch(dvc: psutil.Process | None) -> None:
 
 def _is_gone(process: psutil.Process) -> bool:
     try:
-        # A zombie has ended. is_running compares start times too: a later process may have been given the same number.
+        # A zombie has ended. is_running compares start times too, as a later process may have the same pid.
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

@@ -1,4 +1,4 @@
-"""What of a machine a run's bits depend on."""
+"""The properties of a machine that a run's bits depend on."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -7,12 +7,12 @@ from pipeline import ARCHITECTURE, KERNELS
 
 
 def numeric_tags() -> dict[str, str]:
-    """Name what a run's bits depend on beside its fingerprint: architecture, kernel path and torch."""
+    """Return what a run's bits depend on besides its fingerprint: architecture, kernel path and torch version."""
     return {"architecture": ARCHITECTURE, "kernels": KERNELS, "torch": version("torch")}
 
 
 def may_differ(there: Mapping[str, str], here: Mapping[str, str], device: str) -> bool:
-    """Tell whether the bits of a run made with numeric tags `there`, unknown where they are missing, may differ here.
+    """Tell whether a run made with numeric tags `there` may have other bits here; missing tags are unknown.
 
     Kernels that a machine chooses for itself, a GPU's among them, may differ whatever the tags say.
     """
@@ -20,7 +20,7 @@ def may_differ(there: Mapping[str, str], here: Mapping[str, str], device: str) -
 
 
 def name_kernels(tags: Mapping[str, str], others: Mapping[str, str]) -> str:
-    """Name for people what a run's bits depend on, and its torch where that is not the other's."""
+    """Describe in words what a run's bits depend on, with torch's version where the two differ."""
     if "architecture" not in tags:
         return "unknown"
     architecture, kernels = tags["architecture"].replace("x86_64", "x86-64"), tags.get("kernels", "unknown")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 PREPARED = Path("data/prepared/tensors.safetensors")
 SUMMARY = Path("data/prepared/summary.json")
-TRAINED = Path("data/trained")  # one folder a variant
+TRAINED = Path("data/trained")  # one folder per variant
 EVALUATED = Path("data/evaluated/runs.csv")
 LEADERBOARD = Path("leaderboard.csv")
 METRICS = Path("metrics.json")
@@ -23,10 +23,10 @@ PLOTS = Path("plots")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step.
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step.
 
     Raises:
-        OSError: it cannot be written, and stays as it was.
+        OSError: `path` cannot be written; it stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -35,14 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # or a power loss may keep the new name and lose the bytes
         os.replace(temporary, path)
-    except (
-        OSError,
-        SafetensorError,
-    ) as error:  # a full disk is told without the file's name, or with the temporary one
+    except (OSError, SafetensorError) as error:
+        # The error of a full disk names no file, or the temporary one.
         number = getattr(error, "errno", None) or next(map(int, re.findall(r"os error (\d+)", str(error))), None)
         raise OSError(number, f"cannot be written: {os.strerror(number) if number else error}", str(path)) from error
     finally:
-        with suppress(OSError):  # on a file system that is read-only, also where there is nothing to remove
+        with suppress(OSError):  # a read-only file system raises even where there is nothing to remove
             temporary.unlink()
 
 
@@ -53,7 +51,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows under a header; what is missing or None is left empty."""
+    """Write rows under a header; missing values and None are left empty."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
@@ -67,12 +65,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def evaluation() -> list[Path]:
-    """List what evaluate writes for people, which MLflow keeps with the sweep."""
+    """List the files that evaluate writes for people; MLflow keeps them with the sweep."""
     return [LEADERBOARD, METRICS, *sorted(PLOTS.glob("*"))]
 
 
 def champion() -> str:
-    """Name the configuration that metrics.json calls the champion; empty where every run diverged."""
+    """Return the champion's configuration from metrics.json; empty if every run diverged."""
     return str(json.loads(METRICS.read_text(encoding="utf-8"))["champion"].get("configuration", ""))
 
 

@@ -19,14 +19,14 @@ Metric = Literal["cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse"]
 METRICS: tuple[str, ...] = get_args(Metric)
 HIGHER_IS_BETTER = frozenset({"cv/r2"})
 VARIANTS = Path(__file__).parent / "variants"
-TEXT_BYTES = 2**18  # most of a params file: 3 s to parse
+TEXT_BYTES = 2**18  # the most a params file may have: 3 s to parse
 NESTING = 20  # the pipeline's own is 3
-ALIASES = 10  # each merge of two may double what a file holds
-SHOWN = 20  # most faults of a message
+ALIASES = 10  # each merge of two aliases may double a file's content
+SHOWN = 20  # the most faults in one message
 
 
 def variant_names() -> list[str]:
-    """Name the variants there are: the files of pipeline/variants that have a Model."""
+    """List the variants: the files in pipeline/variants that define a Model."""
     model = re.compile(r"^(class|def) Model\b", re.MULTILINE)
     return sorted(path.stem for path in VARIANTS.glob("[!_]*.py") if model.search(path.read_text(encoding="utf-8")))
 
@@ -43,7 +43,7 @@ def _unique(values: list[Any]) -> list[Any]:
 
 def _text(value: str) -> str:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
-        raise ValueError(value)  # no path, nor what a database stores: NUL, other control characters, half characters
+        raise ValueError(value)  # paths and databases take no NUL, other control characters or surrogates
     return value
 
 
@@ -55,7 +55,7 @@ def _batch_sizes(values: list[Any]) -> list[Any]:
 
 
 def _learning_rates(values: list[float]) -> list[float]:
-    if not all(1e-38 < value < 1e38 for value in values):  # what float32 holds
+    if not all(1e-38 < value < 1e38 for value in values):  # the range of float32
         raise ValueError(values)
     return _unique(values)
 
@@ -77,7 +77,7 @@ class _Block(BaseModel):
 
 
 class Split(_Block):
-    """How rows are kept from training, to test on."""
+    """How rows are held out for testing."""
 
     method: Literal["kfold", "holdout"] = _takes("kfold or holdout")
     folds: int = _takes("a whole number, 2 or more", ge=2)
@@ -105,7 +105,7 @@ class Train(_Block):
 
 
 class Sweep(_Block):
-    """What tells runs apart; one run for every combination."""
+    """What distinguishes runs; one run for every combination."""
 
     batch_size: Annotated[list[Any], AfterValidator(_batch_sizes)] = _takes(
         "a list of one or more different whole numbers, 1 or more, or full"
@@ -134,7 +134,7 @@ class Track(_Block):
 
 
 class Params(_Block):
-    """The whole of params.yaml."""
+    """All of params.yaml."""
 
     data: Data = _takes("the keys source, features, target, split, standardize and exact")
     variants: Annotated[list[str], AfterValidator(_variants)] = _takes(
@@ -170,7 +170,7 @@ def parse(text: str, name: str) -> object:
     """Read YAML 1.2 in bounded time and memory; `name` stands before each message.
 
     Raises:
-        InputError: it is not YAML, or nests too deep, or holds itself, or has too many aliases.
+        InputError: it is not YAML, nests too deeply, contains itself, or has too many aliases.
     """
     reader = YAML(typ="safe", pure=True)
     open_anchors: list[str | None] = []
@@ -184,9 +184,9 @@ def parse(text: str, name: str) -> object:
             elif isinstance(event, AliasEvent):
                 aliases += 1
             if len(open_anchors) > NESTING or aliases > ALIASES:
-                raise InputError(f"{name}: nests more than {NESTING} deep, or has more than {ALIASES} aliases")
+                raise InputError(f"{name}: is nested more than {NESTING} deep, or has more than {ALIASES} aliases")
             if isinstance(event, AliasEvent) and event.anchor in open_anchors:
-                raise InputError(f"{name}: {event.anchor} holds itself")
+                raise InputError(f"{name}: {event.anchor} contains itself")
         return reader.load(text)
     except InputError:
         raise
@@ -194,7 +194,7 @@ def parse(text: str, name: str) -> object:
         mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InputError(f"{name}: is not YAML: {where}{printable(problem)}") from error
-    except Exception as error:  # ValueError: a date that is none; the reader raises KeyError, TypeError and others too
+    except Exception as error:  # ValueError for an impossible date; the reader raises KeyError and others too
         raise InputError(f"{name}: is not YAML: {brief(str(error) or type(error).__name__)[1:-1]}") from error
 
 
@@ -219,10 +219,10 @@ def check(values: object, name: str = "params.yaml") -> Params:
 
 
 def refuse(name: str, faults: Sequence[str]) -> None:
-    """Refuse an input with its first faults, and the number of the others.
+    """Refuse an input, naming its first faults and how many more there are.
 
     Raises:
-        InputError: there are any.
+        InputError: there are faults.
     """
     if faults:
         more = [f"and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
@@ -230,15 +230,15 @@ def refuse(name: str, faults: Sequence[str]) -> None:
 
 
 def printable(value: object) -> str:
-    """Write text with what could steer a terminal, or hide in it, made visible."""
+    """Return text with control and invisible characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
 
 
 def brief(value: object) -> str:
-    """Write a value in at most 200 characters."""
+    """Return a value's repr in at most 200 characters."""
     try:
         written = repr(value)
-    except ValueError:  # a whole number, written in hexadecimal digits
+    except ValueError:  # Python limits the decimal digits of a whole number, which YAML may give in hexadecimal
         return "a number of thousands of digits"
     return written if len(written) <= 200 else f"{written[:199]}…"
 

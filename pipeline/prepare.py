@@ -34,18 +34,18 @@ def main() -> None:
     tensors = {"X": X, "y": y, "train": train, "mean": mean, "scale": scale}
     with outs.replacing(outs.PREPARED) as temporary:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
-    # Last: where it fits params.yaml, so do the tensors.
+    # Written last: if it matches params.yaml, so do the tensors.
     outs.write_json(outs.SUMMARY, summarize(data, table, train, altered))
     warn(data.source, altered, len(table))
 
 
 def warn(source: str, altered: Mapping[str, Altered], rows: int) -> None:
-    """Name on stderr the numbers that are others in float32."""
+    """List on stderr the numbers that float32 changes."""
     for name, numbers in altered.items():
         first = "; ".join(f"row {row}: {written} becomes {held}" for row, written, held in numbers.first)
         more = f"; and {numbers.count - len(numbers.first):,} more" if numbers.count > len(numbers.first) else ""
         where = f"{printable(source)}: column {name!r}"
-        said = f"{numbers.count:,} of {rows:,} numbers are others in float32: {first}{more}"
+        said = f"{numbers.count:,} of {rows:,} numbers change in float32: {first}{more}"
         print(f"WARNING: {where}: {said}; data.exact: true refuses them", file=sys.stderr)
 
 
@@ -53,21 +53,21 @@ def split(n: int, settings: Split) -> Mask:
     """Choose the training rows of each split.
 
     Returns:
-        train (S, n), bool. kfold: first all rows, then all but each fold's. holdout: S = 1, all but the held-out.
+        train (S, n), bool. kfold: first all rows, then all but each fold's. holdout: S = 1, all but the held-out rows.
 
     Raises:
-        InputError: n rows are too few.
+        InputError: there are too few rows.
     """
-    order = np.random.RandomState(settings.seed).permutation(n)  # RandomState: its stream is frozen for good
+    order = np.random.RandomState(settings.seed).permutation(n)  # RandomState, because its stream is frozen
     if settings.method == "holdout":
         parts = [order[: round(n * settings.test_fraction)]]
         if not 0 < len(parts[0]) < n:
             raise InputError(
-                f"params.yaml: data.split.test_fraction: got {settings.test_fraction}, of {n} rows that leaves "
-                "none to train or none to test on"
+                f"params.yaml: data.split.test_fraction: got {settings.test_fraction}, which leaves none of "
+                f"{n} rows to train on, or none to test on"
             )
     elif n < settings.folds:
-        raise InputError(f"params.yaml: data.split.folds: got {settings.folds}, takes at most the {n} rows there are")
+        raise InputError(f"params.yaml: data.split.folds: got {settings.folds}, takes at most {n}, the number of rows")
     else:
         parts = [order[:0], *np.array_split(order, settings.folds)]
     train = np.ones((len(parts), n), dtype=bool)
@@ -77,7 +77,7 @@ def split(n: int, settings: Split) -> Mask:
 
 
 def standardization(X: Float32, train: Mask) -> tuple[Float32, Float32]:
-    """Take mean and standard deviation of each split's training rows; a constant feature's scale is 1.
+    """Compute the mean and standard deviation of each split's training rows; a constant feature's scale is 1.
 
     Args:
         X: (n, k), float32.
@@ -93,14 +93,14 @@ def standardization(X: Float32, train: Mask) -> tuple[Float32, Float32]:
 
 
 def identity(splits: int, k: int) -> tuple[Float32, Float32]:
-    """Return the mean (S, k) and scale (S, k), float32, that leave features as they are."""
+    """Return the mean (S, k) and scale (S, k), float32, that leave the features unchanged."""
     return np.zeros((splits, k), dtype=np.float32), np.ones((splits, k), dtype=np.float32)
 
 
 def summarize(data: Data, table: pd.DataFrame, train: Mask, altered: Mapping[str, Altered]) -> dict[str, object]:
-    """Describe the prepared data for people and for the records: where from, how many rows, which columns.
+    """Describe the prepared data, for people and for the records: source, number of rows, columns.
 
-    A column some of whose numbers are others in float32 says how many, and which one the most.
+    A column with numbers that float32 changes says how many, and which one changes most.
     """
     return {
         "source": data.source,

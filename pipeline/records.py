@@ -16,19 +16,19 @@ from pipeline.sweep import Run
 
 Array = NDArray[np.float32]
 CURVE = "train/mse"
-FORMAT = 2  # of what MLflow holds of a run; 1 had linear models only, and no number
-FIGURES = (*METRICS, "grad_error")  # what evaluate computes of a run
+FORMAT = 2  # of a run in MLflow; format 1 held linear models only, and no format number
+RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run and what came of it; R runs of a variant stand stacked in its files.
+    """One run and its results; a variant's files hold those of its R runs, stacked.
 
-    diverged: where and in which epoch, empty for not. curve: (epochs,), float32, the training loss of each epoch.
-    tensors: the parameters of each split's fit, by their names, each (S, …): W (S, k, 1) and b (S, 1) of a linear
-    model; for each, grad_NAME (…), autograd's gradient of the first split's loss there; mean (S, k), scale (S, k), what
-    X is standardized with; all float32.
-    metrics: the evaluation's figures, none before it.
+    diverged: where and in which epoch; empty if it did not. curve: (epochs,), float32, the training loss of each epoch.
+    tensors: all float32: the parameters of each split's fit, by name, each (S, …): W (S, k, 1) and b (S, 1) for a
+    linear model; for each, grad_NAME (…), autograd's gradient of the first split's loss there; mean (S, k) and scale
+    (S, k), which standardize X.
+    metrics: from the evaluation; empty before it.
     """
 
     run: Run
@@ -39,7 +39,7 @@ class Record:
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
-    """Write one variant's run table, curves and weights, in the order of the records."""
+    """Write one variant's table of runs, curves and weights, in the order of the records."""
     with outs.replacing(folder / "curves.safetensors") as temporary:
         save_file({CURVE: np.stack([record.curve for record in records])}, temporary)
     with outs.replacing(folder / "weights.safetensors") as temporary:
@@ -60,7 +60,7 @@ def read(folder: Path) -> list[Record]:
 
 
 def read_evaluated(variants: Sequence[str]) -> list[Record]:
-    """Read the records of all variants, with the metrics that evaluate found.
+    """Read the records of all variants, with the metrics that evaluate computed.
 
     Raises:
         FileNotFoundError: a stage has not written its outs.

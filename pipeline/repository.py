@@ -1,4 +1,4 @@
-"""Where the repository and its store lie, and which code, stage and user a run comes from. Knows no MLflow."""
+"""Where the repository and its store are, and which code, stage and user a run comes from. Does not use MLflow."""
 
 import getpass
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def root() -> Path:
-    """Find the real repository, also from a temporary DVC experiment's copy of it.
+    """Find the real repository, even from a temporary DVC experiment's copy.
 
-    DVC sets DVC_ROOT to it for every stage; elsewhere it is the nearest folder above with .dvc in it.
+    DVC sets DVC_ROOT to it for every stage; elsewhere it is the nearest folder above that contains .dvc.
     """
     if given := os.environ.get("DVC_ROOT"):
         return Path(given)
@@ -21,24 +21,24 @@ def root() -> Path:
 
 
 def store_uri() -> str:
-    """Locate the tracking store; a relative SQLite file is meant from the repository, not from a copy of it."""
+    """Return the tracking store's URI; a relative SQLite path starts at the repository, not at a copy of it."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     file = sqlite_file(uri)
     return uri if file is None else f"sqlite:///{root() / file}"
 
 
 def without_password(text: str) -> str:
-    """Hide the passwords of the URIs in a text."""
-    return re.sub(r"(://[^\s/:@]*):\S*@", r"\1:***@", text)  # up to the last @: a password may hold / and @
+    """Hide the passwords in a text's URIs."""
+    return re.sub(r"(://[^\s/:@]*):\S*@", r"\1:***@", text)  # up to the last @: a password may contain / and @
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Name the file of a SQLite store, or None for another kind."""
+    """Return the path of a SQLite store, or None for another kind of store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def git(*arguments: str) -> str | None:
-    """Ask git in the working folder; None where it has no answer."""
+    """Run git in the working folder; return its output, or None if it fails."""
     try:
         answer = subprocess.run(["git", *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -47,7 +47,7 @@ def git(*arguments: str) -> str | None:
 
 
 def code_tags() -> dict[str, str]:
-    """Name the commit, whether the tree differs from it, and the DVC stage and experiment."""
+    """Return the commit, whether the tree differs from it, and the DVC stage and experiment."""
     commit = git("rev-parse", "HEAD")
     status = git("status", "--porcelain", "--", *_compared())
     tags = {
@@ -61,7 +61,7 @@ def code_tags() -> dict[str, str]:
 
 
 def _compared() -> list[str]:
-    # DVC rewrites dvc.lock as it goes, and an experiment lays its params.yaml over the baseline: neither is a change.
+    # DVC rewrites dvc.lock as it runs, and an experiment puts its params.yaml over the baseline: neither is a change.
     # Nor is the store, wherever the user keeps it.
     left_out = ["dvc.lock", "params.yaml"] if "DVC_EXP_NAME" in os.environ else ["dvc.lock"]
     file = sqlite_file(store_uri())
@@ -71,7 +71,7 @@ def _compared() -> list[str]:
 
 
 def user() -> str | None:
-    """Name who runs this process; None for a user id without a name, as in some containers."""
+    """Return the name of this process's user; None for a user id without one, as in some containers."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
@@ -79,7 +79,7 @@ def user() -> str | None:
 
 
 def changes() -> bytes:
-    """Return the working tree's difference from the commit, as a patch; files that git does not know yet included.
+    """Return the working tree's difference from the commit as a patch, untracked files included.
 
     What git cannot add, such as a repository without a commit, is left out with a warning.
     """
@@ -87,7 +87,7 @@ def changes() -> bytes:
     if objects is None or git("rev-parse", "HEAD") is None:
         return b""
     with tempfile.TemporaryDirectory() as temporary:
-        # An index and objects of its own, so that the user's are left as they are.
+        # A separate index and object folder, so that the user's stay untouched.
         own = os.environ | {
             "GIT_INDEX_FILE": f"{temporary}/index",
             "GIT_OBJECT_DIRECTORY": temporary,
@@ -98,5 +98,5 @@ def changes() -> bytes:
         done = [subprocess.run(["git", *command], env=own, check=False, capture_output=True) for command in commands]
     faults = [one.stderr.decode("utf-8", "replace").strip() for one in done if one.returncode != 0]
     if faults:
-        print(f"WARNING: the record of the uncommitted changes is not whole: {'; '.join(faults)}", file=sys.stderr)
+        print(f"WARNING: the record of the uncommitted changes is incomplete: {'; '.join(faults)}", file=sys.stderr)
     return done[-1].stdout

@@ -1,4 +1,4 @@
-"""What a Python source text does: the text without comments, docstrings, blank lines and trailing spaces."""
+"""Python source reduced to what it does: without comments, docstrings, blank lines and trailing spaces."""
 
 import ast
 import io
@@ -13,10 +13,10 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @cache
 def bare(source: str) -> str:
-    """Cut comments and docstrings out of a source text, and the lines that this leaves blank.
+    """Cut comments, docstrings and blank lines out of a source text.
 
-    It works on spans of the text, which are the same in Python 3.11 to 3.14; trees and tokens are not. A string of
-    several lines, which may hold blank ones, is written in one line, as JSON.
+    It works on spans of the text, which are the same in Python 3.11 to 3.14; trees and tokens are not. A multi-line
+    string, which may contain blank lines, is written on one line, as JSON.
     """
     starts = [0, *accumulate(len(line) + 1 for line in source.split("\n"))]
     comments, strings = _comments_and_strings(source, starts)
@@ -24,23 +24,23 @@ def bare(source: str) -> str:
     pieces, position = [], 0
     for span in sorted({*comments, *strings, *docstrings}, key=lambda span: (span[0], -span[1])):
         start, end = span
-        if end > position:  # else it lies in a docstring that was written as several strings
+        if end > position:  # else it is inside a docstring written as several strings
             pieces.append(source[position:start])
             if span not in docstrings and span not in comments:
-                pieces.append(f"${json.dumps(source[start:end])}")  # $ stands in no Python outside of strings
+                pieces.append(f"${json.dumps(source[start:end])}")  # outside strings, Python code has no $
             position = end
     lines = "".join([*pieces, source[position:]]).split("\n")
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def _comments_and_strings(source: str, starts: list[int]) -> tuple[set[Span], set[Span]]:
-    """Find the spans of all comments, and those of the strings that have several lines."""
+    """Find the spans of all comments and of all multi-line strings."""
     lines = source.split("\n")
     comments, strings, opened = set[Span](), set[Span](), list[int]()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         (row, column), (end_row, end_column) = token.start, token.end
         start, end = starts[row - 1] + column, starts[end_row - 1] + end_column
-        # From Python 3.12 on an f-string is many tokens, other strings among them; before, it is one.
+        # From Python 3.12 on, an f-string is many tokens, which may include other strings; before, it is one.
         match tokenize.tok_name[token.type]:
             case "FSTRING_START":
                 opened.append(start)

@@ -13,7 +13,7 @@ from pipeline.params import BatchSize, Params
 from pipeline.source import bare
 
 PACKAGE = Path(__file__).parent
-# What trains a run, and so what its fingerprint covers; these are train's deps in dvc.yaml too.
+# The sources that train a run, which its fingerprint covers; they are train's deps in dvc.yaml too.
 SOURCES = (
     "__init__.py",
     "sweep.py",
@@ -25,12 +25,12 @@ SOURCES = (
     "training/parameters.py",
     "variants/{variant}.py",
 )
-STACK_FLOATS = 2**24  # most numbers in one minibatch of a stack: 64 MB of float32
+STACK_FLOATS = 2**24  # the most numbers in one minibatch of a stack: 64 MB of float32
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one configuration, on all training rows and on each fold's."""
+    """One training of one configuration: a fit on all training rows and one for each fold."""
 
     variant: str
     batch_size: BatchSize
@@ -43,31 +43,31 @@ class Run:
 
     @property
     def configuration(self) -> str:
-        """Name, for people, what runs that differ in their seed alone have in common."""
+        """The name shared by runs that differ only in their seed."""
         return f"{self.variant} bs={self.batch_size} lr={self.lr}"
 
     @property
     def name(self) -> str:
-        """Name the run for people."""
+        """The run's name, for people."""
         return f"{self.configuration} seed={self.seed}"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Fits that train together: of one variant, one batch size and one number of training rows."""
+    """Fits that train together: they share variant, batch size and number of training rows."""
 
     fits: tuple[tuple[Run, int], ...]  # (run, split)
     rows: int
 
     @property
     def batch_size(self) -> int:
-        """The number of rows of a minibatch."""
+        """The number of rows in a minibatch."""
         size = self.fits[0][0].batch_size
         return self.rows if size == "full" else min(size, self.rows)
 
     @property
     def key(self) -> str:
-        """Hash all that determines the result, the same for the same fits in the same order."""
+        """A hash of everything that determines the result, equal for the same fits in the same order."""
         return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits]})
 
 
@@ -84,23 +84,23 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
 
 
 def fingerprint(values: dict[str, object]) -> str:
-    """Hash all that determines a result; the same values give the same 32 hexadecimal digits everywhere."""
+    """Hash everything that determines a result; the same values give the same 32 hexadecimal digits everywhere."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def code_hash(variant: str, package: Path = PACKAGE) -> str:
-    """Hash the source that trains a variant's runs, but for its comments and docstrings."""
+    """Hash the source that trains a variant's runs, without comments and docstrings."""
     names = [name.format(variant=variant) for name in SOURCES]
     return fingerprint({name: bare((package / name).read_text(encoding="utf-8")) for name in names})
 
 
 def sweep_id(runs: Sequence[Run]) -> str:
-    """Identify a sweep by the runs that it consists of."""
+    """Identify a sweep by its runs."""
     return fingerprint({"runs": sorted(run.fingerprint for run in runs)})[:12]
 
 
 def stacks(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack]:
-    """Group one variant's runs, each on every split, into stacks of at most STACK_FLOATS numbers a minibatch.
+    """Group one variant's runs, each on every split, into stacks of at most STACK_FLOATS numbers per minibatch.
 
     Args:
         runs: of one variant.
@@ -118,7 +118,8 @@ def stacks(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack
 
 
 def curve_steps(epochs: int, points: int) -> list[int]:
-    """Choose the epochs of a stored curve: every 1st, 2nd, 5th, 10th, … and the last, at most `points`."""
+    """Choose the epochs of a stored curve: every 1st, 2nd, 5th, 10th, … and the last; at most `points` in all."""
     strides = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
-    stride = next(stride for stride in strides if (epochs - 2) // stride + 2 <= points)  # multiples below the last, it
+    # The multiples of stride below the last epoch, and the last one itself.
+    stride = next(stride for stride in strides if (epochs - 2) // stride + 2 <= points)
     return [*range(0, epochs - 1, stride), epochs - 1]

@@ -54,16 +54,16 @@ def check_device(params: Params) -> None:
 
 
 def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
-    """Refuse more epochs than memory holds: every fit's curve is kept whole, as DVC's outs hold those of all runs.
+    """Refuse more epochs than fit into memory: every fit's whole curve is kept until the stage writes its outs.
 
     Args:
-        runs: of this stage.
-        splits: fits of a run.
-        epochs: of a fit; 4 bytes each, once for every fit, and twice for the runs' own where they are written.
-        available: bytes.
+        runs: the number of runs in this stage.
+        splits: the number of fits per run.
+        epochs: per fit; 4 bytes each for every fit, and twice more for each run when the outs are written.
+        available: free memory in bytes.
 
     Raises:
-        InputError: the curves do not fit.
+        InputError: the curves do not fit into memory.
     """
     needed = runs * (splits + 2) * epochs * 4
     if needed > available:
@@ -75,7 +75,7 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
 
 
 def train(runs: Sequence[Run], prepared: data.Prepared, tracking: Tracking, checkpoints: Checkpoints) -> list[Record]:
-    """Train one variant's runs stack by stack, and tell of each."""
+    """Train one variant's runs stack by stack, and report each to `tracking`."""
     done: dict[Run, Record] = {}
     fits: dict[tuple[Run, int], Fitted] = {}
     splits = range(len(prepared.train))
@@ -91,7 +91,7 @@ def train(runs: Sequence[Run], prepared: data.Prepared, tracking: Tracking, chec
 
 @dataclass(frozen=True)
 class Fitted:
-    """One fit: one run's parameters (P,), curve (epochs,) and the epoch in which it diverged, -1 for never."""
+    """One fit: its parameters (P,), curve (epochs,) and the epoch in which it diverged, or -1."""
 
     values: Tensor
     curve: Tensor
@@ -101,7 +101,7 @@ class Fitted:
 def train_stack(
     stack: Stack, prepared: data.Prepared, follow: Follow, checkpoints: Checkpoints | None = None
 ) -> list[Fitted]:
-    """Train a stack; it takes plain values and returns plain values, so that it can be done anywhere."""
+    """Train a stack; it takes and returns plain values, so that it can run anywhere."""
     first, k = stack.fits[0][0], prepared.X.shape[1]
     device = first.device
     seeds = [run.seed for run, _ in stack.fits]
@@ -127,7 +127,7 @@ def train_stack(
 
 
 def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record:
-    """Put together one run from its fits, one a split."""
+    """Build a run's record from its fits, one per split."""
     k, rows = prepared.X.shape[1], prepared.train[0]
     X, y = prepared.standardized(0)[rows], prepared.y[rows]
     values, shapes = torch.stack([fitted.values for fitted in fits]), parameters.shapes(run.variant, k)

@@ -1,4 +1,4 @@
-"""Alter one thing of what was recorded, as somebody with a hand on the disk could, and see whether it is named.
+"""Alter one recorded thing, as somebody with access to the disk could, and check that doctor names it.
 
 `make chaos` alters 40 things and prints the tally; a test alters a few.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from conftest import copy_store, default_store, run, search
 from mlflow.entities import Run
 
-Look = Callable[[str], str]  # what doctor says of a store's URI
+Look = Callable[[str], str]  # from a store's URI to what doctor says about it
 
 OF_RUN = "WHERE run_uuid = '{run}' AND key = "
 OF_PARENT = "WHERE run_uuid = '{parent}' AND key = "
@@ -71,7 +71,7 @@ OUTS = ("data/prepared/*", "data/trained/*/*", "data/evaluated/*", "plots/*", "l
 
 
 def folder_of(one: Run) -> Path:
-    """Locate the artifacts of a run."""
+    """Return the folder of a run's artifacts."""
     return Path(one.info.artifact_uri.removeprefix("file://"))
 
 
@@ -85,7 +85,7 @@ def flip(path: Path) -> None:
 
 @contextmanager
 def kept(path: Path) -> Iterator[Path]:
-    """Put a file back afterwards, or away where there was none."""
+    """Restore a file afterwards, or remove it if there was none."""
     with tempfile.TemporaryDirectory() as temporary:
         there = path.exists()
         if there:
@@ -99,13 +99,13 @@ def kept(path: Path) -> Iterator[Path]:
 
 
 class Altered:
-    """A repository with a sweep of its own, to alter in one thing at a time."""
+    """A repository with its own sweep, to be altered one thing at a time."""
 
     def __init__(self, repository: Path, scratch: Path, look: Look) -> None:
         """Choose a run and its parent.
 
         Args:
-            repository: with MLflow's store in it.
+            repository: contains MLflow's store.
             scratch: an empty folder.
             look: calls doctor.
         """
@@ -121,7 +121,7 @@ class Altered:
         self.stores = 0
 
     def cases(self) -> dict[str, Callable[[], bool]]:
-        """Name every alteration; each does it, undoes it, and tells whether doctor named what was altered."""
+        """Return every alteration by name; each is made, undone, and returns whether doctor named what was altered."""
         rows = {name: (lambda sql=sql: self.row(sql)) for name, sql in ROWS.items()}
         weights = folder_of(self.run) / "weights.safetensors"
         sweeps = [path for path in sorted(folder_of(self.parent).iterdir()) if path.is_file()]
@@ -142,7 +142,7 @@ class Altered:
         return rows | flipped | gone | more
 
     def row(self, sql: str) -> bool:
-        """Change rows of a copy of the store."""
+        """Change rows in a copy of the store."""
         return self.named(self.altered_store(sql), [self.run.info.run_id, self.parent.info.run_id])
 
     def altered_store(self, sql: str) -> str:
@@ -167,7 +167,7 @@ class Altered:
             return self.named(self.uri, [name, "data/trained/matrix"] if path.name == "dvc.lock" else [name])
 
     def weights_and_md5(self) -> bool:
-        """Change weights and the md5 on record together, so that they fit each other."""
+        """Change the weights and the recorded md5 together, so that they match."""
         with kept(folder_of(self.run) / "weights.safetensors") as path:
             flip(path)
             md5 = hashlib.md5(path.read_bytes()).hexdigest()
@@ -175,20 +175,20 @@ class Altered:
             return self.named(uri, [self.run.info.run_id])
 
     def named(self, uri: str, names: list[str]) -> bool:
-        """Tell whether doctor names one of these: a run's fingerprint stands for a run that is not found."""
+        """Tell whether doctor names one of `names`; for a run that it does not find, it names the fingerprint."""
         said = self.look(uri)
         return any(name in said for name in [*names, self.run.data.tags["fingerprint"]])
 
 
 def swap_md5(path: Path) -> None:
-    """Let dvc.lock have another md5 of the trained weights."""
+    """Give the trained weights another md5 in dvc.lock."""
     text = path.read_text()
     md5 = re.findall(r"path: data/trained/matrix\n.*\n +md5: (.{32})", text)[0]
     path.write_text(text.replace(md5, hashlib.md5(md5.encode()).hexdigest()))
 
 
 def doctor(repository: Path) -> Look:
-    """Ask `pipeline doctor --deep` as a person does."""
+    """Run `pipeline doctor --deep` as a person does."""
 
     def look(uri: str) -> str:
         said = run("pipeline", "doctor", "--deep", cwd=repository, extra={"MLFLOW_TRACKING_URI": uri}, check=False)
@@ -199,7 +199,7 @@ def doctor(repository: Path) -> Look:
 
 
 def tally(repository: Path, scratch: Path, count: int, seed: int) -> list[str]:
-    """Alter `count` things, print each outcome, and return those that went unnoticed."""
+    """Alter `count` things, print each outcome, and return the alterations that went unnoticed."""
     cases = Altered(repository, scratch, doctor(repository)).cases()
     missed = []
     for name in random.Random(seed).sample(sorted(cases), count):

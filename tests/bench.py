@@ -1,4 +1,4 @@
-"""Measure what the README claims of speed: stacks, pinned kernels, and whole commands on fresh clones."""
+"""Measure the README's claims about speed: stacks, pinned kernels, and whole commands in fresh clones."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ def seconds(*command: str, cwd: Path) -> float:
 
 
 def commands() -> None:
-    """Time the default sweep into an empty store, its repetition, and a sweep of 1,008 runs."""
+    """Time the default sweep into an empty store, its repeat, and a sweep of 1,008 runs."""
     with tempfile.TemporaryDirectory() as folder:
         repository = copy_checkout(Path(folder))
         print(f"dvc repro, 48 runs, empty store   {seconds('dvc', 'repro', cwd=repository):8.1f} s", flush=True)
@@ -41,7 +41,7 @@ def commands() -> None:
 
 
 def plain(rows: torch.Tensor, y: torch.Tensor, batch_size: int, epochs: int) -> float:
-    """Time one run by the tutorial's loop: nn.Linear, torch.optim.SGD, a shuffled TensorDataset."""
+    """Time one run of the tutorial's loop: nn.Linear, torch.optim.SGD, a shuffled TensorDataset."""
     torch.manual_seed(1)
     loader: loop.Loader = DataLoader(TensorDataset(rows, y), batch_size, shuffle=True)
     begin = time.perf_counter()
@@ -50,7 +50,7 @@ def plain(rows: torch.Tensor, y: torch.Tensor, batch_size: int, epochs: int) -> 
 
 
 def stacks() -> None:
-    """Time stacks of nn.Linear, batch size 2, beside plain loops, turn by turn; print the ratio per run."""
+    """Time stacks of nn.Linear at batch size 2 in turn with plain loops; print the ratio per run."""
     prepared = data.load(Path("data/prepared/tensors.safetensors"))
     params = load()
     epochs = 200
@@ -72,13 +72,13 @@ def stacks() -> None:
         )
 
 
-# rows, features, batch size, runs in the stack, epochs: as the default sweep has them, and ever larger.
+# Rows, features, batch size, runs in the stack, epochs: those of the default sweep, then ever larger.
 TABLES = [(5, 3, 2, 18, 2000), (5, 3, 5, 18, 5000), (2000, 8, 64, 50, 50), (2000, 8, 2000, 50, 500)]
 TABLES += [(50_000, 20, 1024, 50, 5), (50_000, 20, 50_000, 6, 50)]
 
 
 def train_table(n: int, k: int, batch_size: int, count: int, epochs: int) -> float:
-    """Time a stack on a table of chance; kernels that are not pinned take all of the machine's threads."""
+    """Time a stack on a random table; unpinned kernels use all of the machine's threads."""
     if KERNELS == "native":
         torch.set_num_threads(os.cpu_count() or 1)
     chance = torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ def train_table(n: int, k: int, batch_size: int, count: int, epochs: int) -> flo
 
 
 def pinning() -> None:
-    """Time training with pinned kernels beside the machine's own with all threads, turn by turn, each in a process."""
+    """Time training with pinned kernels in turn with the machine's own on all threads, each in a new process."""
     for shape in TABLES:
         command = ("python", str(Path(__file__)), *map(str, shape))
         turns = []

@@ -1,10 +1,10 @@
-"""Kill the pipeline at random moments, run it again, and look whether anything is lost, twice or false.
+"""Kill the pipeline at random moments, run it again, and check that nothing is lost, stored twice or wrong.
 
-After every other kill a bare `dvc repro` goes on, which stops where DVC was killed in the act of writing a lock file;
-`make repro` goes on after the others, and where the bare one stopped.
+After every other kill a bare `dvc repro` resumes, which fails if DVC was killed while writing a lock file;
+`make repro` resumes after the others, and where the bare one failed.
 
-`make chaos` kills 50 times, starts sixteen stages at once 20 times and alters 40 things that were recorded; it prints
-the tally. Tests do it a few times.
+`make chaos` kills 50 times, starts sixteen stages at once 20 times and alters 40 recorded things; it prints the tally.
+Tests do each a few times.
 """
 
 import argparse
@@ -33,7 +33,7 @@ STOPPED = "stopped at a lock file"
 
 
 def prepare(folder: Path, variants: str = "handwritten, matrix, linear, module") -> Path:
-    """Make a repository whose sweep is small: 4 runs of 50 epochs a variant."""
+    """Make a repository with a small sweep: 4 runs of 50 epochs per variant."""
     folder.mkdir()
     copy_checkout(folder)
     params = folder / "params.yaml"
@@ -44,7 +44,7 @@ def prepare(folder: Path, variants: str = "handwritten, matrix, linear, module")
 
 
 def wipe(repository: Path) -> None:
-    """Bring a repository back to where it was before its first run."""
+    """Restore a repository to its state before the first run."""
     run("git", "checkout", "--quiet", ".", cwd=repository)
     run("git", "clean", "--quiet", "-dffx", cwd=repository)
 
@@ -56,7 +56,7 @@ def outs(repository: Path) -> dict[str, str]:
 
 
 def kill_at(repository: Path, moment: float, target: str) -> str:
-    """Start `dvc repro`, kill it, its stage, or both and the storing process; return the stage that was hit."""
+    """Start `dvc repro`; kill it, its stage, or both and the storing process; return the stage that was hit."""
     dvc = subprocess.Popen(
         ["dvc", "repro"],
         cwd=repository,
@@ -93,14 +93,14 @@ def _words(process: psutil.Process) -> list[str]:
 
 
 def faults(repository: Path, expected: dict[str, str], count: int) -> list[str]:
-    """Say what is wrong after the recovery: with the outs, and with the runs in the store, which should be `count`."""
+    """Say what is wrong after recovery with the outs, and with the store, which should have `count` runs."""
     here = outs(repository)
     found = [f"{path}: differs" for path in sorted({*here, *expected}) if here.get(path) != expected.get(path)]
     return found + store_faults(f"sqlite:///{repository / 'mlflow.db'}", count)
 
 
-def store_faults(uri: str, count: int, figure: str = "cv/mse") -> list[str]:
-    """Say what is wrong in a store that should hold `count` runs of 50 epochs, each once, whole and finished."""
+def store_faults(uri: str, count: int, metric: str = "cv/mse") -> list[str]:
+    """Say what is wrong in a store that should have `count` runs of 50 epochs, each once, complete and finished."""
     client = MlflowClient(uri)
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     everything = client.search_runs(ids, max_results=1000)
@@ -109,7 +109,7 @@ def store_faults(uri: str, count: int, figure: str = "cv/mse") -> list[str]:
     found = [f"{fingerprint}: stored {number} times" for fingerprint, number in times.items() if number != 1]
     if (len(runs), len(everything)) != (count, count + 1):
         found.append(f"{len(runs)} runs and {len(everything) - len(runs)} parents in the store")
-    done = {"FINISHED"} if figure == "cv/mse" else {"FINISHED", "SCHEDULED"}
+    done = {"FINISHED"} if metric == "cv/mse" else {"FINISHED", "SCHEDULED"}
     found += [f"{one.info.run_name}: says {one.info.status}" for one in everything if one.info.status not in done]
     for one in runs:
         parts = {"params": len(one.data.params) > 10, "weights": "weights_md5" in one.data.tags}
@@ -117,13 +117,13 @@ def store_faults(uri: str, count: int, figure: str = "cv/mse") -> list[str]:
         found += [f"{one.info.run_name}: lacks its {part}" for part, there in parts.items() if not there]
         points = client.get_metric_history(one.info.run_id, "train/mse")
         steps = Counter(point.step for point in points)
-        if set(steps) != set(range(50)) or max(steps.values()) > 1 or figure not in one.data.metrics:
-            found.append(f"{one.info.run_name}: has {len(points)} points, figures {sorted(one.data.metrics)}")
+        if set(steps) != set(range(50)) or max(steps.values()) > 1 or metric not in one.data.metrics:
+            found.append(f"{one.info.run_name}: has {len(points)} points, metrics {sorted(one.data.metrics)}")
     return found
 
 
 def start_at_once(repository: Path, folder: Path, processes: int) -> list[str]:
-    """Start stages of one sweep together on a store that is missing; say what went wrong."""
+    """Start stages of one sweep together without a store; say what went wrong."""
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     command = [sys.executable, "-m", "pipeline.train", "matrix"]
     started = [
@@ -136,7 +136,7 @@ def start_at_once(repository: Path, folder: Path, processes: int) -> list[str]:
 
 
 def recover(repository: Path, command: Sequence[str], expected: dict[str, str], count: int) -> list[str]:
-    """Run a command after a kill; say what is wrong then, and where it stopped."""
+    """Run a command after a kill; say what is wrong afterwards, and where the command stopped."""
     again = run(*command, cwd=repository, check=False)
     if again.returncode == 0:
         return faults(repository, expected, count)
@@ -145,7 +145,7 @@ def recover(repository: Path, command: Sequence[str], expected: dict[str, str], 
 
 
 def tally(repository: Path, kills: int, seed: int, count: int = 16) -> list[str]:
-    """Kill `kills` times, print each outcome and what each command recovered, and return what went wrong."""
+    """Kill `kills` times, print each outcome and how many kills each command recovered; return what went wrong."""
     begin = time.monotonic()
     run("dvc", "repro", cwd=repository)
     length, expected = time.monotonic() - begin, outs(repository)
@@ -170,7 +170,7 @@ def tally(repository: Path, kills: int, seed: int, count: int = 16) -> list[str]
 
 
 def main() -> None:
-    """Kill, or start at once, as often as the command line says."""
+    """Kill, start at once and alter, as often as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--starts", type=int, default=20, help="how often sixteen stages start together")

@@ -1,4 +1,4 @@
-"""Clones of this checkout, the default sweep and a small one made in them, and ways to look at their stores."""
+"""Clones of this checkout, with the default sweep or a small one, and ways to look at their stores."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ SHARED = ("small", "default_run", "trained")  # fixtures that outlive a test
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Send all tests of a shared fixture to one worker: it is made once, and nobody sees what they put back."""
+    """Send all tests of a shared fixture to one worker: it is made once, and no other test sees their changes."""
     for item in items:
         used = getattr(item, "fixturenames", [])
         for name in SHARED:
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """A user's shell in the activated environment, without what this test run's own shell may have set."""
+    """A user's shell in the activated environment, without variables that this test run's shell may have set."""
     own = ("MLFLOW_", "DVC_", "GIT_", "PIPELINE_", "MAKE")
     kept = {key: value for key, value in pipeline.unpinned().items() if not key.startswith(own)}
     identity = {
@@ -47,7 +47,7 @@ def environment(**extra: str) -> dict[str, str]:
 def run(
     *command: str, cwd: Path, extra: Mapping[str, str] | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, and fail with what it printed."""
+    """Run a command as a user would; if it fails, fail with its output."""
     result = subprocess.run(
         command, cwd=cwd, env=environment(**(extra or {})), capture_output=True, text=True, check=False, timeout=300
     )
@@ -57,7 +57,7 @@ def run(
 
 
 def copy_checkout(folder: Path) -> Path:
-    """Make a repository of this checkout's files, as a clone of a commit of them would be."""
+    """Make a repository of this checkout's files, as if they were committed and cloned."""
     names = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=REPOSITORY).stdout.split("\0")
     for name in filter(None, names):
         if (REPOSITORY / name).exists():
@@ -71,7 +71,7 @@ def copy_checkout(folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """Find a port that nothing listens on."""
+    """Find a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -80,7 +80,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Serve MLflow's pages and API on the store in a folder, as `mlflow ui` there does; yield the address."""
+    """Serve MLflow's pages and API for a folder's store, as `mlflow ui` does there; yield the address."""
     port = free_port()
     server = subprocess.Popen(
         ["mlflow", "ui", "--port", str(port)],
@@ -112,7 +112,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh clone after `dvc repro`; tests that change it change only what they put back."""
+    """A fresh clone after `dvc repro`; a test that changes it restores it."""
     folder = copy_checkout(tmp_path_factory.mktemp("default"))
     run("dvc", "repro", cwd=folder)
     return folder
@@ -127,7 +127,7 @@ SMALL = {
 
 
 def shorten(folder: Path) -> Path:
-    """Commit params of 4 short runs to a copy of this checkout."""
+    """Commit params for 4 short runs in a copy of this checkout."""
     text = (folder / "params.yaml").read_text()
     for old, new in SMALL.items():
         assert old in text
@@ -140,7 +140,7 @@ def shorten(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with 4 runs of its own and 2 of the queued experiment `other`; tests put back what they change."""
+    """A repository with 4 runs, and 2 of the queued experiment `other`; a test that changes it restores it."""
     folder = shorten(copy_checkout(tmp_path_factory.mktemp("small")))
     run("dvc", "repro", cwd=folder)
     run("git", "add", "dvc.lock", cwd=folder)
@@ -152,11 +152,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a folder as a user's fresh shell would, in this process."""
+    """Work in a folder, in this process, as in a user's fresh shell."""
     for key in [key for key in os.environ if key.startswith(("MLFLOW_RUN", "MLFLOW_TRACKING", "DVC_"))]:
         monkeypatch.delenv(key)
     monkeypatch.setenv("PATH", environment()["PATH"])
-    monkeypatch.delattr(signal, "SIGPIPE")  # which `main` would set, for this whole test run
+    monkeypatch.delattr(signal, "SIGPIPE")  # `main` would set it for the whole test run
     monkeypatch.chdir(folder)
 
 
@@ -165,7 +165,7 @@ def default_store(repository: Path) -> str:
 
 
 def copy_store(repository: Path, file: Path) -> str:
-    """Copy a repository's store, so that a test may spoil it; the artifacts stay where they are."""
+    """Copy a repository's store, for a test to damage; the artifacts stay where they are."""
     with sqlite3.connect(repository / "mlflow.db") as original, sqlite3.connect(file) as copy:
         original.backup(copy)
     return f"sqlite:///{file}"

@@ -1,7 +1,7 @@
 """Make tables and params files at random, and read each: python tests/fuzz_inputs.py --tables 1000 --params 1000.
 
-Each follows from its seed alone. A table goes through the whole stage prepare. An input is taken or refused with a
-message; a traceback, a hang, and a table that is taken with other numbers than a plain loop reads count as faults.
+Each depends only on its seed. A table goes through the whole stage prepare. An input is accepted, or refused with a
+message; a traceback, a hang, and an accepted table whose numbers differ from those of a plain loop count as faults.
 """
 
 import argparse
@@ -57,7 +57,7 @@ UNPACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.decompress, ".bz2": b
 
 
 def table_text(chance: random.Random) -> str:
-    """Write a table: mostly whole, with some odd cells, names, rows, quotes and line ends."""
+    """Write a table: mostly correct, with some odd cells, names, rows, quotes and line ends."""
     width = chance.choice([1, 3, 3, 3, 3, 3, 4, 4, 50])
     names = ["a", "b", "y", *(f"c{n}" for n in range(50))][:width]
     if chance.random() < 0.2:
@@ -80,7 +80,7 @@ def table_text(chance: random.Random) -> str:
 
 
 def spoil(chance: random.Random, content: bytes) -> bytes:
-    """Flip, cut, or insert some bytes."""
+    """Flip, cut or insert some bytes."""
     for _ in range(chance.choice([1, 1, 5])):
         place = chance.randrange(len(content) + 1)
         odd = chance.choice(
@@ -91,7 +91,7 @@ def spoil(chance: random.Random, content: bytes) -> bytes:
 
 
 def zipped(content: bytes, members: int = 1) -> bytes:
-    """Put a table into a zip archive so many times."""
+    """Put a table into a zip archive, `members` times."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
         for n in range(members):
@@ -114,7 +114,7 @@ def make_table(chance: random.Random, folder: Path) -> Path:
 
 
 def configure(chance: random.Random, source: Path, folder: Path) -> None:
-    """Write params of the table."""
+    """Write params for the table."""
     values = YAML(typ="safe", pure=True).load(DEFAULTS)
     features, target = (["a", "b"], "y") if chance.random() < 0.9 else ([chance.choice(NAMES)], chance.choice(NAMES))
     values["data"] |= {"source": source.name, "features": features, "target": target, "exact": chance.random() < 0.1}
@@ -125,7 +125,7 @@ def configure(chance: random.Random, source: Path, folder: Path) -> None:
 
 
 def plain_loop(source: Path) -> list[list[np.float32]]:
-    """Read the numbers of a table as plainly as can be: [feature, …, target] of every row."""
+    """Read a table's numbers in the plainest way: [feature, …, target] for every row."""
     data = load().data
     content = source.read_bytes()
     if source.suffix == ".zip":
@@ -141,7 +141,7 @@ def plain_loop(source: Path) -> list[list[np.float32]]:
 
 
 def answer(ask: Callable[[], str]) -> str:
-    """Read an input: taken, refused, misread, hang or traceback."""
+    """Read an input; return the outcome: taken, refused, misread, hang or traceback."""
     try:
         with within(HANG_SECONDS), contextlib.redirect_stderr(io.StringIO()):
             return ask()
@@ -151,12 +151,12 @@ def answer(ask: Callable[[], str]) -> str:
         return "refused" if fine else f"traceback: no readable message: {said[:300]!a}"
     except Hang:
         return "hang"
-    except Exception:  # noqa: BLE001 - what is counted here
+    except Exception:  # noqa: BLE001 - tracebacks are counted
         return f"traceback: {traceback.format_exc()}"
 
 
 def read_table(seed: int, folder: Path) -> str:
-    """Make a table and prepare it, in the current folder."""
+    """Make a table in the current folder and prepare it."""
     chance = random.Random(seed)
     source = make_table(chance, folder)
     configure(chance, source, folder)
@@ -194,7 +194,7 @@ def read_params(seed: int, folder: Path) -> str:
 
 
 def fuzz(read: Callable[[int, Path], str], seeds: range) -> Iterator[tuple[int, str]]:
-    """Read an input for each seed, in a folder of its own; yield the seed and the answer."""
+    """Read an input for each seed, each in its own folder; yield the seed and the outcome."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("pipeline.lifetime.stop_when_told", lambda: None)
@@ -203,7 +203,7 @@ def fuzz(read: Callable[[int, Path], str], seeds: range) -> Iterator[tuple[int, 
 
 
 def main() -> None:
-    """Read as many inputs as told, and print the tally."""
+    """Read as many inputs as the command line says, and print the tally."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, default=1000)
     parser.add_argument("--params", type=int, default=1000)

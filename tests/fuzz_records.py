@@ -1,7 +1,7 @@
 """Alter records in a copy of a store at random, and reproduce each: python tests/fuzz_records.py --count 200.
 
-Each alteration follows from its seed alone. A record is refused, named as different, or still the same; a traceback and
-a hang count as faults. The stages are left out: what they would make is read from the repository's outs.
+Each alteration depends only on its seed. A record is refused, reported as different, or the same; a traceback and a
+hang count as faults. No stage runs: what they would make is read from the repository's outs.
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Hang(BaseException):
 
 @contextlib.contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raise Hang in the middle of what takes longer."""
+    """Raise Hang if the body takes longer."""
 
     def ring(*_: object) -> None:
         raise Hang
@@ -89,7 +89,7 @@ def within(seconds: int) -> Iterator[None]:
 
 
 def copy_records(repository: Path, folder: Path) -> str:
-    """Copy a repository's store with its artifacts, so that a test may spoil both; return its address."""
+    """Copy a repository's store with its artifacts, for a test to damage; return its URI."""
     shutil.copytree(repository / "mlartifacts", folder / "mlartifacts")
     with sqlite3.connect(repository / "mlflow.db") as original, sqlite3.connect(folder / "mlflow.db") as copy:
         original.backup(copy)
@@ -99,7 +99,7 @@ def copy_records(repository: Path, folder: Path) -> str:
 
 
 def alter_row(chance: random.Random, table: sqlite3.Connection, run_id: str, parent: str) -> str:
-    """Change or delete one value of a run in the store; say which."""
+    """Change or delete one of a run's values in the store; say which."""
     kind = chance.choice(["tags", "tags", "tags", "params", "metrics", "latest_metrics", "runs", "parent"])
     if kind == "runs":
         column = chance.choice(list(COLUMNS))
@@ -156,7 +156,7 @@ def alter_artifact(chance: random.Random, folder: Path) -> str:
 
 
 def alter(seed: int, folder: Path, run_id: str, parent: str) -> str:
-    """Alter a record; say how."""
+    """Alter a record at random; say how."""
     chance = random.Random(seed)
     if chance.random() < 0.4:
         return alter_artifact(chance, folder / "mlartifacts" / chance.choice([run_id, parent]) / "artifacts")
@@ -165,7 +165,7 @@ def alter(seed: int, folder: Path, run_id: str, parent: str) -> str:
 
 
 def answer(run_id: str, ask: Callable[[], dict[str, Answer]]) -> str:
-    """Reproduce a run: refused, differs, same, hang or traceback."""
+    """Reproduce a run; return the outcome: refused, differs, same, hang or traceback."""
     try:
         with within(HANG_SECONDS):
             return "differs" if ask()[run_id].differences else "same"
@@ -173,12 +173,12 @@ def answer(run_id: str, ask: Callable[[], dict[str, Answer]]) -> str:
         return "refused" if str(refused).startswith(run_id) else f"traceback: no message: {refused}"
     except Hang:
         return "hang"
-    except Exception:  # noqa: BLE001 - what is counted here
+    except Exception:  # noqa: BLE001 - tracebacks are counted
         return f"traceback: {traceback.format_exc()}"
 
 
 def fuzz(repository: Path, folder: Path, seeds: range, patch: pytest.MonkeyPatch) -> Iterator[tuple[int, str, str]]:
-    """Alter a record for each seed; yield the seed, what was altered and what `reproduce` answered."""
+    """Alter a record for each seed; yield the seed, the alteration and the answer of `reproduce`."""
     made = records.read_evaluated(["matrix"])
     table = rounding.table(load_file(outs.PREPARED))
     patch.setattr(reproduce, "make", lambda stored: (made if stored.params["variant"] == "matrix" else [], table))
@@ -200,7 +200,7 @@ def fuzz(repository: Path, folder: Path, seeds: range, patch: pytest.MonkeyPatch
 
 
 def main() -> None:
-    """Make a small sweep, alter its record as often as told, and print the tally."""
+    """Make a small sweep, alter its record as often as the command line says, and print the tally."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--repository", type=Path, help="one with a small sweep (default: make it)")

@@ -1,7 +1,7 @@
 """Train and evaluate on this processor and on emulated ones, and compare every byte of the outs.
 
 `make processors` runs it. Debian's qemu-user emulates the processors; numpy and torch choose their kernels there as on
-the real ones. Nehalem has no AVX2, and is compared with this processor on the path that goes without it.
+real ones. Nehalem has no AVX2, and is compared with this processor on the path without AVX2.
 """
 
 import argparse
@@ -24,7 +24,7 @@ EMULATOR = "qemu-x86_64"
 WITH_AVX2 = ("Haswell", "EPYC", "Skylake-Client")  # Intel, AMD, Intel
 WITHOUT = "Nehalem"
 OUTS = ("data/prepared", "data/trained", "data/evaluated", "plots", "leaderboard.csv", "metrics.json")
-# name: rows, features, batch sizes, epochs. From 400 numbers a product on, torch goes through MKL.
+# name: rows, features, batch sizes, epochs. For products of 400 numbers or more, torch uses MKL.
 TABLES = {
     "default": (0, 3, [1, 2, 4, "full"], 20),
     "tall": (2000, 8, [64, 500], 3),
@@ -34,7 +34,7 @@ TABLES = {
 
 
 def make_repository(folder: Path, table: str) -> Path:
-    """Make a checkout whose sweep is one of TABLES."""
+    """Make a checkout whose sweep is that of one of TABLES."""
     folder.mkdir(parents=True)
     copy_checkout(folder)
     rows, k, sizes, epochs = TABLES[table]
@@ -52,7 +52,7 @@ def make_repository(folder: Path, table: str) -> Path:
 
 
 def run_stages() -> None:
-    """Run all stages in this process and working folder, without a store."""
+    """Run all stages in this process and the working folder, without a store."""
     from pipeline import evaluate, outs, prepare, records, sweep, train  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, metrics  # noqa: PLC0415
     from pipeline.params import load  # noqa: PLC0415
@@ -73,7 +73,7 @@ def run_stages() -> None:
 
 
 def outs_on(processor: str, table: str, folder: Path, **extra: str) -> dict[str, bytes]:
-    """Run the stages on a processor, this one where it is empty; return every out's bytes."""
+    """Run the stages on a processor, or on this one if its name is empty; return every out's bytes."""
     repository = make_repository(folder / f"{processor or 'native'}{'-'.join(extra.values())}" / table, table)
     emulator = [EMULATOR, "-cpu", processor] if processor else []
     command = [*emulator, os.path.realpath(sys.executable), str(Path(__file__).resolve()), "--stages"]
@@ -88,7 +88,7 @@ def outs_on(processor: str, table: str, folder: Path, **extra: str) -> dict[str,
 
 
 def main() -> None:
-    """Compare; exit code 1 where a byte differs."""
+    """Compare; exit with 1 if a byte differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--processors", default=",".join([*WITH_AVX2, WITHOUT]), help="default: %(default)s")

@@ -1,8 +1,8 @@
-"""Resolve what `make setup` installs, for each Python and platform that it is for, and install nothing.
+"""Resolve what `make setup` installs, for each supported Python and platform, and install nothing.
 
-`make resolve` runs it. pip judges markers by the Python that runs it; uv takes Python and platform by name, and reads
-no more of a package than its metadata. torch's are those of the builds that pip's own index has, with CUDA on Linux;
-the build for the CPU needs a part of the same packages.
+`make resolve` runs it. pip evaluates markers for the Python that runs it; uv takes Python and platform by name, and
+reads only a package's metadata. For torch these are of the builds in pip's own index, with CUDA on Linux; the build for
+the CPU needs a subset of the same packages.
 """
 
 import os
@@ -19,17 +19,17 @@ PLATFORMS = {
     "Linux ARM": "aarch64-manylinux_2_28",
     "macOS ARM": "aarch64-apple-darwin",
 }
-MACOS = "14.0"  # the oldest that torch's wheels are for
-SOURCE_ONLY = "antlr4-python3-runtime"  # has no wheel; it is pure Python. A compiler would be needed for any other
+MACOS = "14.0"  # the oldest version that torch's wheels support
+SOURCE_ONLY = "antlr4-python3-runtime"  # pure Python, without a wheel; any other such package would need a compiler
 
 
 def names(text: str) -> set[str]:
-    """Return the packages that a list of pins names, spelled as PyPI does."""
+    """Return the names of the pinned packages, in their normalized spelling."""
     return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
 
 
 def resolve(python: str, platform: str) -> tuple[set[str], str]:
-    """Resolve for one Python and platform; return the packages, or none and uv's reason."""
+    """Resolve for one Python and platform; return the packages, or none of them and uv's reason."""
     command = ["uv", "pip", "compile", "--no-python-downloads", "--python", sys.executable]
     command += ["--python-version", python, "--python-platform", platform]
     command += ["--only-binary", ":all:", "--no-binary", SOURCE_ONLY]
@@ -40,7 +40,7 @@ def resolve(python: str, platform: str) -> tuple[set[str], str]:
 
 
 def main() -> None:
-    """Print what resolves and what does not; exit code 1 if anything does not."""
+    """Print what resolves and what does not; exit with 1 if anything does not."""
     pinned = names((REPOSITORY / "constraints.txt").read_text())
     unpinned: set[str] = set()
     failed = 0

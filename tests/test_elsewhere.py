@@ -307,7 +307,7 @@ def forged(stored: Stored, **changes: Any) -> Stored:  # noqa: ANN401
         (lambda s, _: replace(s, metrics={"train/mse": s.metrics["train/mse"]}), "cv/mae: nothing on record"),
         (lambda s, _: replace(s, points={**s.points, 3: s.points[3] * 0.9}), "train/mse: step 3"),
         (lambda s, _: replace(s, points={**s.points, 40: 1.0}), "train/mse: 1 of 20 points differ"),
-        (lambda s, _: replace(s, weights=b""), "its weights are gone"),
+        (lambda s, _: replace(s, weights=b""), "its weights are missing"),
         (lambda s, _: replace(s, params={**s.params, "seed": "2"}), "seed: '2' on record"),
         (lambda s, _: replace(s, status="FAILED", tags={**s.tags, "diverged": "fold 1, epoch 2"}), "status: FAILED"),
     ],

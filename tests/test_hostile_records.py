@@ -254,8 +254,8 @@ def test_a_table_is_read_only_below_the_repository(tmp_path: Path, source: str) 
     ("text", "said"),
     [
         (BOMB, "aliases"),
-        ("a: &a [*a]", "holds itself"),
-        ("[" * 5000, "nests more than"),
+        ("a: &a [*a]", "contains itself"),
+        ("[" * 5000, "is nested more than"),
         ("- 1", "does not list the run's variant"),
         ("", "does not list the run's variant"),
         ("variants: !!bool maybe", "is not YAML"),

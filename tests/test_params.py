@@ -215,10 +215,10 @@ def test_the_longest_name_of_an_experiment_is_taken(tmp_path: Path) -> None:
 
 HOSTILE = {
     BOMB: "has more than 10 aliases",
-    "data: &a {source: *a}": "a holds itself",
-    "&a [1, &b [*a]]": "a holds itself",
-    "[" * 100_000: "nests more than 20 deep",
-    "{a: " * 5000: "nests more than 20 deep",
+    "data: &a {source: *a}": "a contains itself",
+    "&a [1, &b [*a]]": "a contains itself",
+    "[" * 100_000: "is nested more than 20 deep",
+    "{a: " * 5000: "is nested more than 20 deep",
     "a: " * 5000: "is not YAML: line 1",
     "train: !!bool maybe": "is not YAML",
     "train: !!int x": "is not YAML",

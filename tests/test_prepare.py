@@ -45,11 +45,11 @@ BAD: dict[str, tuple[str | None, dict[str, object], list[str]]] = {
     "no rows": ("a,b,y\n", {}, ["has no rows below its header"]),
     "empty file": ("", {}, ["cannot be read as CSV"]),
     "no file": (None, {}, ["no such file; params.yaml names it in data.source"]),
-    "fewer rows than folds": (ROWS, {"data.split.folds": 4}, ["data.split.folds: got 4, takes at most the 3 rows"]),
+    "fewer rows than folds": (ROWS, {"data.split.folds": 4}, ["data.split.folds: got 4, takes at most 3, the"]),
     "none to test on": (
         ROWS,
         {"data.split.method": "holdout", "data.split.test_fraction": 0.1},
-        ["data.split.test_fraction: got 0.1, of 3 rows that leaves none to train or none to test on"],
+        ["data.split.test_fraction: got 0.1, which leaves none of 3 rows to train on, or none to test on"],
     ),
 }
 
@@ -203,7 +203,7 @@ def test_holdout_keeps_its_share_of_the_rows(n: int, fraction: float, tested: in
 
 @pytest.mark.parametrize(("n", "fraction"), [(3, 0.1), (3, 0.9), (1, 0.5)])
 def test_a_holdout_that_leaves_none_to_train_or_to_test_is_refused(n: int, fraction: float) -> None:
-    with pytest.raises(InputError, match=rf"data\.split\.test_fraction: got {fraction}, of {n} rows"):
+    with pytest.raises(InputError, match=rf"data\.split\.test_fraction: got {fraction}, which leaves none of {n} rows"):
         holdout(n, fraction)
 
 
@@ -235,7 +235,7 @@ def test_numbers_that_float32_changes_are_said_in_the_summary_and_on_stderr(
     }
     first, second = capsys.readouterr().err.splitlines()
     assert first == (
-        "WARNING: table.csv: column 'a': 5 of 6 numbers are others in float32: row 1: 16777217 becomes 16777216; "
+        "WARNING: table.csv: column 'a': 5 of 6 numbers change in float32: row 1: 16777217 becomes 16777216; "
         "row 2: 123456789 becomes 123456792; row 4: 16777217 becomes 16777216; and 2 more; "
         "data.exact: true refuses them"
     )

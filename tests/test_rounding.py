@@ -102,10 +102,10 @@ def test_a_run_in_float64_and_the_four_variants_agree_within_the_bound_with_room
     first, *others = [trained(tensors, variant, batch_size, lr, epochs) for variant in VARIANTS]
     for other in (*others, in_float64(tensors, first.run)):
         parts = used(first, other, tensors)
-        figures = first.metrics.keys()
-        assert figures <= parts.keys()
-        assert max(parts[key] for key in figures) < 0.6  # nothing but what follows from the weights' own difference
-        assert max(value for key, value in parts.items() if key not in figures) < 0.25
+        names = first.metrics.keys()
+        assert names <= parts.keys()
+        assert max(parts[key] for key in names) < 0.6  # nothing but what follows from the weights' own difference
+        assert max(value for key, value in parts.items() if key not in names) < 0.25
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def record(tensors: Tensors) -> Record:
 
 def agreement(made: Record, prepared: Tensors, **on_record: Any) -> rounding.Agreement:  # noqa: ANN401
     points = {step: float(value) for step, value in enumerate(made.curve) if math.isfinite(value)}
-    honest: dict[str, Any] = {"diverged": False, "tensors": made.tensors, "points": points, "figures": made.metrics}
+    honest: dict[str, Any] = {"diverged": False, "tensors": made.tensors, "points": points, "metrics": made.metrics}
     return rounding.compare(made, rounding.table(prepared), **honest | on_record)
 
 
@@ -154,13 +154,13 @@ def test_every_weight_may_differ_in_its_last_bits_and_not_by_a_thousandth(
         (lambda r: {"tensors": altered(r, "scale", (1, 0), 1e-6)}, "scale"),
         (lambda r: {"tensors": altered(r, "W", (0, 0, 0), math.nan)}, "W, b: all training rows"),
         (lambda r: {"tensors": altered(r, "W", (0, 0, 0), 1e30)}, "W, b: all training rows"),
-        (lambda r: {"tensors": {**r.tensors, "W": r.tensors["W"][:1]}}, "its weights are gone"),
-        (lambda _: {"tensors": {}}, "its weights are gone"),
+        (lambda r: {"tensors": {**r.tensors, "W": r.tensors["W"][:1]}}, "its weights are missing"),
+        (lambda _: {"tensors": {}}, "its weights are missing"),
         (lambda r: {"points": {7: float(r.curve[7]) * 1.001}}, "train/mse: step 7"),
         (lambda _: {"points": {7: math.inf}}, "train/mse: step 7"),
-        *((lambda r, key=key: {"figures": {key: r.metrics[key] * 1.001}}, key) for key in (CURVE, "cv/mse", "cv/mae")),
-        *((lambda r, key=key: {"figures": {key: r.metrics[key] * 1.001}}, key) for key in ("cv/r2", "excess_mse")),
-        (lambda _: {"figures": {"grad_error": 1e-4}}, "grad_error"),
+        *((lambda r, key=key: {"metrics": {key: r.metrics[key] * 1.001}}, key) for key in (CURVE, "cv/mse", "cv/mae")),
+        *((lambda r, key=key: {"metrics": {key: r.metrics[key] * 1.001}}, key) for key in ("cv/r2", "excess_mse")),
+        (lambda _: {"metrics": {"grad_error": 1e-4}}, "grad_error"),
         (lambda _: {"diverged": True}, "diverged: yes on record, no now"),
     ],
 )

@@ -70,7 +70,7 @@ def test_only_names_that_stand_in_the_header_are_columns(tmp_path: Path, header:
 
 def test_a_doubled_column_is_refused_only_where_it_is_used(tmp_path: Path) -> None:
     text = "a,x,x,b,y\n1,7,8,2,3\n"
-    assert refusal(tmp_path, text, ["x", "y"]) == ["column 'x' stands in the header more than once"]
+    assert refusal(tmp_path, text, ["x", "y"]) == ["column 'x' occurs in the header more than once"]
     numbers, _ = table.read(tmp_path / "table.csv", COLUMNS)
     assert numbers.to_numpy().tolist() == [[1, 2, 3]]
 

@@ -8,7 +8,7 @@ from safetensors.numpy import load, save
 
 from pipeline import machine
 from pipeline.evaluation import rounding
-from pipeline.records import CURVE, FIGURES, Array, Record
+from pipeline.records import CURVE, RUN_METRICS, Array, Record
 from pipeline.sweep import curve_steps
 from pipeline.tracking import seals
 from pipeline.tracking.runs import WEIGHTS, status_of
@@ -134,7 +134,7 @@ def metrics(stored: Stored, record: Record) -> tuple[dict[str, float], dict[str,
         made = {}
     if curve := curve_points(stored, record):
         made[CURVE] = curve[max(curve)]
-    return {key: value for key, value in stored.metrics.items() if key in made or key in FIGURES}, made
+    return {key: value for key, value in stored.metrics.items() if key in made or key in RUN_METRICS}, made
 
 
 def compare_metrics(held: Mapping[str, float], made: Mapping[str, float]) -> list[str]:

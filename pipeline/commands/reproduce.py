@@ -18,7 +18,7 @@ from pipeline.commands import revisions, worktrees
 from pipeline.commands.comparison import Answer, compare, differing_params
 from pipeline.evaluation import rounding
 from pipeline.params import InputError
-from pipeline.records import FIGURES, Record
+from pipeline.records import RUN_METRICS, Record
 from pipeline.tracking import queries
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored, parse_params
@@ -87,7 +87,7 @@ def read(stored: Stored, folder: Path) -> tuple[list[Record], rounding.Table]:
         made = records.read(folder / outs.TRAINED / stored.params["variant"])
         rows = [metrics[record.run.fingerprint] for record in made]
         evaluated = [
-            replace(record, metrics={key: float(value) for key, value in row.items() if key in FIGURES and value})
+            replace(record, metrics={key: float(value) for key, value in row.items() if key in RUN_METRICS and value})
             for record, row in zip(made, rows, strict=True)
         ]
         return evaluated, rounding.table(load_file(folder / outs.PREPARED))

@@ -1,1 +1,1 @@
-"""What evaluate computes and draws, and how far two machines' results may lie apart."""
+"""The metrics and plots of stage evaluate, and how far results of two machines may differ."""

@@ -10,16 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import FIGURES, Record
+from pipeline.records import RUN_METRICS, Record
 
 Float64 = NDArray[np.float64]
 
 
 def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
-    """Put the configurations in order, best first by `metric`: mean and standard deviation of each figure over seeds.
+    """Rank the configurations by `metric`, best first, with the mean and standard deviation of each metric over seeds.
 
-    `runs` counts the seeds that the figures are taken over, `diverged` those that diverged; a configuration with a
-    diverged run stands below all that have none.
+    `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged; a configuration with a
+    diverged run ranks below all those without.
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in evaluated:
@@ -30,7 +30,7 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
         row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
         row |= {"batch_size": run.batch_size, "lr": run.lr, "runs": sum(not record.diverged for record in group)}
         row["diverged"] = sum(bool(record.diverged) for record in group)
-        for key in FIGURES:
+        for key in RUN_METRICS:
             values = [record.metrics[key] for record in group if key in record.metrics]
             row[f"{key} mean"] = statistics.fmean(values) if values else math.nan
             row[f"{key} std"] = statistics.stdev(values) if len(values) > 1 else math.nan
@@ -42,7 +42,7 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
 
 
 def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) -> list[list[Record]]:
-    """Choose the best configuration for each value of `keys`; return the runs of each that did not diverge."""
+    """Choose the best configuration for each value of `keys`; return those of its runs that did not diverge."""
     chosen = set(board.loc[board["runs"] > 0].drop_duplicates(list(keys))["configuration"])
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in evaluated:
@@ -52,14 +52,14 @@ def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) 
 
 
 def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:
-    """Reduce the leaderboard to the champion, its figures and the numbers of runs, for `dvc metrics`."""
+    """Reduce the leaderboard to the champion, its metrics and the number of runs, for `dvc metrics`."""
     champion = board.iloc[0]
-    figures = {
-        key: float(f"{champion[f'{key} mean']:.9g}") for key in FIGURES if math.isfinite(champion[f"{key} mean"])
+    metrics = {
+        key: float(f"{champion[f'{key} mean']:.9g}") for key in RUN_METRICS if math.isfinite(champion[f"{key} mean"])
     }
     return {
         "metric": metric,
-        "champion": {"configuration": champion["configuration"], **figures} if champion["runs"] else {},
+        "champion": {"configuration": champion["configuration"], **metrics} if champion["runs"] else {},
         "runs": int(board["runs"].sum() + board["diverged"].sum()),
         "diverged": int(board["diverged"].sum()),
     }

@@ -1,4 +1,4 @@
-"""The metrics of a run, from its weights and the prepared data, in float64."""
+"""A run's metrics, computed from its weights and the prepared data in float64."""
 
 import math
 
@@ -17,19 +17,19 @@ Float64 = NDArray[np.float64]
 
 
 def compute(record: Record, prepared: Prepared) -> dict[str, float]:
-    """Compute a run's metrics from its weights, in float64; a diverged run has none, and none is non-finite."""
+    """Compute a run's metrics from its weights, in float64: only finite ones, and none for a diverged run."""
     if record.diverged:
         return {}
     y, train = prepared.y.double().numpy(), prepared.train.numpy()  # (n, 1), (S, n)
     y_pred = predictions(record, prepared)  # (S, n, 1)
     X = prepared.standardized(0).double().numpy()[train[0]]  # (n', k)
     error = (y_pred[0] - y)[train[0]]
-    held_out = out_of_sample(y_pred, train)  # (n, 1), NaN where a row is trained on by every split
+    held_out = out_of_sample(y_pred, train)  # (n, 1), NaN for a row that every split trains on
     tested = ~train.all(axis=0)
     residual = (held_out - y)[tested]
     spread = ((y - y[tested].mean())[tested] ** 2).mean()
     mse = float((error**2).mean())
-    # Float64 holds 16 digits, and a difference those that the size of its terms leaves: rounded three digits above.
+    # Float64 has 16 digits, of which a difference loses those where its terms agree: round three digits above the last.
     excess = round_to(mse - least_squares_mse(X, y[train[0]]), 1e-13 * max(mse, float(y[train[0]].var())))
     values = {
         "cv/mse": float((residual**2).mean()),
@@ -37,7 +37,7 @@ def compute(record: Record, prepared: Prepared) -> dict[str, float]:
         "cv/r2": float(1 - (residual**2).mean() / spread) if spread > 0 else math.nan,
         "train/mse": float(record.curve[-1]),
         "excess_mse": excess,
-        "grad_error": round_to(gradient_error(record, X, y[train[0]], error), 1e-13),  # relative: its terms' size is 1
+        "grad_error": round_to(gradient_error(record, X, y[train[0]], error), 1e-13),  # relative to its terms' size
     }
     # Nine digits, as people read them. The curve's float32 is exact as it is.
     rounded = {key: value if key == "train/mse" else float(f"{value:.9g}") for key, value in values.items()}
@@ -45,14 +45,14 @@ def compute(record: Record, prepared: Prepared) -> dict[str, float]:
 
 
 def round_to(value: float, unit: float) -> float:
-    """Round to the power of ten at or above `unit`, so that what lies below does not decide a digit."""
+    """Round to the power of ten at or above `unit`, so that smaller errors rarely change a digit."""
     return round(value, -math.ceil(math.log10(unit))) if unit > 0 and math.isfinite(value) else value
 
 
 def product(X: Float64, W: Float64) -> Float64:
     """Multiply X (n, k) and W (k, 1) -> (n, 1), summed in numpy's own order.
 
-    BLAS would choose the order by processor.
+    BLAS would choose an order by processor.
     """
     return np.asarray((X * W[:, 0]).sum(axis=1, keepdims=True))
 
@@ -76,7 +76,7 @@ def in_float64(record: Record, k: int) -> tuple[Model, torch.Tensor]:
 
 
 def out_of_sample(y_pred: Float64, train: NDArray[np.bool_]) -> Float64:
-    """Choose each row's prediction by the split that did not train on it: (n, 1), NaN where there is none."""
+    """Take each row's prediction from the split that did not train on it: (n, 1), NaN if every split did."""
     chosen = np.full(y_pred.shape[1:], np.nan)
     for split, rows in enumerate(~train):
         chosen[rows] = y_pred[split][rows]
@@ -84,7 +84,7 @@ def out_of_sample(y_pred: Float64, train: NDArray[np.bool_]) -> Float64:
 
 
 def least_squares_mse(X: Float64, y: Float64) -> float:
-    """Return the smallest mean squared error that any W and b reach on X (n, k), y (n, 1).
+    """Return the smallest mean squared error that any W and b can reach on X (n, k), y (n, 1).
 
     See: the normal equations; solved by numpy.linalg.lstsq on centred columns.
     """
@@ -94,10 +94,10 @@ def least_squares_mse(X: Float64, y: Float64) -> float:
 
 
 def gradient_error(record: Record, X: Float64, y: Float64, error: Float64) -> float:
-    """Compare autograd's gradient with another way to it: the formula, or central differences of another model.
+    """Compare autograd's gradient with the formula, or with central differences if the model is not linear.
 
     Args:
-        record: with autograd's gradient, on all training rows.
+        record: with autograd's gradient on all training rows.
         X: those rows, (n, k), as the run saw them.
         y: their targets, (n, 1).
         error: y_pred - y, (n, 1).
@@ -113,21 +113,21 @@ def gradient_error(record: Record, X: Float64, y: Float64, error: Float64) -> fl
         with torch.no_grad():
             return float(((with_values(model, values)(rows) - targets) ** 2).mean())
 
-    # At most 64 of the parameters, evenly spread: each takes two predictions of all rows.
+    # At most 64 parameters, evenly spread: each takes two predictions of all rows.
     chosen = np.unique(np.linspace(0, len(autograd) - 1, 64).astype(int))
     differences = np.empty(len(chosen))
     for i, place in enumerate(chosen):
         step = torch.zeros_like(values[0])
-        step[place] = 1e-6 * max(1.0, abs(float(values[0, place])))  # the cube root of float64's rounding, about
+        step[place] = 1e-6 * max(1.0, abs(float(values[0, place])))  # about the cube root of float64's rounding
         differences[i] = (mse(values[0] + step) - mse(values[0] - step)) / (2 * float(step[place]))
     size = float(np.abs(differences).max())
     return float(np.abs(autograd[chosen] - differences).max() / (size if size > 0 else 1))
 
 
 def formula_error(record: Record, X: Float64, y: Float64, error: Float64) -> float:
-    """Compare autograd's gradient with 2/n · Xᵀ(Xw + b − y), relative to the size of the terms that it sums.
+    """Compare autograd's gradient with 2/n · Xᵀ(Xw + b − y), relative to the size of its terms.
 
-    See: Higham, Accuracy and Stability of Numerical Algorithms, 3.5: rounding errs by about 1e-7 · 2/n · |X|ᵀ|…|.
+    See: Higham, Accuracy and Stability of Numerical Algorithms, 3.5: the rounding error is about 1e-7 · 2/n · |X|ᵀ|…|.
     """
     X1 = np.hstack([X, np.ones_like(y)])  # (n, k + 1)
     W = np.vstack([record.tensors["W"][0], record.tensors["b"][0][:, None]]).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The plots of stage evaluate: as tables, which `dvc plots` draws, and as pictures, which need no web page."""
+"""The plots of stage evaluate: as tables for `dvc plots`, and as images, which need no web page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def draw_loss(table: pd.DataFrame, path: Path) -> None:
 
 
 def draw_predicted(table: pd.DataFrame, path: Path) -> None:
-    """Draw predicted against actual, each row predicted by a fit that did not train on it; a panel for each variant."""
+    """Draw predicted against actual, each row predicted by a fit not trained on it; a panel for each variant."""
     figure, panels = _figure(table)
     for (variant, rows), axes in zip(table.groupby("variant", sort=False), panels, strict=False):
         axes.axline((rows["actual"].iloc[0],) * 2, slope=1, color="lightgrey")

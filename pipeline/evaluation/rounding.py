@@ -1,13 +1,14 @@
-"""How far two computations of one run may lie apart: other kernels, architectures or torches round in another order.
+"""How far two computations of a run may differ: other kernels, architectures or torch versions round differently.
 
-An update of the weights θ = (W, b) rounds them, and its gradient, whose terms are as large as 2/n · Σ‖x‖(‖x‖‖θ‖ + |y|),
-with x a row and a 1 for b. A sum of m terms errs by about √m · U of their size, and errors of many updates add like a
-random walk (See: Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019). The difference d of
-two computations follows d ← (I − lr·H)d + e, with H the Hessian of the minibatch and e what the update rounds. Over the
-minibatches that may be drawn, E[H²] ≼ λ·E[H]; so E‖d‖² grows in an update by at most ‖e‖² − lr(2 − lr·λ) · dᵀE[H]d.
+An update rounds the weights θ = (W, b) and its gradient, whose terms are as large as 2/n · Σ‖x‖(‖x‖‖θ‖ + |y|), where x
+is a row with a 1 for b. A sum of m terms has an error of about √m · U of their size, and the errors of many updates add
+up like a random walk (See: Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019). The
+difference d of two computations follows d ← (I − lr·H)d + e, with H the Hessian of the minibatch and e what the update
+rounds. Over the minibatches that may be drawn, E[H²] ≼ λ·E[H]; so an update adds to E‖d‖² at most
+‖e‖² − lr(2 − lr·λ) · dᵀE[H]d.
 
 Below lr = 2/λ, the largest stable one, that bounds d and the predictions' difference, whose mean square is dᵀE[H]d / 2.
-Beyond it rounding grows without bound, and whether both computations diverged is all there is to compare.
+Beyond it rounding grows without bound, and only whether both computations diverged can be compared.
 """
 
 import math
@@ -21,16 +22,16 @@ from pipeline.records import CURVE, Array, Record
 from pipeline.sweep import Run
 
 Float64 = NDArray[np.float64]
-U = 2.0**-24  # float32 rounds by this part of a number
-MARGIN = 4.0  # standard deviations of a random walk; of 1.0, the largest difference that was measured used up 0.53
-TINY = float(np.finfo(np.float32).tiny)  # squares below it are lost
-DIGITS = 2e-8  # figures are written with nine digits, on both sides
-EXCESS = 1e-11  # and excess_mse rounded to at most a tenth of this part of its terms
+U = 2.0**-24  # float32's relative rounding error
+MARGIN = 4.0  # standard deviations of a random walk; with 1.0, the largest measured difference was 0.53 of the bound
+TINY = float(np.finfo(np.float32).tiny)  # smaller squares are lost
+DIGITS = 2e-8  # metrics on both sides are written with nine digits
+EXCESS = 1e-11  # excess_mse is rounded to at most a tenth of this fraction of its terms
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What the bounds take of the rows that a split trains or tests on, as its fit sees them.
+    """What the bounds need to know about the rows that a split trains or tests on, as its fit sees them.
 
     rows: their number n. hessian: 2/n · Σxxᵀ (k + 1, k + 1). moment: 2/n · Σxy (k + 1,). longest: the largest ‖x‖².
     square, cross, target: the means of ‖x‖², ‖x‖|y| and y².
@@ -46,7 +47,7 @@ class Moments:
 
     @classmethod
     def of(cls, x: Float64, y: Float64) -> "Moments":
-        """Take them of x (n, k + 1), float64, and y (n,)."""
+        """Compute the moments of x (n, k + 1), float64, and y (n,)."""
         n, square = len(x), (x**2).sum(axis=1)
         means = float(square.mean()), float((np.sqrt(square) * np.abs(y)).mean()), float((y**2).mean())
         return cls(n, 2 / n * x.T @ x, 2 / n * x.T @ y, float(square.max()), *means)
@@ -56,15 +57,15 @@ class Moments:
         return max(0.0, float(weights @ (self.hessian @ weights / 2 - self.moment)) + self.target)
 
     def apart(self, difference: Float64) -> float:
-        """Return how far the predictions of two θ lie apart, root mean square, given their difference (k + 1,)."""
+        """Return the root mean square difference of two θ's predictions, given the difference of the θ (k + 1,)."""
         return math.sqrt(max(0.0, float(difference @ self.hessian @ difference) / 2))
 
     def minibatch(self, run: Run) -> int:
-        """Return the number of rows of a run's minibatch."""
+        """Return the number of rows in a run's minibatch."""
         return self.rows if run.batch_size == "full" else min(run.batch_size, self.rows)
 
     def curvature(self, minibatch: int) -> float:
-        """Return λ with E[H²] ≼ λ·E[H] over minibatches drawn without replacement, the short last one among them."""
+        """Return λ with E[H²] ≼ λ·E[H] over minibatches drawn without replacement, including a short last one."""
         whole, rest = divmod(self.rows, minibatch)
         sizes = [minibatch] * whole + [rest] * (rest > 0)
         chance = sum((self.rows - m) / m for m in sizes) / (len(sizes) * max(1, self.rows - 1))
@@ -75,7 +76,7 @@ Table = list[tuple[Moments, Moments | None]]
 
 
 def table(prepared: Mapping[str, NDArray[np.generic]]) -> Table:
-    """Take the moments of each split's training rows, and of those that it tests on, from the tensors of prepare."""
+    """Compute the moments of each split's training rows and test rows from the tensors that prepare wrote."""
     y = prepared["y"].astype(np.float64)[:, 0]
     moments: Table = []
     for train, mean, scale in zip(prepared["train"].astype(bool), prepared["mean"], prepared["scale"], strict=True):
@@ -92,9 +93,9 @@ def largest_stable_lr(run: Run, table: Table) -> float:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What rounding explains of one split's fit, whose lr is stable.
+    """The differences that rounding explains in one split's fit, whose lr is stable.
 
-    each: ‖e‖. forward: of the predictions that a loss is taken of, root mean square. terms: the size of a gradient's.
+    each: ‖e‖. forward: of a loss's predictions, root mean square. terms: the size of a gradient's terms.
     gradient: of the gradient on all rows, 2-norm. pull: lr(2 − lr·λ). slowest: pull · the smallest eigenvalue of E[H].
     length: the root mean square of ‖x‖.
     """
@@ -109,8 +110,9 @@ class Bounds:
 
     @classmethod
     def of(cls, run: Run, rows: Moments, weights: Float64) -> "Bounds":
-        """Bound the fit that came to θ (k + 1,), float64."""
-        size = max(float(np.linalg.norm(weights)), 1.0 if run.init == "default" else 0.0)  # ‖θ‖ from first to last
+        """Compute the bounds for the fit that ended with θ (k + 1,), float64."""
+        # The largest ‖θ‖ during training.
+        size = max(float(np.linalg.norm(weights)), 1.0 if run.init == "default" else 0.0)
         k1, m = len(weights), rows.minibatch(run)
         terms = 2 * (size * rows.square + rows.cross)
         predicted = math.sqrt(size**2 * rows.square + 2 * size * rows.cross + rows.target)
@@ -126,20 +128,20 @@ class Bounds:
         )
 
     def weights(self, updates: int) -> float:
-        """Bound the difference of the weights after so many updates, 2-norm."""
+        """Bound the 2-norm of the weights' difference after `updates` updates."""
         return self.each * math.sqrt(min(updates, 1 / self.slowest) if self.slowest > 0 else updates)
 
     def predictions(self, updates: int) -> float:
-        """Bound the difference of the predictions of the training rows, root mean square."""
+        """Bound the root mean square difference of the predictions for the training rows."""
         return min(self.each / math.sqrt(2 * self.pull), self.weights(updates) * self.length)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What comes of comparing a run with its record made elsewhere.
+    """The result of comparing a run with its record from elsewhere.
 
-    beyond: what rounding does not explain. largest: the largest difference, relative to the largest number of its kind.
-    unbounded: why only whether both diverged is compared; empty where all is.
+    beyond: differences that rounding does not explain. largest: the largest difference, relative to the largest number
+    of its kind. unbounded: why only divergence is compared; empty if everything is.
     """
 
     beyond: list[str]
@@ -153,48 +155,48 @@ def compare(
     diverged: bool,
     tensors: Mapping[str, Array],
     points: Mapping[int, float],
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
 ) -> Agreement:
-    """Compare a run that was made here with its record.
+    """Compare a run made here with its record.
 
     Args:
         made: the run; the bounds follow from it alone, so that no record can widen them.
-        table: of the data that it was trained on.
-        diverged: whether it diverged on record.
+        table: of the data that the run was trained on.
+        diverged: on record, whether the run diverged.
         tensors: on record.
         points: on record, step -> train/mse; each step is one of the run's epochs.
-        figures: on record, those that `made.metrics` has too.
+        metrics: on record; each is also in `made.metrics`.
     """
     if diverged != bool(made.diverged):
         return Agreement([f"diverged: {'yes' if diverged else 'no'} on record, {made.diverged or 'no'} now"])
     if {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in made.tensors.items()}:
-        return Agreement(["its weights are gone, or have other names or shapes"])
+        return Agreement(["its weights are missing, or have other names or shapes"])
     if why := unbounded(made, table):
         return Agreement([], unbounded=why)
     with np.errstate(invalid="ignore", over="ignore"):
-        found = [*differences(made, table, tensors, points, figures)]
+        found = [*differences(made, table, tensors, points, metrics)]
         beyond = [
             f"{what}: differs by {difference:.3g}, and rounding explains {explained:.2g}"
             for what, difference, explained in found
-            if not difference <= explained  # nor NaN
+            if not difference <= explained  # also for NaN
         ]
-        return Agreement(beyond, largest(made, table, tensors, points, figures))
+        return Agreement(beyond, largest(made, table, tensors, points, metrics))
 
 
 def unbounded(made: Record, table: Table) -> str:
-    """Say why no bound of rounding is known for a run; empty where one is."""
+    """Say why no bound on rounding is known for a run; empty if one is."""
     if made.diverged:
         return "it diverged"
     if not {"W", "b"} <= made.tensors.keys():
-        return f"{made.run.variant} is not linear, and no bound of its rounding is known"
+        return f"{made.run.variant} is not linear, and no bound on its rounding is known"
     limit = largest_stable_lr(made.run, table)
     return f"lr {made.run.lr} is beyond the largest stable one, {limit:.3g}" if made.run.lr >= limit else ""
 
 
 def differences(
-    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], figures: Mapping[str, float]
+    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], metrics: Mapping[str, float]
 ) -> Iterator[tuple[str, float, float]]:
-    """Yield everything that is compared, the difference, and the most that rounding explains."""
+    """Yield the name of each comparison, the difference, and the most that rounding explains."""
     run, theta = made.run, parameters(made.tensors)
     apart = parameters(tensors) - theta  # (S, k + 1)
     bounds = [Bounds.of(run, train, weights) for (train, _), weights in zip(table, theta, strict=True)]
@@ -206,7 +208,8 @@ def differences(
     for name in ("mean", "scale"):
         yield name, float(np.abs(tensors[name] - made.tensors[name]).max()), 0.0
     rows, first = table[0][0], bounds[0]
-    own = gradient(tensors) - gradient(made.tensors) - rows.hessian @ apart[0]  # what the weights do not explain
+    # What the weights' difference does not explain.
+    own = gradient(tensors) - gradient(made.tensors) - rows.hessian @ apart[0]
     yield "grad_W, grad_b: their norm", float(np.linalg.norm(own)), first.gradient
 
     def explained(step: int) -> float:
@@ -216,19 +219,19 @@ def differences(
 
     for step, value in points.items():
         yield f"{CURVE}: step {step}", abs(value - float(made.curve[step])), explained(step)
-    if figures:
+    if metrics:
         scored = cross_validated(made, table, apart)
         mse = rows.mse(theta[0])
         scored["excess_mse"] = squares(mse, rows.apart(apart[0])) + EXCESS * max(mse, rows.target)
         scored["grad_error"] = MARGIN * U * math.sqrt(theta.shape[1] + rows.rows)
         scored[CURVE] = explained(run.epochs - 1)
-        for key, value in figures.items():
+        for key, value in metrics.items():
             now = made.metrics[key]
-            yield key, abs(value - now), 2 * scored[key] + DIGITS * abs(now)  # the bound itself may be met
+            yield key, abs(value - now), 2 * scored[key] + DIGITS * abs(now)  # a difference may reach the bound itself
 
 
 def cross_validated(made: Record, table: Table, apart: Float64) -> dict[str, float]:
-    """Bound the figures of the rows that were tested on, by how far the two weights (S, k + 1) predict them apart."""
+    """Bound the cv metrics, given the difference of the two weights `apart` (S, k + 1)."""
     tested = [(rows, rows.apart(difference)) for (_, rows), difference in zip(table, apart, strict=True) if rows]
     count = sum(rows.rows for rows, _ in tested)
     if not count:
@@ -241,7 +244,7 @@ def cross_validated(made: Record, table: Table, apart: Float64) -> dict[str, flo
 
 
 def squares(mse: float, p: float) -> float:
-    """Bound the difference of two mean squared errors, whose predictions lie p apart, root mean square."""
+    """Bound the difference of two mean squared errors whose predictions differ by p, root mean square."""
     return 2 * math.sqrt(mse) * p + p**2
 
 
@@ -256,11 +259,11 @@ def gradient(tensors: Mapping[str, Array]) -> Float64:
 
 
 def largest(
-    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], figures: Mapping[str, float]
+    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], metrics: Mapping[str, float]
 ) -> float:
-    """Find the largest difference: of a weight, of a gradient and of the curve, relative to the largest of its kind.
+    """Find the largest difference in weights, gradient and curve, relative to the largest number of its kind.
 
-    Figures follow from those, and their difference, relative to themselves, is told where those are the same.
+    Metrics follow from these; if these are the same, return the largest difference of a metric, relative to itself.
     """
     theta = parameters(made.tensors)
     terms = Bounds.of(made.run, table[0][0], theta[0]).terms
@@ -272,5 +275,5 @@ def largest(
     ]
     found = max(float(np.abs(d).max() / max(np.abs(size).max(), TINY)) for d, size in pairs if d.size)
     return found or max(
-        (abs(v / made.metrics[key] - 1) for key, v in figures.items() if made.metrics[key]), default=0.0
+        (abs(v / made.metrics[key] - 1) for key, v in metrics.items() if made.metrics[key]), default=0.0
     )

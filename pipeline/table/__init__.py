@@ -1,1 +1,1 @@
-"""From the raw table to numbers that are known to be right."""
+"""The raw table, read as checked numbers."""

@@ -1,4 +1,4 @@
-"""What float32 makes of a table's numbers, where that is another number than the one that was written."""
+"""The numbers of a table that float32 changes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
-DIGITS = range(6, 10)  # float32 holds any number of 6 digits; 9 are the most that it needs to be told by
+DIGITS = range(6, 10)  # float32 keeps any number of 6 digits; 9 digits identify each of its numbers
 TENS = np.array([float(f"1e{power}") for power in range(-60, 61)])  # at index 60 + power
-EPSILON = 1e-15  # two numbers as close as this have the same 15 digits, as many as float64 holds
-SHOWN = 3  # examples of a column
+EPSILON = 1e-15  # numbers this close agree in 15 digits, as many as float64 keeps
+SHOWN = 3  # examples per column
 
 
 @dataclass(frozen=True)
 class Altered:
-    """The numbers of one column that are others in float32.
+    """The numbers of one column that float32 changes.
 
     count: how many. first: at most SHOWN of them. worst: the one with the largest relative error. Each is (row, the
-    number as it is written, float32's); row 1 is the first below the header.
+    number as written, float32's); row 1 is the first below the header.
     """
 
     count: int
@@ -35,19 +35,19 @@ def in_float32(values: Float64 | float) -> NDArray[np.float32]:
 
 
 def shown(value: float) -> str:
-    """Write a number as float32 holds it: whole, or with the 9 digits that tell it from all others."""
+    """Format a number as float32 stores it: as a whole number, or with the 9 digits that identify it."""
     held = float(in_float32(value))
     return f"{held:.0f}" if held.is_integer() and abs(held) < 1e15 else f"{held:.9g}"
 
 
 def is_altered(cells: "pd.Series[str]", numbers: Float64) -> NDArray[np.bool_]:
-    """Tell which finite numbers are others in float32 than as they are written.
+    """Tell which finite numbers float32 changes.
 
-    A number stays what it is if float32's, rounded to as many digits as were written, is that number again: 0.1 does,
-    though float32 holds 0.100000001, and 16777217 does not. A number of more than 9 digits must be float32's exactly.
+    A number is unchanged if float32's, rounded to as many digits as were written, is that number again: 0.1 is, though
+    float32 stores 0.100000001; 16777217 is not. A number of more than 9 digits must be float32's exactly.
 
     Args:
-        cells: (n,), the numbers as they are written.
+        cells: (n,), the numbers as written.
         numbers: (n,), the same in float64.
 
     Returns:
@@ -58,7 +58,7 @@ def is_altered(cells: "pd.Series[str]", numbers: Float64) -> NDArray[np.bool_]:
     for digits in DIGITS:
         left = np.flatnonzero(mask)
         mask[left] = ~_agrees(numbers[left], rounded[left], digits)
-    # What only the text tells: 1e-400 is 0 in float64, and a whole number means its last zeros too.
+    # For these only the text decides: 1e-400 is 0 in float64, and a whole number's last zeros count as digits.
     doubtful = ~mask & ((numbers == 0) | (np.abs(numbers) >= 2**24) & (numbers == np.rint(numbers)))
     texts = cells[doubtful].str.strip()
     mask[doubtful] = texts.isin([text for text in texts.unique() if _is_lost(text)])
@@ -80,7 +80,7 @@ def _agrees(numbers: Float64, rounded: Float64, digits: int) -> NDArray[np.bool_
 
 
 def altered(cells: pd.DataFrame, masks: Mapping[str, NDArray[np.bool_]], numbers: pd.DataFrame) -> dict[str, Altered]:
-    """Describe, by column, the numbers that are others in float32."""
+    """Describe, by column, the numbers that float32 changes."""
     found = {}
     for name, mask in masks.items():
         rows = np.flatnonzero(mask)

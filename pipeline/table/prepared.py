@@ -1,4 +1,4 @@
-"""The prepared data as their summary tells of them: are they those that params.yaml names?"""
+"""Whether the prepared data, by their summary, are those that params.yaml asks for."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,9 @@ DESCRIBED = ("features", "target", "split", "standardize")
 
 
 def check_prepared(data: Data) -> list[int]:
-    """Refuse prepared data that are left over: of another table, other columns or another split than params.yaml names.
+    """Refuse prepared data that are left over from another table, other columns or another split.
 
-    DVC prepares them again by itself; a stage that a person runs would train on them and record the wrong source.
+    DVC prepares them again by itself; a stage run by hand would train on them and record the wrong source.
 
     Returns:
         the number of training rows of each split.
@@ -35,7 +35,7 @@ def check_prepared(data: Data) -> list[int]:
         for key in DESCRIBED
         if told[key] != wanted[key]
     ]
-    # A table that is gone, as after `dvc pull` of the outs alone, is not another one.
+    # A missing table, as after `dvc pull` of the outs alone, is not another table.
     source = Path(data.source)
     if source.is_file() and (found := outs.md5(source)) != md5:
         faults.append(f"source_md5: {md5}, and {printable(source)} has {found}")

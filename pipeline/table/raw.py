@@ -1,4 +1,4 @@
-"""The raw table: a CSV file's columns as numbers, or a message with all that is wrong with them."""
+"""The raw table: a CSV file's columns as numbers, or a message that lists all that is wrong."""
 
 import csv
 import lzma
@@ -24,14 +24,14 @@ from pipeline.params import InputError, printable
 from pipeline.table import float32
 from pipeline.table.float32 import Altered
 
-BROKEN = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)  # archives
+BROKEN = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)  # raised by broken archives
 UNREADABLE = (*BROKEN, OSError, ValueError, EOFError, ImportError, csv.Error)
-SHOWN = 20  # most faults, or columns, of a message
-BAD_CELLS = Path(".dvc/tmp/bad_cells.csv")  # all faults, where they are more
-TOO_LARGE = float(2**128 - 2**103)  # from here on float32 rounds to infinity; its largest number is 2**128 - 2**104
-LONGEST = 400  # characters of a number; pandas fails at thousands
+SHOWN = 20  # the most faults, or columns, in one message
+BAD_CELLS = Path(".dvc/tmp/bad_cells.csv")  # lists all faults if there are more
+TOO_LARGE = float(2**128 - 2**103)  # float32 rounds this and above to infinity; its largest number is 2**128 - 2**104
+LONGEST = 400  # characters in a number; pandas fails at thousands
 LONGEST_LINE = 2**26  # characters
-# Whole fields of a line, each with what ends it.
+# The complete fields of a line, each with its separator.
 FIELDS = re.compile(r'(?:(?:"(?:[^"]|"")*+"|[^",\r\n][^,\r\n]*+|)(?:,|[\r\n]+|$))*+')
 DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?")
 GROUPED = re.compile(r"[-+]?\d{1,3}([ '’_,.\u00a0\u202f])\d{3}((\1\d{3})+([.,]\d+)?|[.,]\d+|)")
@@ -39,7 +39,7 @@ DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 
 
 class Fault(NamedTuple):
-    """What is wrong with a row, or a cell of it; row 1 is the first below the header, blank lines do not count."""
+    """What is wrong with a row, or with one of its cells; row 1 is the first below the header, without blank lines."""
 
     row: int
     column: str
@@ -57,14 +57,14 @@ def read(source: Path, columns: Sequence[str], exact: bool = False) -> tuple[pd.
     Args:
         source: a file, which may be compressed.
         columns: their names.
-        exact: refuse numbers that float32 does not hold as they are written.
+        exact: refuse numbers that float32 changes.
 
     Returns:
-        table (n, len(columns)), float64, every value finite in float32; by column, what float32 makes other numbers of.
+        table (n, len(columns)), float64, every value finite in float32; by column, the numbers that float32 changes.
 
     Raises:
-        InputError: naming every missing column, or the first SHOWN bad rows and cells; where there are more, all are
-            listed in BAD_CELLS.
+        InputError: naming every missing column, or the first SHOWN bad rows and cells; if there are more, BAD_CELLS
+            lists all.
     """
     if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, a device may never end
         raise InputError(f"{printable(source)}: is not a regular file; params.yaml names it in data.source")
@@ -73,7 +73,7 @@ def read(source: Path, columns: Sequence[str], exact: bool = False) -> tuple[pd.
         cells = read_cells(source, dict(sorted(zip(places, columns, strict=True))))[list(columns)]
     except FileNotFoundError as error:
         raise InputError(f"{printable(source)}: no such file; params.yaml names it in data.source") from error
-    except UNREADABLE as error:  # ImportError: zst without its package
+    except UNREADABLE as error:  # ImportError for zst without its package
         raise InputError(f"{printable(source)}: cannot be read as CSV: {printable(error)}") from error
     if cells.empty:
         raise InputError(f"{printable(source)}: has no rows below its header")
@@ -83,7 +83,7 @@ def read(source: Path, columns: Sequence[str], exact: bool = False) -> tuple[pd.
         pa.DataFrameSchema({name: pa.Column(float, finite) for name in columns}).validate(numbers, lazy=True)
     except SchemaErrors as error:
         wrong = error.failure_cases[["index", "column"]].drop_duplicates().sort_values(["index", "column"])
-        texts = {name: cells[name].to_numpy(object) for name in columns}  # a cell of a DataFrame takes 10 µs
+        texts = {name: cells[name].to_numpy(object) for name in columns}  # reading one cell of a DataFrame takes 10 µs
         found = ((row, name, texts[name][row]) for row, name in zip(wrong["index"], wrong["column"], strict=True))
         refuse(source, (Fault(row + 1, name, text, cell_fault(text)) for row, name, text in found))
     changed = {name: float32.is_altered(cells[name], numbers[name].to_numpy()) for name in columns}
@@ -93,10 +93,10 @@ def read(source: Path, columns: Sequence[str], exact: bool = False) -> tuple[pd.
 
 
 def find(source: Path, columns: Sequence[str]) -> list[int]:
-    """Find columns in the header as it is written, and check that every row is CSV and has as many cells.
+    """Find columns in the header as written, and check that every row is CSV with as many cells as the header.
 
     Raises:
-        InputError: a column is missing or doubled, or rows are malformed.
+        InputError: a column is missing or occurs twice, or rows are malformed.
     """
     rows = strict_rows(source)
     header = next(rows, None)
@@ -105,7 +105,7 @@ def find(source: Path, columns: Sequence[str]) -> list[int]:
     there = ", ".join(printable(name)[:60] for name in header[:SHOWN]) + (
         f", … ({len(header)})" if len(header) > SHOWN else ""
     )
-    said = {0: f"is missing; it has: {there}", 2: "stands in the header more than once"}
+    said = {0: f"is missing; it has: {there}", 2: "occurs in the header more than once"}
     faults = [f"column {name!r} {said[min(header.count(name), 2)]}" for name in columns if header.count(name) != 1]
     if faults:
         raise InputError("\n".join(f"{printable(source)}: {fault}" for fault in faults))
@@ -116,16 +116,16 @@ def find(source: Path, columns: Sequence[str]) -> list[int]:
 
 
 def strict_rows(source: Path) -> Iterator[list[str]]:
-    """Yield the header and every row of a CSV file, as they are written; blank lines are left out.
+    """Yield the header and every row of a CSV file as written, without blank lines.
 
     Raises:
-        InputError: a quote stands where none may, naming row and column.
+        InputError: a quote is misplaced; the message names row and column.
     """
-    record: list[str] = []  # the lines of the row that is being read
+    record: list[str] = []  # the lines of the current row
 
     def lines() -> Iterator[str]:
         for line in iter(partial(handle.handle.readline, LONGEST_LINE), ""):
-            if len(line) == LONGEST_LINE:  # also an archive of a few bytes may hold a line of any length
+            if len(line) == LONGEST_LINE:  # even an archive of a few bytes may contain a line of any length
                 raise csv.Error(f"line longer than {LONGEST_LINE} characters")
             record.append(line)
             yield line
@@ -154,11 +154,11 @@ def strict_rows(source: Path) -> Iterator[list[str]]:
 
 
 def read_cells(source: Path, names: dict[int, str]) -> pd.DataFrame:
-    """Read the columns at some places as text, under names of their own: pandas would make up some where it lacks any.
+    """Read columns by place, as text, under the given names: pandas would make up names where it lacks any.
 
     Args:
         source: a CSV file.
-        names: by place, in ascending order.
+        names: by place, in ascending order of place.
     """
     return pd.read_csv(
         source, usecols=list(names), names=list(names.values()), header=0, index_col=False, dtype=str,
@@ -167,7 +167,7 @@ def read_cells(source: Path, names: dict[int, str]) -> pd.DataFrame:
 
 
 def to_numbers(column: "pd.Series[str]") -> "pd.Series[float]":
-    """Convert text to float64, NaN where it is no number."""
+    """Convert text to float64, NaN where it is not a number."""
     try:
         return pd.to_numeric(column, errors="coerce").astype(np.float64)
     except (ValueError, OverflowError):  # thousands of digits
@@ -176,7 +176,7 @@ def to_numbers(column: "pd.Series[str]") -> "pd.Series[float]":
 
 @lru_cache(maxsize=1000)
 def cell_fault(text: str) -> str:
-    """Say why a cell's text is no finite float32 number, and how to write it instead."""
+    """Say why a cell's text is not a finite float32 number, and how to write it instead."""
     text = text.strip()
     if not text or text.lower() in {"nan", "na", "n/a", "null", "none"}:
         return f"is {'NaN' if text else 'empty'}; fill it in, or leave its row out"
@@ -190,7 +190,7 @@ def cell_fault(text: str) -> str:
 
 
 def hint(text: str) -> str:
-    """Guess what is meant by a cell's text that is no number."""
+    """Guess what a cell's text that is not a number means."""
     if len(text) > LONGEST:
         return f"longer than {LONGEST} characters"
     if DATE.fullmatch(text):
@@ -205,7 +205,7 @@ def hint(text: str) -> str:
 
 
 def rounded(cells: pd.DataFrame, changed: Mapping[str, NDArray[np.bool_]]) -> Iterator[Fault]:
-    """Refuse the numbers that are others in float32, in order of rows."""
+    """Yield a fault for each number that float32 changes, row by row."""
     names = list(changed)
     texts = [cells[name].to_numpy(object) for name in names]
     for row, place in np.argwhere(np.stack(list(changed.values()), axis=1)).tolist():
@@ -214,10 +214,10 @@ def rounded(cells: pd.DataFrame, changed: Mapping[str, NDArray[np.bool_]]) -> It
 
 
 def refuse(source: Path, faults: Iterator[Fault]) -> None:
-    """Refuse a table with the first faults; where they are more than SHOWN, the rest is written to a file.
+    """Refuse a table, naming its first faults; if there are more than SHOWN, write all of them to a file.
 
     Raises:
-        InputError: there are any.
+        InputError: there are faults.
     """
     first = list(islice(faults, SHOWN + 1))
     if not first:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from pipeline import machine, outs
-from pipeline.records import CURVE, FIGURES, Record
+from pipeline.records import CURVE, RUN_METRICS, Record
 from pipeline.tracking import parents, seals
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, StoredRun
@@ -114,7 +114,7 @@ def altered_files(store: Store, run: StoredRun, curve: Curve) -> Iterator[str]:
         yield f"{place(store, run, WEIGHTS)} is gone, or its md5 is not the run's weights_md5"
     elif "seal" in tags and tags.get("seal_files") != seals.of_files(curve, weights):
         yield f"its curve {CURVE} or its weights were altered after it ended"
-    for key in FIGURES:
+    for key in RUN_METRICS:
         points = curve if key == CURVE else history(store, run, key)
         if (points[-1][1] if points else None) != run.metrics.get(key):
             yield f"{key}: its value is not the last of its history"

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Self
 
-from pipeline.records import FIGURES
+from pipeline.records import RUN_METRICS
 
 TAGS = frozenset(
     {
@@ -53,7 +53,7 @@ class Contents:
         values = asdict(self) | {"datasets": sorted(self.datasets)}
         values["tags"] = {key: value for key, value in self.tags.items() if key in TAGS}
         if self.metrics is not None:
-            values["metrics"] = {key: value for key, value in self.metrics.items() if key in FIGURES}
+            values["metrics"] = {key: value for key, value in self.metrics.items() if key in RUN_METRICS}
         return digest(values)
 
     def state(self) -> str:

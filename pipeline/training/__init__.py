@@ -1,1 +1,1 @@
-"""The training of stacks of runs: data, loop, checkpoints."""
+"""Training stacks of runs: data, loop, checkpoints."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training that lasts: outside DVC's outs, in <repository>/.dvc/tmp, gone when the stage is done."""
+"""Checkpoints of long trainings: outside DVC's outs, in <repository>/.dvc/tmp, deleted when the stage is done."""
 
 import time
 from pathlib import Path
@@ -11,24 +11,24 @@ from torch import Tensor
 from pipeline import outs, repository
 from pipeline.training.fit import State
 
-SECONDS = 60.0  # between two checkpoints: a training that is shorter keeps none
+SECONDS = 60.0  # between checkpoints; a shorter training writes none
 
 
 class Checkpoints:
-    """Where the stacks of a stage stand, kept so that a killed stage goes on with the same bits.
+    """The states of a stage's stacks, saved so that a killed stage resumes with the same bits.
 
-    A stack's key hashes all that determines its result, and minibatch order follows from seed and epoch: parameters,
-    curve, epoch and what the optimizer remembers are the whole state.
+    A stack's key is a hash of everything that determines its result, and minibatch order follows from seed and epoch:
+    parameters, curve, epoch and the optimizer's state are all there is to save.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or repository.root() / ".dvc/tmp/checkpoints"
         self.saved_at = time.monotonic()
-        self.unsaved: dict[str, State] = {}  # of this stage, by key, what has gone on since the last checkpoint
+        self.unsaved: dict[str, State] = {}  # this stage's, by key, changed since the last checkpoint
         self.keys: set[str] = set()
 
     def resume(self, key: str, state: State) -> None:
-        """Put a stack, as it begins, where it stood when its last checkpoint was taken, if there is one."""
+        """Set a new stack's state to its last checkpoint, if there is one."""
         self.keys.add(key)
         try:
             saved = load_file(self._path(key))
@@ -40,7 +40,7 @@ class Checkpoints:
         state.epoch = int(saved["epoch"])
 
     def keep(self, key: str, state: State) -> None:
-        """Take note of a stack's state; every SECONDS, write all that is new."""
+        """Note a stack's state; every SECONDS, save all that have changed."""
         self.unsaved[key] = state
         if time.monotonic() - self.saved_at > SECONDS:
             for changed, one in self.unsaved.items():
@@ -51,7 +51,7 @@ class Checkpoints:
             self.saved_at = time.monotonic()
 
     def clear(self) -> None:
-        """Forget the stage's checkpoints."""
+        """Delete the stage's checkpoints."""
         for key in self.keys:
             self._path(key).unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """The prepared data as a Dataset, and the minibatch order.
 
-A stack trains R runs side by side, so that whatever a plain Dataset and sampler yield for one run has a leading
-axis of length R here.
+A stack trains R runs side by side: whatever a plain Dataset and sampler yield for one run has a leading axis of
+length R here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 Minibatch = tuple[Tensor, Tensor]
-BLOCK = 2**16  # positions fetched at a time: few enough that their rows stay in the processor's cache
+BLOCK = 2**16  # positions fetched at once: few enough for their rows to stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The outs of prepare: n rows, k features, S splits.
+    """The tensors that prepare wrote: n rows, k features, S splits.
 
     X (n, k), y (n, 1), float32, in the table's units; train (S, n), bool; mean (S, k), scale (S, k), float32.
     """
@@ -37,12 +37,12 @@ class Prepared:
         return [int(count) for count in self.train.sum(dim=1)]
 
     def table(self, split: int) -> int:
-        """Return the first split whose runs see the same X: itself where data are standardized, else 0."""
+        """Return the first split whose runs see the same X: usually itself if data are standardized, else 0."""
         same = (self.mean == self.mean[split]).all(dim=1) & (self.scale == self.scale[split]).all(dim=1)
         return int(same.nonzero()[0])
 
     def standardized(self, split: int) -> Tensor:
-        """Return X (n, k) as the runs of a split see it."""
+        """Return X (n, k) as a split's runs see it."""
         return (self.X - self.mean[split]) / self.scale[split]
 
 
@@ -52,15 +52,15 @@ def load(path: Path) -> Prepared:
 
 
 class Rows(Dataset[Minibatch]):
-    """The training rows of R runs, each of its own split, fetched a minibatch at a time."""
+    """The training rows of R runs, each with its own split, fetched a minibatch at a time."""
 
     def __init__(self, prepared: Prepared, splits: Sequence[int], device: str = "cpu") -> None:
-        """Keep each differently standardized X once, whatever the number of runs that train on it.
+        """Keep each differently standardized X once, however many runs train on it.
 
         Args:
             prepared: the data.
-            splits: R split numbers whose training rows are equally many, n.
-            device: where minibatches are wanted.
+            splits: R split numbers, all with the same number of training rows, n.
+            device: where the minibatches go.
         """
         tables = {split: prepared.table(split) for split in set(splits)}
         distinct = sorted(set(tables.values()))
@@ -81,13 +81,13 @@ class Rows(Dataset[Minibatch]):
 
 
 class MinibatchOrder(Sampler[Tensor]):
-    """The minibatches of every epoch, the last of an epoch short where the batch size does not divide n.
+    """The minibatches of every epoch; an epoch's last one is short if the batch size does not divide n.
 
-    A run's order follows from its seed, the epoch and n alone: it is the same for every variant and in every stack.
+    A run's order depends only on its seed, the epoch and n: it is the same for every variant and in every stack.
     A minibatch of all rows keeps the table's order.
 
     Yields positions (R, c), int64: a block of whole minibatches, side by side. A block is part of an epoch or several
-    epochs, about BLOCK positions, because an item costs DataLoader 75 µs and a small minibatch's training 120 µs.
+    epochs, about BLOCK positions: DataLoader takes 75 µs per item, and training on a small minibatch 120 µs.
     """
 
     def __init__(self, seeds: Sequence[int], n: int, batch_size: int, epochs: range) -> None:
@@ -95,7 +95,7 @@ class MinibatchOrder(Sampler[Tensor]):
         self.seed_of_run = torch.tensor([self.seeds.index(seed) for seed in seeds])  # (R,)
         self.n = n
         self.batch_size = min(batch_size, n)
-        self.steps = -(-n // self.batch_size)  # minibatches an epoch
+        self.steps = -(-n // self.batch_size)  # minibatches per epoch
         self.epochs = epochs
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -117,13 +117,13 @@ class MinibatchOrder(Sampler[Tensor]):
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
     """Return the order (n,), int64, of a run's rows in an epoch."""
-    # The CPU generator keeps 32 bits of its seed, so seed and epoch are hashed into 32 rather than added.
+    # The CPU generator keeps only 32 bits of its seed, so seed and epoch are hashed into 32 bits, not added.
     digest = blake2b(f"{seed} {epoch}".encode(), digest_size=4).digest()
     return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
 
 
 def minibatches(rows: Rows, order: MinibatchOrder) -> Iterator[Minibatch]:
-    """Yield the minibatches of all epochs, one after the other: X (R, m, k), y (R, m, 1), float32."""
+    """Yield the minibatches of all epochs, one by one: X (R, m, k), y (R, m, 1), float32."""
     # The sampler yields blocks as tensors, and Rows fetches and collates them itself.
     blocks = DataLoader(rows, batch_sampler=order, collate_fn=lambda block: block)  # type: ignore[arg-type]
     for X, y in blocks:

@@ -15,7 +15,7 @@ from pipeline.variants import Model
 
 
 def mse(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error of each run: (R, m, 1) and (R, m, 1) -> (R,), in the target's unit squared.
+    """Return the mean squared error of each run: (R, m, 1) and (R, m, 1) -> (R,), in the target's unit squared.
 
     Raises:
         ValueError: the shapes differ; broadcasting (m,) against (m, 1) would give a plausible wrong loss.
@@ -27,11 +27,11 @@ def mse(y_pred: Tensor, y: Tensor) -> Tensor:
 
 @dataclass
 class State:
-    """Where the training of R runs stands; all that is needed to go on.
+    """The state of R runs in training: all that is needed to resume.
 
     parameters: of the lifted model, each (R, …), float32. curve: (R, epochs), float32, NaN where not trained.
-    diverged: (R,), int64, the epoch in which the loss, or in the last one the parameters, stopped being finite; -1 for
-    never. epoch: the next one. optimizer: what an optimizer remembers, such as momentum, each (R, …); nothing for SGD.
+    diverged: (R,), int64, the epoch in which the loss, or in the last one the parameters, stopped being finite, or -1.
+    epoch: the next one. optimizer: the optimizer's state, such as momentum, each (R, …); empty for SGD.
     """
 
     parameters: list[Tensor]
@@ -58,28 +58,28 @@ def fit(
 ) -> State:
     """Train a stack of R runs from `state.epoch` to its last epoch, in place.
 
-    A run's loss of an epoch is the mean over its rows of the minibatch losses, each taken before its update. A run
-    whose loss stops being finite keeps the parameters that it has then.
+    A run's loss in an epoch is the mean over its rows of the minibatch losses, each taken before its update. A run
+    whose loss stops being finite keeps the parameters it had then.
 
     Args:
-        model: lifted.
-        state: where to begin, with that model's parameters.
-        minibatches: X (R, m, k), y (R, m, 1), float32, of all epochs from `state.epoch` on.
-        steps: how many of them make an epoch.
+        model: a lifted one.
+        state: the initial state, with that model's parameters.
+        minibatches: X (R, m, k), y (R, m, 1), float32, for all epochs from `state.epoch` on.
+        steps: the number of minibatches per epoch.
         lr: (R,), float32.
         after_epoch: called with the state after each epoch.
 
     Returns:
-        the state.
+        `state`.
     """
     parameters = state.parameters
     optimizer = SGD(parameters, lr)
     alive = (state.diverged < 0).to(lr.device)
     for epoch in range(state.epoch, state.curve.shape[1]):
-        total, rows = torch.zeros_like(lr, dtype=torch.float64), 0  # finite losses may sum to more than float32 holds
+        total, rows = torch.zeros_like(lr, dtype=torch.float64), 0  # finite losses may overflow a float32 sum
         for X, y in islice(minibatches, steps):
             losses = mse(model(X), y)  # (R,)
-            loss = losses.sum()  # each run's gradient is that of its own loss
+            loss = losses.sum()  # gives each run the gradient of its own loss
             optimizer.zero_grad()
             loss.backward()
             if not math.isfinite(loss.item()):
@@ -105,10 +105,10 @@ def _hold(parameters: Iterable[Tensor], runs: Tensor) -> None:
 
 
 def gradient(model: Model, values: Tensor, X: Tensor, y: Tensor) -> Tensor:
-    """Take autograd's gradient (P,) of one run's loss on X (n, k), y (n, 1).
+    """Return autograd's gradient (P,) of one run's loss on X (n, k), y (n, 1).
 
     Args:
-        model: for one run; it is given the parameters.
+        model: for one run; its parameters are set to `values`.
         values: its parameters (P,).
         X: the rows.
         y: their targets.

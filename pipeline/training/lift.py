@@ -1,4 +1,4 @@
-"""Train many runs at once with a model that is written for one."""
+"""Train many runs at once with a model written for one."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from pipeline.params import InputError
 from pipeline.training.parameters import filled, shapes_of, split, with_values
 from pipeline.variants import Model
 
-TOLERANCE = 1e-4  # of the largest number: rounding differs by 1e-6 of it, another formula by about 1
+TOLERANCE = 1e-4  # relative to the largest number: rounding differs by 1e-6, another formula by about 1
 
 
 def lift(model: Model, values: Tensor, k: int) -> Model:
@@ -22,7 +22,7 @@ def lift(model: Model, values: Tensor, k: int) -> Model:
         k: the number of features.
 
     Raises:
-        InputError: the model cannot be lifted, and why.
+        InputError: the model cannot be lifted; the message says why.
     """
     reasons = []
     for name, way in (("by broadcasting", broadcast), ("by torch.func.vmap", Mapped)):
@@ -45,7 +45,7 @@ class StackedLinear(nn.Linear):
 
 
 def broadcast(model: Model, values: Tensor) -> Model:
-    """Give every parameter a leading axis, and let each nn.Linear multiply stacks."""
+    """Give every parameter a leading axis, and make each nn.Linear multiply stacks."""
     lifted = filled(model, [_aligned(part).requires_grad_() for part in split(values, shapes_of(model))])
     for module in lifted.modules() if isinstance(lifted, nn.Module) else ():
         if type(module) is nn.Linear:
@@ -59,7 +59,7 @@ def _aligned(part: Tensor) -> Tensor:
 
 
 class Mapped:
-    """A model that torch.func maps over the runs: slower, for what does not broadcast."""
+    """A model mapped over the runs by torch.func: slower, for models that do not broadcast."""
 
     def __init__(self, model: Model, values: Tensor) -> None:
         """Take a model for one run, and the parameters (R, P) of R runs."""
@@ -86,7 +86,7 @@ def values(lifted: Model) -> Tensor:
 
 
 def fault(model: Model, way: Callable[[Model, Tensor], Model], k: int) -> str:
-    """Say where two runs that are lifted predict otherwise, or have another gradient, than two models alone, if so.
+    """Say how two lifted runs differ from two models alone, in prediction or gradient; empty if they do not.
 
     Raises:
         InputError: the model alone does not predict y_pred (m, 1).
@@ -94,7 +94,7 @@ def fault(model: Model, way: Callable[[Model, Tensor], Model], k: int) -> str:
     chance = torch.Generator().manual_seed(0)
     count = sum(parameter.numel() for parameter in model.parameters())
     two, X = torch.randn(2, count, generator=chance), torch.randn(2, 3, k, generator=chance)
-    pull = torch.randn(2, 3, 1, generator=chance)  # how much each prediction counts in the gradient
+    pull = torch.randn(2, 3, 1, generator=chance)  # each prediction's weight in the gradient
     alone = [predict(with_values(model, two[r]), X[r], pull[r]) for r in range(2)]
     if alone[0][0].shape != (3, 1):
         raise InputError(f"{type(model).__module__}: its y_pred is {tuple(alone[0][0].shape)} for 3 rows, not (3, 1)")
@@ -111,7 +111,7 @@ def fault(model: Model, way: Callable[[Model, Tensor], Model], k: int) -> str:
 
 
 def predict(model: Model, X: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a model's prediction, and its gradient as (R, P), or (1, P) of one run."""
+    """Return a model's prediction and its gradient: (R, P), or (1, P) for one run."""
     y_pred, parameters = model(X), list(model.parameters())
     found = torch.autograd.grad((y_pred * pull).sum(), parameters, allow_unused=True, materialize_grads=True)
     return y_pred.detach(), torch.cat([one.reshape(len(X) if X.dim() == 3 else 1, -1) for one in found], dim=1)

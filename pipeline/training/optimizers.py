@@ -1,4 +1,4 @@
-"""How parameters follow their gradients, for a stack of runs."""
+"""Optimizers for a stack of runs."""
 
 from collections.abc import Iterable
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class SGD:
-    """Plain gradient descent, `parameter -= lr · parameter.grad`, with an lr for each run.
+    """Plain gradient descent, `parameter -= lr · parameter.grad`, with one lr per run.
 
-    torch.optim.SGD has one lr for all and imports torch's compiler, 1 s a process.
+    torch.optim.SGD has one lr for all runs, and imports torch's compiler: 1 s per process.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: Tensor) -> None:
@@ -18,7 +18,7 @@ class SGD:
         self.lr = lr.view(-1, 1, 1)
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 

@@ -1,4 +1,4 @@
-"""A model's parameters as one vector, and by their names: what a record holds of any model."""
+"""A model's parameters, as one vector and by name, as a record holds them for any model."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def filled(model: Model, tensors: Sequence[Tensor]) -> Model:
-    """Return a copy of a model that computes with `tensors` in the place of its parameters, in their order."""
+    """Return a copy of a model with `tensors` in place of its parameters, in their order."""
     replaced = {id(parameter): tensor for parameter, tensor in zip(model.parameters(), tensors, strict=True)}
     return copy.deepcopy(model, replaced)
 
@@ -27,19 +27,19 @@ def shapes_of(model: Model) -> list[tuple[int, ...]]:
 
 
 def split(vector: Tensor, into: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """Cut (…, P) into tensors of their own, each (…, *shape) for the shapes in `into`."""
+    """Cut (…, P) into copies, each (…, *shape) for the shapes in `into`."""
     parts = zip(vector.detach().split([math.prod(shape) for shape in into], dim=-1), into, strict=True)
     return [part.reshape(*vector.shape[:-1], *shape).clone() for part, shape in parts]
 
 
 def with_values(model: Model, vector: Tensor) -> Model:
-    """Return a copy of a model with the values of a vector (P,), of any float dtype, as its parameters."""
+    """Return a copy of a model whose parameters are the values of a vector (P,) of any float dtype."""
     return filled(model, [part.requires_grad_() for part in split(vector, shapes_of(model))])
 
 
 @cache
 def shapes(variant: str, k: int) -> Shapes:
-    """Name a variant's parameters in their order, with their shapes: W (k, 1) and b (1,) where it is linear."""
+    """Return a variant's parameters, in order, as name -> shape: W (k, 1) and b (1,) if it is linear."""
     model = variants.make(variant, k)
     if is_linear(variant, k):
         return {"W": (k, 1), "b": (1,)}
@@ -50,7 +50,7 @@ def shapes(variant: str, k: int) -> Shapes:
 
 @cache
 def is_linear(variant: str, k: int) -> bool:
-    """Tell whether a variant predicts y_pred = X @ W + b, with parameters W and b in this order: by trying it."""
+    """Test whether a variant predicts y_pred = X @ W + b, with parameters W and b in this order."""
     model = variants.make(variant, k)
     if sum(map(math.prod, shapes_of(model))) != k + 1:
         return False
@@ -72,13 +72,13 @@ def joined(tensors: Mapping[str, Tensor], shapes: Shapes) -> Tensor:
 
 
 def initial(variant: str, k: int, init: str, seeds: Sequence[int]) -> Tensor:
-    """Return the parameters (R, P), float32, that R runs of a variant with k features begin with.
+    """Return the initial parameters (R, P), float32, of R runs of a variant with k features.
 
     Args:
-        variant: the runs'.
+        variant: its name.
         k: the number of features.
-        init: zeros; or default: drawn from each seed, by nn.Linear for a linear model, by the model itself for another.
-        seeds: of each run.
+        init: zeros; or default: drawn with each seed, by nn.Linear for a linear model, else by the model itself.
+        seeds: one per run.
     """
     model = variants.make(variant, k)
     if init == "zeros":
