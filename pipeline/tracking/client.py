@@ -3,7 +3,6 @@
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from pipeline import repository
 from pipeline.tracking.datasets import Dataset
@@ -70,8 +70,13 @@ class Client:
 
     def __init__(self, uri: str, patience: float) -> None:
         self.uri = uri
-        self.patience = patience
         self.remote = uri.startswith("http")
+        self._retrying = Retrying(
+            retry=retry_if_exception(self._may_come),
+            stop=stop_after_delay(patience),
+            wait=wait_fixed(1),
+            reraise=True,
+        )
         with failing(uri):
             try:
                 if self.remote and not urlsplit(uri).hostname:
@@ -81,14 +86,11 @@ class Client:
                 raise MlflowException(f"MLFLOW_TRACKING_URI: {error}") from error
 
     def _ask(self, request: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-        give_up = time.monotonic() + self.patience
-        while True:
-            try:
-                return request(*arguments)
-            except ERRORS as error:
-                if not self.remote or is_final(error) or time.monotonic() > give_up:
-                    raise StoreError(self.uri, error) from error
-            time.sleep(1)
+        with failing(self.uri):
+            return self._retrying(request, *arguments)
+
+    def _may_come(self, error: BaseException) -> bool:
+        return self.remote and isinstance(error, ERRORS) and not is_final(error)
 
     def experiment(self, name: str) -> Experiment | None:
         """Find an experiment by name, even if it was deleted."""
