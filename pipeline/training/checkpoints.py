@@ -54,6 +54,8 @@ class Checkpoints:
         """Delete the stage's checkpoints."""
         for key in self.keys:
             self._path(key).unlink(missing_ok=True)
+            for half in self.folder.glob(f".{key}.*"):  # which a killed stage was writing
+                half.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
