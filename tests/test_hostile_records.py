@@ -23,7 +23,7 @@ from pipeline.commands import reproduce, revisions, worktrees
 from pipeline.evaluation import rounding
 from pipeline.params import InputError
 from pipeline.tracking import queries
-from pipeline.tracking.stored import Stored
+from pipeline.tracking.stored import Stored, check_tags
 
 OBJECT = "1" * 40
 CONDITION = "params.variant = 'matrix' and params.batch_size = '2'"
@@ -76,6 +76,7 @@ def test_an_odd_run_id_is_refused_before_the_store_is_asked(run_id: str) -> None
         ("torch", ""),
         ("weights_md5", "x" * 6000),
         ("contradicts", "../x"),
+        ("record_format", "two"),
     ],
 )
 def test_a_tag_of_another_form_is_named_and_nothing_is_touched(
@@ -88,6 +89,14 @@ def test_a_tag_of_another_form_is_named_and_nothing_is_touched(
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as table, table:
         table.execute("INSERT OR REPLACE INTO tags (value, run_uuid, key) VALUES (?, ?, ?)", [value, run_id, key])
     assert f"{run_id}: tag {key}: got" in message(lambda: reproduce.reproduce("regression", [run_id], True, True))
+
+
+def test_a_record_of_a_newer_format_says_that_it_needs_a_newer_version(stored: Stored) -> None:
+    check_tags(stored.run_id, stored.tags)
+    assert stored.tags["record_format"] == "2"
+    said = message(lambda: check_tags(stored.run_id, {**stored.tags, "record_format": "3"}))
+    assert "format 3" in said
+    assert "update the pipeline" in said
 
 
 def test_what_is_no_md5_never_becomes_a_path(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
