@@ -153,7 +153,7 @@ def test_a_repeat_elsewhere_is_counted_apart_and_leaves_the_record_that_of_its_m
     assert [value for _, value in points(uri, stored)] == here.curve.tolist()
     printed = capfd.readouterr()
     assert "WARNING" not in printed.err
-    assert printed.out.count("1 of 1 runs were stored from another machine") == 2
+    assert printed.out.count("1 of 1 runs were stored by another machine") == 2
 
 
 @on_avx2

@@ -6,10 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run, shorten
+from conftest import REPOSITORY, run
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 
 import pipeline
@@ -204,24 +203,6 @@ def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(
     assert {one.info.status for one in stored(clone) + stored(clone, "sweep")} == {"FINISHED"}
     new = [one for one in stored(clone) if one.info.run_id not in before]
     assert {(one.data.params["variant"], one.data.tags["git_dirty"]) for one in new} == {("linear", "true")}
-
-
-def test_a_dropped_variant_leaves_no_trace_in_dvc_lock(clone: Path) -> None:
-    params = shorten(clone) / "params.yaml"
-    run("dvc", "repro", cwd=clone)
-    text = params.read_text()
-    assert "variants: [matrix, linear]" in text
-    params.write_text(text.replace("variants: [matrix, linear]", "variants: [linear]"))
-
-    def evaluated() -> object:
-        run("dvc", "repro", cwd=clone)
-        return YAML(typ="safe").load(clone / "dvc.lock")["stages"]["evaluate"]
-
-    dropped = evaluated()
-    run("git", "clean", "--quiet", "-dfX", "data", "plots", "leaderboard.csv", "metrics.json", cwd=clone)
-    (clone / "dvc.lock").unlink()
-    assert not (clone / "data/trained").exists()
-    assert evaluated() == dropped
 
 
 def test_make_help_names_every_target() -> None:

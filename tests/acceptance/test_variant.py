@@ -1,10 +1,11 @@
-"""A variant of the user's own, from the README alone."""
+"""A variant of the user's own, from the README alone; and one that params.yaml no longer lists."""
 
 import re
 from pathlib import Path
 
-from conftest import default_store, points, run, search
+from conftest import default_store, points, run, search, shorten
 from mlflow import MlflowClient
+from ruamel.yaml import YAML
 
 
 def test_a_fifth_variant_written_from_the_readme_alone_trains_and_is_kept_account_of(clone: Path) -> None:
@@ -33,3 +34,21 @@ def test_a_fifth_variant_written_from_the_readme_alone_trains_and_is_kept_accoun
         assert "\nmlp," in Path(drawn).read_text(encoding="utf-8")
     run("ruff", "check", "pipeline/variants/mlp.py", cwd=clone)
     run("ruff", "format", "--check", "pipeline/variants/mlp.py", cwd=clone)
+
+
+def test_a_dropped_variant_leaves_no_trace_in_dvc_lock(clone: Path) -> None:
+    params = shorten(clone) / "params.yaml"
+    run("dvc", "repro", cwd=clone)
+    text = params.read_text()
+    assert "variants: [matrix, linear]" in text
+    params.write_text(text.replace("variants: [matrix, linear]", "variants: [linear]"))
+
+    def evaluated() -> object:
+        run("dvc", "repro", cwd=clone)
+        return YAML(typ="safe").load(clone / "dvc.lock")["stages"]["evaluate"]
+
+    dropped = evaluated()
+    run("git", "clean", "--quiet", "-dfX", "data", "plots", "leaderboard.csv", "metrics.json", cwd=clone)
+    (clone / "dvc.lock").unlink()
+    assert not (clone / "data/trained").exists()
+    assert evaluated() == dropped
