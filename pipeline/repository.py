@@ -29,7 +29,7 @@ def enter() -> None:
         InputError: the working folder is not in a repository.
     """
     if not (root() / ".dvc").is_dir():
-        raise InputError(f"{Path.cwd()}: no repository is here: neither this folder nor one above has .dvc in it")
+        raise InputError(f"{Path.cwd()}: no repository is here: no folder above has .dvc in it")
     os.chdir(root())
 
 
