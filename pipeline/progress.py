@@ -66,13 +66,17 @@ class Display:
     def draw(self, *parts: str) -> None:
         """Draw the line from its parts, the more important ones first: what does not fit the width is left out."""
         self.next = time.monotonic() + self.every
-        line = f"{self.title}: {', '.join(filter(None, parts))}"
+        given = [part for part in parts if part]
         if not self.redraws:
-            self.console.print(line, markup=False)
+            self.console.print(f"{self.title}: {', '.join(given)}", markup=False)
             return
         most = self.console.width - 1  # a full line would wrap on some terminals
+        line = self.title
+        for part in given:
+            longer = f"{line}{':' if line == self.title else ','} {part}"
+            line = longer if len(longer) <= most else line
         self.console.control(ERASE)
-        self.console.print(line if len(line) <= most else f"{line[: most - 1]}…", end="", markup=False)
+        self.console.print(line[:most], end="", markup=False)
         self.console.file.flush()
 
     def clear(self) -> None:
@@ -129,6 +133,7 @@ class Training:
         """
         self.display, self.tracking, self.stacks = display, tracking, stacks
         self.work = [work(stack, k) for stack in stacks]
+        self.runs = len({run for stack in stacks for run, _ in stack.fits})
         self.place = -1  # of the stack in training
         self.skipped: float | None = None  # work that a checkpoint saved
         self.best = math.inf
@@ -186,10 +191,10 @@ class Training:
         self.display.draw(
             f"{done / sum(self.work):.0%}",
             f"{duration(left)} left" if math.isfinite(left) else "",
-            f"stack {self.place + 1} of {len(self.stacks)} (batch size {stack.fits[0][0].batch_size}): "
-            f"epoch {epoch:,} of {epochs:,}",
             f"best train/mse {best:.4g}" if math.isfinite(best) else "",
-            f"{count(self.finished, 'run')} trained, {self.tracking.stored:,} stored",
+            f"{self.tracking.stored:,} of {count(self.runs, 'run')} stored",
+            f"batch size {stack.fits[0][0].batch_size}: epoch {epoch:,} of {epochs:,}",
+            f"stack {self.place + 1} of {len(self.stacks)}",
         )
 
     def _seconds_left(self, done: float) -> float:
