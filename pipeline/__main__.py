@@ -1,5 +1,6 @@
 """`pipeline …`: the commands that a person runs besides DVC's. Each stands in a file of pipeline/cli."""
 
+import gc
 import signal
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pipeline.ending import say_why
 
 # command -> the file in pipeline/cli whose function of this name it is; only that file is loaded to run it.
 FILES = {
+    "completion": "completion",
     "doctor": "upkeep",
     "leaderboard": "results",
     "reproduce": "upkeep",
@@ -46,6 +48,7 @@ class Commands(click.Group):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command."""
+    gc.set_threshold(1_000_000)  # loading MLflow makes a million objects that stay: to look through them takes 0.6 s
     try:
         commands.main(arguments, prog_name="pipeline", standalone_mode=False)
     except click.ClickException as error:
@@ -54,11 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pipeline", message="%(prog)s %(version)s", help="Print the version.")
 def commands() -> None:
     """What DVC and MLflow cannot do alone.
 
-    Run the stages with DVC, look at runs with MLflow; these commands join the two.
-    `pipeline COMMAND --help` describes one.
+    Run the stages with DVC, look at runs with MLflow; these commands join the two. They work in any folder of the
+    repository. `pipeline COMMAND --help` describes one, with examples.
+
+    \b
+    After a first `dvc repro`:
+      pipeline leaderboard        the configurations, best first
+      pipeline show               the best run: its formula, figures, curve and origin
+      pipeline top -n 5           the best runs, with their MLflow ids
+      pipeline reproduce RUN      make a run again from its record, and compare
     """
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pipeline top | head` ends without a traceback

@@ -4,56 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import outs, repository
-from pipeline.params import METRICS, InputError
+from pipeline.params import InputError
 from pipeline.records import CURVE, Record
 from pipeline.sweep import sweep_id
-from pipeline.tracking import parents, seals, stored
+from pipeline.tracking import parents, stored
 from pipeline.tracking.client import StoreError
 from pipeline.tracking.display import first_line
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import PARENT, WEIGHTS, StoredRun
 from pipeline.tracking.store import Store, answering
 from pipeline.tracking.stored import Stored
-
-
-@answering()
-def top(experiment: str, metric: str, limit: int) -> list[dict[str, str]]:
-    """List the best runs, best first, as rows of text, without those that diverged or lack the metric.
-
-    Runs that were altered after they ended, and would be among the best, follow them, marked.
-    """
-    store = Store.look(experiment)
-    sound: list[dict[str, str]] = []
-    altered: list[dict[str, str]] = []
-    for run in store.best(metric, limit + 10) if store else []:
-        row = {"run": run.name}
-        row |= {key: f"{run.metrics[key]:.6g}" for key in (metric, *METRICS) if key in run.metrics}
-        row |= {"seal": run.seal_state, "run_id": run.run_id}
-        (altered if row["seal"] == seals.ALTERED else sound).append(row)
-        if len(sound) == limit:
-            break
-    return sound + altered
-
-
-@answering()
-def runs(experiment: str, names: Mapping[str, str]) -> list[dict[str, str]]:
-    """List the stored runs of `names`, fingerprint -> name, as rows of text; a missing one has no id.
-
-    Runs that were altered after they ended follow the others of the same fingerprint, marked.
-    """
-    store = Store.look(experiment)
-    rows = []
-    for fingerprint, name in names.items():
-        found = sorted(store.of(fingerprint) if store else [], key=lambda run: run.seal_state == seals.ALTERED)
-        rows += [_row(fingerprint, name, run) for run in found] or [_row(fingerprint, name, None)]
-    return rows
-
-
-def _row(fingerprint: str, name: str, run: StoredRun | None) -> dict[str, str]:
-    tags = run.tags if run else {}
-    row = {"run": name, "status": run.status if run else "missing", "fingerprint": fingerprint}
-    row |= {key: tags.get(key, "")[:12] for key in ("sweep", "dvc_experiment", "git_commit", "git_dirty")}
-    return row | {"seal": run.seal_state if run else "", "run_id": run.run_id if run else ""}
 
 
 def recall(experiment: str, run_id: str) -> Stored:

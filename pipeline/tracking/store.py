@@ -112,6 +112,10 @@ class Store:
         """Find the runs that represent a sweep itself, earliest first."""
         return self._search(f"tags.sweep = '{sweep}' and tags.role = 'sweep'", ["attributes.start_time"])
 
+    def all_sweeps(self) -> Iterator[StoredRun]:
+        """Find the runs that represent sweeps, latest first."""
+        return self._search("tags.role = 'sweep'", ["attributes.start_time DESC"])
+
     def of(self, fingerprint: str) -> list[StoredRun]:
         """Find the runs with a fingerprint, including altered ones, earliest first."""
         condition = f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'"
