@@ -19,6 +19,7 @@ FILES = {
     "leaderboard": "results",
     "reproduce": "upkeep",
     "runs": "results",
+    "show": "show",
     "sync": "upkeep",
     "top": "results",
 }

@@ -26,7 +26,7 @@ def _sigpipe_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
         (["top", "-n", "many"], "'many' is not a valid integer"),
         (["top", "--by", "accuracy"], "'accuracy' is not one of 'cv/mse'"),
         (["runs", "one", "two"], "unexpected extra argument (two)"),
-        (["reproduce"], "Missing argument 'RUN_ID...'"),
+        (["reproduce"], "Missing argument 'RUN...'"),
         (["doctor", "--deeply"], "No such option '--deeply'"),
     ],
 )

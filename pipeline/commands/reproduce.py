@@ -33,7 +33,7 @@ def reproduce(
 
     Args:
         experiment: MLflow's.
-        run_ids: the runs'.
+        run_ids: the runs', or their fingerprints, or at least the first 8 digits of either.
         allow_patch: run code that a record holds, without asking.
         allow_commit: run a commit that no local branch, tag or DVC experiment reaches, without asking.
 
@@ -46,7 +46,7 @@ def reproduce(
     worktrees.remove_leftovers()
     groups: dict[tuple[str, ...], list[Stored]] = defaultdict(list)
     for run_id in run_ids:
-        stored = queries.recall(experiment, run_id)
+        stored = queries.recall(experiment, queries.identify(experiment, run_id)[0])
         same = (stored.commit, stored.tags.get("git_changes", ""), stored.params_yaml, stored.tags["data_md5"])
         groups[*same, stored.params["variant"], stored.params["batch_size"]].append(stored)
     for group in groups.values():

@@ -1,5 +1,6 @@
 """Answers questions about stored runs in plain values, and changes nothing in the store."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,45 @@ from pipeline.records import CURVE, Record
 from pipeline.sweep import sweep_id
 from pipeline.tracking import parents, stored
 from pipeline.tracking.client import StoreError
-from pipeline.tracking.display import first_line
+from pipeline.tracking.display import first_line, shown
+from pipeline.tracking.links import run_link
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import PARENT, WEIGHTS, StoredRun
 from pipeline.tracking.store import Store, answering
 from pipeline.tracking.stored import Stored
+
+
+@answering()
+def identify(experiment: str, named: str) -> tuple[str, str]:
+    """Find the run that is meant by its id, its fingerprint, or at least the first 8 digits of either.
+
+    Of several runs with one fingerprint it is the one that all others are compared with. What has another form, or is
+    not found, is returned as it is: `recall` says why there is no such run.
+
+    Returns:
+        its id, and a link to its page.
+
+    Raises:
+        InputError: more than one is meant, or none.
+    """
+    store = Store.look(experiment) if re.fullmatch("[0-9a-f]{8,32}", named) else None
+    found = store.named(named) if store else []
+    if store is None or (not found and len(named) == 32):
+        return named, ""
+    if not found:
+        raise InputError(
+            f"{named}: no stored run has an id or a fingerprint that starts so; list them: pipeline top --all"
+        )
+    fingerprints = list(dict.fromkeys(run.tags["fingerprint"] for run in found if "fingerprint" in run.tags))
+    by_id = [run.run_id for run in found if run.run_id.startswith(named)]
+    if len(by_id) == 1 and not any(run.tags.get("fingerprint", "").startswith(named) for run in found):
+        run_id = by_id[0]
+    elif len(fingerprints) == 1 and not by_id:
+        run_id = (store.find(fingerprints[0]) or found)[0].run_id
+    else:
+        meant = ", ".join(f"{run.run_id} ({shown(run.name)[1:-1]})" for run in found[:10])
+        raise InputError(f"{named}: may be any of {len(found)} runs: {meant}")
+    return run_id, run_link(store.experiment.experiment_id, run_id)
 
 
 def recall(experiment: str, run_id: str) -> Stored:
