@@ -3,6 +3,7 @@
 Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboard.csv, metrics.json and plots/.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import check_pins, outs, records, sweep
-from pipeline.evaluation import leaderboard, metrics, plots
+from pipeline.evaluation import boards, leaderboard, metrics, plots
 from pipeline.params import Params, load
 from pipeline.progress import Display, count
 from pipeline.records import RUN_METRICS, Record
@@ -37,6 +38,9 @@ def main() -> None:
         write(evaluated, board, prepared, params)
         tracking.complete(evaluated, outs.evaluation(), outs.champion())
     conclude(display, len(evaluated), tracking)
+    if "DVC_STAGE" in os.environ and os.environ.get("PIPELINE_SUMMARY") != "no":
+        boards.print_best()
+        print(f"\n{tracking.links}" if tracking.links else "", end="\n" if tracking.links else "")
 
 
 def conclude(display: Display, runs: int, tracking: Piped) -> None:

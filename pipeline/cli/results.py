@@ -125,8 +125,10 @@ def leaderboard(
         if unknown := [one for one in chosen if one.key not in known]:
             raise InputError(f"--where '{unknown[0]}': the leaderboard has only: {', '.join(sorted(known))}")
         rows = [row for row in rows if all(condition.holds(row) for condition in chosen)]
-    rows = rows[:count]
-    print_rows(rows, form, rows_to_show(rows), OPTIONAL)
+    best = rows[:count]
+    print_rows(best, form, rows_to_show(best), OPTIONAL)
+    if len(rows) > len(best) and not form:
+        click.echo(f"… and {len(rows) - len(best):,} more: pipeline leaderboard", err=True)
 
 
 def here() -> list[Row]:

@@ -43,9 +43,7 @@ def show(run: str | None, as_json: bool) -> None:
         print(json.dumps(asdict(about), indent=2, allow_nan=False))
         return
     parameters = ", ".join(f"{printable(name)} {tuple(shape)}" for name, shape in about.shapes.items())
-    model = (
-        shown.formula(about) if about.weights else f"not a linear model; its parameters: {parameters or 'not stored'}"
-    )
+    model = shown.formula(about) if about.weights else f"not linear; its parameters: {parameters or 'not stored'}"
     width = min(100, get_terminal_size().columns)
     print(f"{about.name}: {about.status}\n")
     print(textwrap.fill(model, width, subsequent_indent="    ", break_long_words=False))

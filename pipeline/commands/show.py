@@ -58,9 +58,7 @@ def in_workspace(params: Params, named: str | None) -> Shown | None:
     except FileNotFoundError as error:
         if named is not None:
             return None
-        said = (
-            "no such file here, so that this workspace has no champion; run: dvc repro, or name a run that MLflow holds"
-        )
+        said = "no such file here, so this workspace has no champion; run: dvc repro, or name a run that MLflow holds"
         raise InputError(f"{error.filename}: {said}") from error
     found = (
         [one for one in evaluated if one.run.fingerprint.startswith(named)] if named else of(evaluated, best, params)
@@ -93,9 +91,7 @@ def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[sweep.R
     here += " with changes" if tags.get("git_dirty") == "true" else ""
     origin = {
         "from": "the workspace's outs",
-        "code": here
-        if run.fingerprint in planned
-        else "not the workspace's as it is now: code, data or params changed",
+        "code": here if run.fingerprint in planned else "not the workspace's as it is now",
         **data_origin(summary, outs.md5(outs.PREPARED)),
         "sweep": sweep.sweep_id(runs),
         "fingerprint": run.fingerprint,
@@ -177,7 +173,7 @@ def with_weights(
 
 
 def is_linear(tensors: Mapping[str, NDArray[np.float32]], X: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
-    """Test whether autograd's gradient is that of X @ W + b: a model may call its parameters W and b and not be linear."""
+    """Test whether autograd's gradient is that of X @ W + b: parameters may be called W and b in any model."""
     X1 = np.hstack([(X - tensors["mean"][0]) / tensors["scale"][0], np.ones_like(y)]).astype(np.float64)  # (n, k + 1)
     W = np.vstack([tensors["W"][0], tensors["b"][0][:, None]])
     autograd = np.vstack([tensors["grad_W"], tensors["grad_b"][:, None]])

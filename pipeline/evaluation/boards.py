@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from pipeline import outs
 from pipeline.conditions import number
 from pipeline.params import METRICS
-from pipeline.printing import Row
+from pipeline.printing import Row, as_table
 
 OPTIONAL = (
     "excess_mse",
@@ -33,3 +34,12 @@ def rows_to_show(rows: Sequence[Row]) -> list[Row]:
             cells[metric] = f"{mean:.6g}{spread}" if isinstance(mean, int | float) else None
         shown.append(cells | ({"seal": row["seal"]} if row.get("seal") == "altered" else {}))
     return shown
+
+
+def print_best(most: int = 10) -> None:
+    """Print the first lines of the workspace's leaderboard, fitted to the terminal, and say how many there are."""
+    rows = [configuration(line) for line in outs.read_csv(outs.LEADERBOARD)]
+    print()
+    as_table(rows_to_show(rows[:most]), OPTIONAL)
+    if len(rows) > most:
+        print(f"… and {len(rows) - most:,} more: pipeline leaderboard")

@@ -15,7 +15,7 @@ from pipeline.printing import Row
 from pipeline.records import RUN_METRICS
 from pipeline.tracking import parents, seals
 from pipeline.tracking.display import shown
-from pipeline.tracking.links import run_link
+from pipeline.tracking.links import run_link, runs_link
 from pipeline.tracking.runs import StoredRun
 from pipeline.tracking.store import Store, answering
 
@@ -141,6 +141,22 @@ def run_row(run: StoredRun) -> dict[str, object]:
     row |= {key: run.metrics[key] for key in RUN_METRICS if math.isfinite(run.metrics.get(key, math.nan))}
     row |= {"data": data_of(run)} | {key: run.tags.get(key, "") for key in MADE_BY}
     return row | {"seal": run.seal_state, "fingerprint": run.tags.get("fingerprint", ""), "run_id": run.run_id}
+
+
+@answering()
+def links_of(experiment: str, sweep: str) -> list[str]:
+    """Link to a sweep in MLflow's pages, a line for each link; none if it is not stored."""
+    store = Store.look(experiment)
+    found = parents.find(store, sweep) if store else None
+    return links(store, found.run_id) if store and found else []
+
+
+def links(store: Store, parent_id: str) -> list[str]:
+    """Link to an evaluated sweep in MLflow's pages; none before its evaluation."""
+    if not parents.is_evaluated(store.client.run(parent_id)):
+        return []
+    experiment_id = store.experiment.experiment_id
+    return [f"the sweep in MLflow: {run_link(experiment_id, parent_id)}", f"its runs: {runs_link(experiment_id)}"]
 
 
 def data_of(run: StoredRun) -> str:

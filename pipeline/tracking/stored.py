@@ -92,8 +92,8 @@ def run_id(value: str) -> str:
     """
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{32}", value):
         raise InputError(
-            f"{shown(value)}: is not a run id or a fingerprint, which are 32 hexadecimal digits, nor at least the first 8 "
-            "of one; list them with: pipeline top, or pipeline runs"
+            f"{shown(value)}: is not a run id or fingerprint, of 32 hexadecimal digits, or 8 or more of them; "
+            "list them with: pipeline top, or pipeline runs"
         )
     return value
 
