@@ -31,9 +31,13 @@ def identify(experiment: str, named: str) -> tuple[str, str]:
     Raises:
         InputError: more than one is meant, or none.
     """
-    store = Store.look(experiment) if re.fullmatch("[0-9a-f]{8,32}", named) else None
-    found = store.named(named) if store else []
-    if store is None or (not found and len(named) == 32):
+    if not re.fullmatch("[0-9a-f]{8,32}", named):
+        return named, ""
+    store = Store.look(experiment)
+    if store is None:
+        raise InputError(f"{named}: not stored: {repository.store_uri()} has no experiment {experiment!r}")
+    found = store.named(named)
+    if not found and len(named) == 32:
         return named, ""
     if not found:
         raise InputError(
