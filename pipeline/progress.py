@@ -39,7 +39,7 @@ class Display:
             console: standard output; it knows whether that is a terminal, and its width, NO_COLOR and TERM.
         """
         self.title = title
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False)
         self.redraws = self.console.is_terminal and not self.console.is_dumb_terminal
         self.every = REDRAW_SECONDS if self.redraws else PLAIN_SECONDS
         self.begun = time.monotonic()
@@ -68,7 +68,7 @@ class Display:
         self.next = time.monotonic() + self.every
         given = [part for part in parts if part]
         if not self.redraws:
-            self.console.print(f"{self.title}: {', '.join(given)}", markup=False)
+            self.console.print(f"{self.title}: {', '.join(given)}", markup=False, soft_wrap=True)
             return
         most = self.console.width - 1  # a full line would wrap on some terminals
         line = self.title
@@ -76,7 +76,7 @@ class Display:
             longer = f"{line}{':' if line == self.title else ','} {part}"
             line = longer if len(longer) <= most else line
         self.console.control(ERASE)
-        self.console.print(line[:most], end="", markup=False)
+        self.console.print(line[:most], end="", markup=False, soft_wrap=True)
         self.console.file.flush()
 
     def clear(self) -> None:
@@ -88,7 +88,7 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self.clear()
-        self.console.print(f"{self.title}: {text}", markup=False)
+        self.console.print(f"{self.title}: {text}", markup=False, soft_wrap=True)
         self.console.file.flush()
 
     def reading(self, rows: Iterator[Row]) -> Iterator[Row]:
