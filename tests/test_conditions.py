@@ -30,9 +30,7 @@ def test_a_condition_holds_for_numbers_as_numbers_and_for_text_as_text(written: 
     assert Condition.parse(written).holds(VALUES) is holds
 
 
-@pytest.mark.parametrize(
-    "written", ["", "lr", "lr 1e-5", "= 3", "lr ~ 3", "lr == 3", "lr < fast", "variant >= "]
-)
+@pytest.mark.parametrize("written", ["", "lr", "lr 1e-5", "= 3", "lr ~ 3", "lr == 3", "lr < fast", "variant >= "])
 def test_what_is_no_condition_is_refused_with_an_example(written: str) -> None:
     with pytest.raises(InputError, match="--where"):
         Condition.parse(written)
