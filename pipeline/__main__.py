@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 
 import click
@@ -49,6 +50,8 @@ class Commands(click.Group):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without · and ± gets ?
     gc.set_threshold(1_000_000)  # loading MLflow makes a million objects that stay: to look through them takes 0.6 s
     try:
         commands.main(arguments, prog_name="pipeline", standalone_mode=False)

@@ -61,7 +61,9 @@ def as_table(rows: Sequence[Row], optional: Sequence[str] = (), console: Console
         parts = (fitted(cell, width) for cell, width in zip(line, widths.values(), strict=True))
         written = (" " * GAP).join(parts).rstrip()
         if n == 0 and console.is_terminal:
-            console.print(Text(written, style="bold"), soft_wrap=True)
+            with console.capture() as bold:
+                console.print(Text(written, style="bold"), soft_wrap=True)
+            console.file.write(bold.get())
         else:
             console.file.write(f"{written}\n")
     return left_out

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pipeline import progress
-from pipeline.progress import Display, Training, duration
+from pipeline.progress import Display, duration
 from pipeline.records import Record
 from pipeline.sweep import Run, Stack
+from pipeline.training.progress import Training
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -201,3 +203,30 @@ def test_stages_say_how_much_is_stored_and_evaluate_ends_with_the_leaderboard_an
     ]
     assert re.fullmatch(r"the sweep in MLflow: http://127.0.0.1:5000/#/experiments/1/runs/[0-9a-f]{32}\?.*", lines[6])
     assert all(cell_len(line) > 80 for line in lines[:1])  # nothing is left out where no terminal sets a width
+
+
+@pytest.mark.parametrize("where", ["nobody reads", "a full disk", "no such characters"])
+def test_what_cannot_be_shown_does_not_stop_a_stage(small: Path, tmp_path: Path, where: str) -> None:
+    command = [sys.executable, "-m", "pipeline.prepare"]
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    shutil.copy(small / "params.yaml", folder)
+    shutil.copytree(small / "data/raw", folder / "data/raw")
+    shutil.copytree(small / "pipeline", folder / "pipeline")
+    if where == "no such characters":
+        text = (folder / "params.yaml").read_text().replace("data/raw/scores.csv", "data/raw/점수.csv")
+        (folder / "params.yaml").write_text(text)
+        (folder / "data/raw/scores.csv").rename(folder / "data/raw/점수.csv")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path("/dev/full").open("w") as full:
+        stdout: int | IO[str] = subprocess.PIPE
+        if where != "no such characters":
+            stdout = writing if where == "nobody reads" else full
+        extra = {"PYTHONIOENCODING": "ascii"} if where == "no such characters" else {}
+        ended = subprocess.run(
+            command, cwd=folder, env=environment(**extra), stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (folder / "data/prepared/tensors.safetensors").exists()

@@ -59,7 +59,7 @@ def in_workspace(params: Params, named: str | None) -> Shown | None:
         if named is not None:
             return None
         said = "no such file here, so this workspace has no champion; run: dvc repro, or name a run that MLflow holds"
-        raise InputError(f"{error.filename}: {said}") from error
+        raise InputError(f"{error.filename or error}: {said}") from error
     found = (
         [one for one in evaluated if one.run.fingerprint.startswith(named)] if named else of(evaluated, best, params)
     )

@@ -36,10 +36,10 @@ def rows_to_show(rows: Sequence[Row]) -> list[Row]:
     return shown
 
 
-def print_best(most: int = 10) -> None:
-    """Print the first lines of the workspace's leaderboard, fitted to the terminal, and say how many there are."""
+def print_best(command: str, most: int = 10) -> None:
+    """Print the first lines of the written leaderboard, fitted to the terminal, and which command lists the rest."""
     rows = [configuration(line) for line in outs.read_csv(outs.LEADERBOARD)]
     print()
     as_table(rows_to_show(rows[:most]), OPTIONAL)
     if len(rows) > most:
-        print(f"… and {len(rows) - most:,} more: pipeline leaderboard")
+        print(f"… and {len(rows) - most:,} more: {command}")
