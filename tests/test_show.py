@@ -54,12 +54,10 @@ def test_the_formula_predicts_what_the_metrics_were_computed_from(
     least = np.mean((np.hstack([rows["X"], np.ones_like(rows["y"])]) @ fit - rows["y"][:, 0]) ** 2)
     assert np.mean(error**2) - least == pytest.approx(told["metrics"]["excess_mse"], rel=1e-5)
     written = shown(capsys).splitlines()[2]
-    numbers = [
-        float(number.replace("− ", "-").replace("+ ", ""))
-        for number in re.findall(r"[−+]? ?\d[\d.e-]*(?=·| |$)", written)
-    ]
+    signs = {"=": 1, "+": 1, "−": -1}
+    numbers = [signs[sign] * float(digits) for sign, digits in re.findall(r"([=+−]) ([\d.e-]+)", written)]
     assert written.startswith("final = ")
-    assert numbers[-4:] == pytest.approx([*weights, bias], rel=1e-3)
+    assert numbers == pytest.approx([*weights, bias], rel=1e-3)
 
 
 def test_weights_are_in_the_tables_units_also_if_features_were_standardized() -> None:

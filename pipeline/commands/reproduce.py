@@ -161,6 +161,7 @@ def stage(folder: Path, module: str, *arguments: str) -> None:
     kept = {key: value for key, value in unpinned().items() if not key.startswith(("DVC_", "MLFLOW_", "PYTHONPATH"))}
     own = {"DVC_ROOT": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     command = [sys.executable, "-m", module, *arguments]
-    # In its own session: Ctrl-C reaches only this command, which kills the stage.
-    if subprocess.run(command, cwd=folder, env=kept | own, check=False, start_new_session=True).returncode != 0:
+    # In its own session: Ctrl-C reaches only this command, which kills the stage. Standard output is for the answers.
+    done = subprocess.run(command, cwd=folder, env=kept | own, check=False, start_new_session=True, stdout=2)
+    if done.returncode != 0:
         raise InputError(f"{' '.join(command[1:])}: failed at the run's commit; see above")
