@@ -135,8 +135,10 @@ def _members(store: Store, sweep: str) -> frozenset[str]:
 
 
 def run_row(run: StoredRun) -> dict[str, object]:
-    """Describe a run: its name, params, metrics and where it comes from."""
-    row: dict[str, object] = {"run": run.name, "status": run.status}
+    """Describe a run: its name as in the outs, params, metrics and where it comes from."""
+    named = all(key in run.params for key in CONFIGURED)
+    name = "{variant} bs={batch_size} lr={lr} seed={seed}".format(**run.params) if named else run.name
+    row: dict[str, object] = {"run": name, "status": run.status}
     row |= {key: number(run.params[key]) for key in CONFIGURED if key in run.params}
     row |= {key: run.metrics[key] for key in RUN_METRICS if math.isfinite(run.metrics.get(key, math.nan))}
     row |= {"data": data_of(run)} | {key: run.tags.get(key, "") for key in MADE_BY}
