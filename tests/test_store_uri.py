@@ -143,7 +143,7 @@ def test_runs_that_the_store_refuses_end_the_stage(tmp_path: Path, monkeypatch: 
 def test_a_file_of_the_workspace_that_is_missing_is_not_the_stores_failure(tmp_path: Path) -> None:
     told = io.BytesIO()
     piped.send(told, piped.Begin(load(), [], os.getpid()))
-    command = [sys.executable, "-m", "pipeline.tracking"]
+    command = [sys.executable, "-m", "pipeline.tracking", "1"]  # it reports to standard output
     ended = subprocess.run(
         command,
         cwd=tmp_path,
