@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import check_pins, outs, records, sweep
-from pipeline.evaluation import leaderboard, metrics, plots
+from pipeline.evaluation import leaderboard, metrics, pictures
+from pipeline.evaluation.results import Results
 from pipeline.params import Params, load
 from pipeline.records import RUN_METRICS, Record
 from pipeline.table.prepared import check_prepared
@@ -60,13 +61,7 @@ def write(
     with outs.replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
     outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric))
-    loss = plots.loss_curves(leaderboard.best(board, evaluated, ["variant", "batch_size"]), params.track.points)
-    predicted = plots.predicted_rows(leaderboard.best(board, evaluated, ["variant"]), prepared)
-    for name, table, draw in (("loss", loss, plots.draw_loss), ("predicted", predicted, plots.draw_predicted)):
-        with outs.replacing(outs.PLOTS / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.9g")
-        with outs.replacing(outs.PLOTS / f"{name}.png") as temporary:
-            draw(table, temporary)
+    pictures.write(pictures.draw(Results(evaluated, board, prepared, params)))
 
 
 if __name__ == "__main__":
