@@ -1,6 +1,7 @@
-"""Stage evaluate: records -> metrics of each run, leaderboard, plots and the champion.
+"""Stage evaluate: records -> metrics of each run, leaderboard, the champion, pictures and the report.
 
-Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboard.csv, metrics.json and plots/.
+Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboard.csv, metrics.json, plots/ and
+report.html.
 """
 
 import shutil
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import check_pins, outs, records, sweep
-from pipeline.evaluation import leaderboard, metrics, pictures
+from pipeline.evaluation import leaderboard, metrics, pictures, report
 from pipeline.evaluation.results import Results
 from pipeline.params import Params, load
 from pipeline.records import RUN_METRICS, Record
@@ -61,7 +62,11 @@ def write(
     with outs.replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
     outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric))
-    pictures.write(pictures.draw(Results(evaluated, board, prepared, params)))
+    results = Results(evaluated, board, prepared, params)
+    drawn = pictures.draw(results)
+    pictures.write(drawn)
+    with outs.replacing(outs.REPORT) as temporary:
+        report.write(results, drawn, temporary)
 
 
 if __name__ == "__main__":

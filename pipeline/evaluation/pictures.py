@@ -1,6 +1,7 @@
 """All pictures of a sweep, in the order in which a reader asks, and their files."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from matplotlib import rc_context
 
@@ -11,9 +12,11 @@ from pipeline.evaluation.results import Results
 
 
 def draw(results: Results) -> list[Picture]:
-    """Draw every picture."""
+    """Draw every picture; in the tables, too, variants that agree have one name."""
     with rc_context(STYLE):
-        return [one.draw(results) for one in (loss, cost, lr, heatmap, path, predicted)]
+        drawn = [one.draw(results) for one in (loss, cost, lr, heatmap, path, predicted)]
+    labels = {group.shown: group.label for group in results.groups}
+    return [replace(one, table=one.table.assign(variant=one.table["variant"].map(labels))) for one in drawn]
 
 
 def write(pictures: Sequence[Picture]) -> None:

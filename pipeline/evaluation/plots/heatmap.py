@@ -21,19 +21,20 @@ def draw(results: Results) -> Picture:
             "variant": shown["variant"],
             "batch_size": shown["batch_size"].astype(str),
             "lr": shown["lr"],
-            results.metric: shown[mean].where(shown["diverged"] == 0),
             "diverged": shown["diverged"],
+            "metric": results.metric,
+            "mean": shown[mean].where(shown["diverged"] == 0),
         }
     )
     sizes, lrs = results.params.sweep.batch_size, results.params.sweep.lr
     if len(sizes) < 2 or len(lrs) < 2:
         return Picture("heatmap", TITLE, table.iloc[:0], None, "This sweep has one batch size or one learning rate.")
     figure, axes = panels(len(results.groups), max(6.4, 4 * len(results.groups)), 1.6 + 0.42 * min(len(sizes), 12))
-    values = table[results.metric].dropna()
+    values = table["mean"].dropna()
     norm = scale(values.to_numpy(dtype=np.float64), results.metric in HIGHER_IS_BETTER)
     for group, one in zip(results.groups, axes, strict=True):
         own = table[table["variant"] == group.shown]
-        grid = own.pivot_table(index="batch_size", columns="lr", values=results.metric, dropna=False, sort=False)
+        grid = own.pivot_table(index="batch_size", columns="lr", values="mean", dropna=False, sort=False)
         grid = grid.reindex(index=[str(size) for size in sizes], columns=sorted(lrs))
         panel(one, grid, norm, "viridis" if results.metric in HIGHER_IS_BETTER else "viridis_r")
         one.set_title(readable(group.label, group.shown, 48))
@@ -83,7 +84,7 @@ def panel(axes: Axes, grid: pd.DataFrame, norm: Normalize, colours: str) -> None
 
 def says(results: Results, table: pd.DataFrame) -> str:
     """Say which cell is best, how far the others are, and how many diverged."""
-    held = table.dropna(subset=[results.metric])
+    held = table.dropna(subset=["mean"])
     crossed = int((table["diverged"] > 0).sum())
     said = f" {crossed} of {len(table)} cells are crossed out, as a run of theirs diverged." if crossed else ""
     if held.empty:
@@ -91,6 +92,6 @@ def says(results: Results, table: pd.DataFrame) -> str:
     best, worst = held.iloc[0], held.iloc[-1]
     return (
         f"The best cell is batch size {best['batch_size']} with lr {best['lr']:g}: {results.metric} "
-        f"{number(best[results.metric])}; the worst that did not diverge is batch size {worst['batch_size']} with lr "
-        f"{worst['lr']:g}: {number(worst[results.metric])}.{said}"
+        f"{number(best['mean'])}; the worst that did not diverge is batch size {worst['batch_size']} with lr "
+        f"{worst['lr']:g}: {number(worst['mean'])}.{said}"
     )

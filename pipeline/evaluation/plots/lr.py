@@ -20,6 +20,7 @@ from pipeline.evaluation.plots.drawing import (
 from pipeline.evaluation.results import Group, Results
 from pipeline.params import HIGHER_IS_BETTER
 
+COLUMNS = ["variant", "batch_size", "lr", "diverged", "metric", "mean", "lowest", "highest"]
 TITLE = "Learning rate"
 
 
@@ -36,7 +37,7 @@ def draw(results: Results) -> Picture:
         marked = [results.largest_stable_lr] if group.linear and results.largest_stable_lr < 30 * lrs[-1] else []
         log_axis(one, "x", [*lrs, *marked])
         if marked:
-            one.axvline(results.largest_stable_lr, color=QUIET, linestyle=":", linewidth=1.2, label="2/λ")
+            one.axvline(results.largest_stable_lr, color=QUIET, linestyle=":", linewidth=1.2, label="2/λ, all rows")
         one.set_title(readable(group.label, group.shown, 48))
         one.legend(title="batch size", ncols=2)
     axes[0].set_ylabel(metric_label(results.metric, readable(results.target, "target")))
@@ -53,27 +54,16 @@ def configurations(results: Results) -> pd.DataFrame:
             for record in results.evaluated
             if record.run.configuration == row["configuration"] and results.metric in record.metrics
         ]
-        rows.append(
-            {
-                "variant": row["variant"],
-                "batch_size": str(row["batch_size"]),
-                "lr": row["lr"],
-                "diverged": row["diverged"],
-                results.metric: row[f"{results.metric} mean"],
-                "lowest": min(values, default=np.nan),
-                "highest": max(values, default=np.nan),
-            }
-        )
-    return pd.DataFrame(rows)
+        own = [str(row["batch_size"]), row["lr"], row["diverged"], results.metric, row[f"{results.metric} mean"]]
+        rows.append([row["variant"], *own, min(values, default=np.nan), max(values, default=np.nan)])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def panel(axes: Axes, table: pd.DataFrame, higher: bool) -> None:
     """Draw one variant's configurations."""
-    metric = str(table.columns[4])
     sizes = list(table["batch_size"].unique())
-    held = table[metric].dropna()
-    log = logarithmic(held.tolist())
-    if log:
+    held = table["mean"].dropna()
+    if logarithmic(held.tolist()):
         log_axis(axes, "y", held.tolist())
     elif higher and len(held) and held.max() > held.min():
         axes.set_ylim(max(held.min(), held.max() - 2) - 0.1, held.max() + 0.1)  # R² may be -1e6
@@ -81,7 +71,7 @@ def panel(axes: Axes, table: pd.DataFrame, higher: bool) -> None:
         line = table[table["batch_size"] == size]
         whole, broken = line[line["diverged"] == 0], line[line["diverged"] > 0]
         axes.fill_between(whole["lr"], whole["lowest"], whole["highest"], color=PALETTE[place], alpha=0.2, linewidth=0)
-        axes.plot(whole["lr"], whole[metric], marker="o", markersize=3.5, label=size, **line_style(place))
+        axes.plot(whole["lr"], whole["mean"], marker="o", markersize=3.5, label=size, **line_style(place))
         if len(broken):  # at an edge, side by side, as batch sizes diverge at the same learning rates
             height = 0.045 * place if higher else 1 - 0.045 * place
             crosses = axes.plot(broken["lr"], [height] * len(broken), "x", color=PALETTE[place], markersize=5)
