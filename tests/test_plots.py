@@ -288,7 +288,7 @@ def test_what_a_sweep_gives_no_reason_to_draw_is_left_out(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots/heatmap.png").touch()  # of an earlier sweep
-    found = draw(prepared, **({"variants": ["matrix", "linear"], "sweep_seed": [1, 2]} | changed))
+    found = draw(prepared, **({"variants": ["matrix", "linear"], "sweep_seed": [1, 2], "train_epochs": 8} | changed))
     pictures.write(list(found.values()))
     assert {file.stem for file in (tmp_path / "plots").glob("*.png")} == {*NAMES} - left_out
     for name, one in found.items():
