@@ -266,6 +266,7 @@ def test_the_same_sweep_gives_the_same_bytes(made: Results, tmp_path: Path, monk
         (table(30, k=1000), {"sweep_lr": [1e-5, 1e-4], "train_epochs": 3}, set()),
         (table(), {"sweep_batch_size": list(range(1, 11)), "train_epochs": 3}, set()),
         (table(), {"evaluate_metric": "cv/r2"}, set()),
+        (replace(table(), y=torch.full((12, 1), 3.0)), {"evaluate_metric": "cv/r2"}, set()),
         (table(), {"data_target": "점수 $x^2$ _"}, set()),
     ],
     ids=[
@@ -278,6 +279,7 @@ def test_the_same_sweep_gives_the_same_bytes(made: Results, tmp_path: Path, monk
         "k 1000",
         "10 sizes",
         "r2",
+        "no r2",
         "name",
     ],
 )

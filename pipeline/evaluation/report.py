@@ -74,9 +74,9 @@ def facts(results: Results) -> dict[str, str]:
 def best_run(results: Results) -> Record | None:
     """Return the champion's best run; None if every run diverged."""
     own = [one for one in results.evaluated if one.run.configuration == results.board.iloc[0]["configuration"]]
-    scored = [one for one in own if results.metric in one.metrics]
     sign = -1 if results.metric in HIGHER_IS_BETTER else 1
-    return min(scored, key=lambda one: sign * one.metrics[results.metric], default=None)
+    whole = (one for one in own if not one.diverged)
+    return min(whole, key=lambda one: sign * one.metrics.get(results.metric, sign * math.inf), default=None)
 
 
 def board(results: Results) -> list[dict[str, object]]:

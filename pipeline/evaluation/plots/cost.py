@@ -4,15 +4,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.plots.drawing import (
-    PALETTE,
     Picture,
-    line_style,
+    lines,
     log_axis,
     logarithmic,
     number,
     panels,
     readable,
-    some,
 )
 from pipeline.evaluation.plots.loss import curves
 from pipeline.evaluation.results import Results
@@ -28,20 +26,15 @@ def draw(results: Results) -> Picture:
     if table.empty:
         return Picture("cost", TITLE, table, None, "Nothing to compare: every run diverged.")
     own = table[table["variant"] == table["variant"].iloc[0]]
-    sizes = list(own["batch_size"].unique())
     figure, (left, right) = panels(2, width=7.2, height=3.4)
-    for place, size in enumerate(sizes[i] for i in some(sizes)):
+    for size, look in lines(results).items():
         line = own[own["batch_size"] == size]
-        left.plot(line["updates"], line[CURVE], label=size, marker="o" if len(line) == 1 else "", **line_style(place))
-        end = line.iloc[-1]
-        right.plot(end["updates"], end[CURVE], "o", color=PALETTE[place])
-        right.annotate(
-            f"{size}: {end[CURVE]:.4g}",
-            (end["updates"], end[CURVE]),
-            (6, 4),
-            textcoords="offset points",
-            fontsize=8,
-        )
+        if line.empty:
+            continue
+        left.plot(line["updates"], line[CURVE], label=size, marker="o" if len(line) == 1 else "", **look)
+        x, y = line["updates"].iloc[-1], line[CURVE].iloc[-1]
+        right.plot(x, y, "o", color=look["color"])
+        right.annotate(f"{size}: {y:.4g}", (x, y), (6, 4), textcoords="offset points", fontsize=8)
     unit = f"[{readable(results.target, 'target')}²]"
     positive = own[CURVE][own[CURVE] > 0]
     if len(positive):

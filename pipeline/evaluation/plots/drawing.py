@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from pipeline.evaluation.results import Results
+
 INK, QUIET, GRID = "#1b1f24", "#656d76", "#d0d7de"
 # Distinguishable to the colour-blind (See: Okabe and Ito, Color Universal Design) and, unlike theirs, 3:1 on white.
 PALETTE = ("#0072b2", "#d55e00", "#008763", "#b5579a", "#54575c", "#8a6d00", "#2a7f9e", "#a0522d")
@@ -88,9 +90,14 @@ def panels(count: int, width: float = 6.4, height: float = 3.6, rows: int = 1) -
     return figure, axes[:count]
 
 
-def line_style(place: int) -> dict[str, Any]:
-    """Return the colour and dashes of a line, as colours alone do not tell it from the others."""
-    return {"color": PALETTE[place], "linestyle": DASHES[place % len(DASHES)]}
+def lines(results: Results) -> dict[str, dict[str, Any]]:
+    """Return the batch sizes to draw, at most MOST, each with its colour and dashes, the same in every picture."""
+    sizes = [str(size) for size in results.params.sweep.batch_size]
+    dashes = [DASHES[place % len(DASHES)] for place in range(MOST)]  # colours alone do not tell all lines apart
+    looks = zip(PALETTE, dashes, strict=True)
+    return {
+        sizes[i]: {"color": colour, "linestyle": dash} for i, (colour, dash) in zip(some(sizes), looks, strict=False)
+    }
 
 
 def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
@@ -149,10 +156,10 @@ def drawn() -> frozenset[int]:
     return frozenset(FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
-def metric_label(metric: str, target: str) -> str:
-    """Name a metric, with its unit."""
+def metric_label(metric: str, target: str, words: bool = True) -> str:
+    """Name a metric, in words or by its key, with its unit."""
     unit = {"cv/r2": "", "cv/mae": f" [{target}]"}.get(metric, f" [{target}²]")
-    return WORDS[metric] + unit
+    return (WORDS[metric] if words else metric) + unit
 
 
 def some(values: Sequence[object]) -> list[int]:

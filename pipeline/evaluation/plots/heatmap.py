@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
-from pipeline.evaluation.plots.drawing import Picture, logarithmic, number, panels, readable
+from pipeline.evaluation.plots.drawing import QUIET, Picture, logarithmic, metric_label, number, panels, readable
 from pipeline.evaluation.results import Results
 from pipeline.params import HIGHER_IS_BETTER
 
@@ -44,7 +44,7 @@ def draw(results: Results) -> Picture:
         bar.ax.tick_params(labelsize=7)
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         bar.ax.yaxis.set_minor_formatter(lambda *_: "")
-        bar.set_label(f"{results.metric} [{readable(results.target, 'target')}²]", fontsize=8)
+        bar.set_label(metric_label(results.metric, readable(results.target, "target"), words=False), fontsize=8)
     alt = f"A grid of {len(sizes)} batch sizes and {len(lrs)} learning rates, coloured by {results.metric}."
     return Picture("heatmap", TITLE, table, figure, says(results, table), alt)
 
@@ -68,7 +68,7 @@ def panel(axes: Axes, grid: pd.DataFrame, norm: Normalize, colours: str) -> None
     for (row, column), value in np.ndenumerate(cells):
         middle = (column + 0.5, row + 0.5)
         if np.isnan(value):
-            axes.plot(*middle, "x", color="#656d76", markersize=5 if columns <= 30 else 2)
+            axes.plot(*middle, "x", color=QUIET, markersize=5 if columns <= 30 else 2)
         elif rows * columns <= WRITTEN and columns <= 10:
             red, green, blue, _ = image.cmap(norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
@@ -88,7 +88,7 @@ def says(results: Results, table: pd.DataFrame) -> str:
     crossed = int((table["diverged"] > 0).sum())
     said = f" {crossed} of {len(table)} cells are crossed out, as a run of theirs diverged." if crossed else ""
     if held.empty:
-        return f"Every configuration diverged.{said}"
+        return f"No configuration has {results.metric}.{said}"
     best, worst = held.iloc[0], held.iloc[-1]
     return (
         f"The best cell is batch size {best['batch_size']} with lr {best['lr']:g}: {results.metric} "

@@ -1,6 +1,7 @@
 """Loss against epoch: a panel for variants that agree, a line and a band of all seeds for each batch size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,14 +10,13 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluation.plots.drawing import (
     MOST,
-    PALETTE,
+    QUIET,
     Picture,
-    line_style,
+    lines,
     log_axis,
     number,
     panels,
     readable,
-    some,
 )
 from pipeline.evaluation.results import Results
 from pipeline.records import CURVE
@@ -34,7 +34,7 @@ def draw(results: Results) -> Picture:
     groups = [group for group in results.groups if group.shown in set(table["variant"])]
     figure, axes = panels(len(groups), width=max(6.4, 4 * len(groups)))
     for group, one in zip(groups, axes, strict=True):
-        panel(one, table[table["variant"] == group.shown], results.optimum if group.linear else 0.0)
+        panel(one, table[table["variant"] == group.shown], lines(results), results.optimum if group.linear else 0.0)
         one.set_title(readable(group.label, group.shown, 48))
     axes[0].set_ylabel(f"mean squared error [{readable(results.target, 'target')}²]")
     alt = "The training loss falls over the epochs; one line for each batch size, its band spans all seeds."
@@ -60,17 +60,17 @@ def curves(results: Results, steps: Sequence[int]) -> pd.DataFrame:
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
-def panel(axes: Axes, table: pd.DataFrame, optimum: float) -> None:
+def panel(axes: Axes, table: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], optimum: float) -> None:
     """Draw one variant's curves."""
-    sizes = list(table["batch_size"].unique())
-    lrs = table["lr"].nunique() > 1
-    for place, size in enumerate(sizes[i] for i in some(sizes)):
+    for size, look in looks.items():
         curve = table[table["batch_size"] == size]
-        label = f"{size}, lr {curve['lr'].iloc[0]:g}" if lrs else size
+        if curve.empty:
+            continue
+        label = f"{size}, lr {curve['lr'].iloc[0]:g}" if table["lr"].nunique() > 1 else size
         axes.fill_between(
-            curve["epoch"], curve["lowest"], curve["highest"], color=PALETTE[place], alpha=0.2, linewidth=0
+            curve["epoch"], curve["lowest"], curve["highest"], color=look["color"], alpha=0.2, linewidth=0
         )
-        axes.plot(curve["epoch"], curve[CURVE], label=label, marker="o" if len(curve) == 1 else "", **line_style(place))
+        axes.plot(curve["epoch"], curve[CURVE], label=label, marker="o" if len(curve) == 1 else "", **look)
     later = table[table["epoch"] >= table["epoch"].max() / 50]  # the first epochs often fall 1,000-fold
     edges = [*later["lowest"], *later["highest"], *([optimum] if optimum else [])]
     positive = [edge for edge in edges if edge > 0]
@@ -78,10 +78,10 @@ def panel(axes: Axes, table: pd.DataFrame, optimum: float) -> None:
         log_axis(axes, "y", positive)
         axes.set_ylim(0.85 * min(positive), 1.3 * max(positive))
     if optimum:
-        axes.axhline(optimum, color="#656d76", linewidth=1, linestyle=":", label="least squares")
+        axes.axhline(optimum, color=QUIET, linewidth=1, linestyle=":", label="least squares")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.legend(title="batch size", ncols=1 if len(sizes) <= 5 else 2)
+    axes.legend(title="batch size", ncols=1 if len(looks) <= 5 else 2)
 
 
 def says(results: Results, table: pd.DataFrame) -> str:
@@ -89,7 +89,9 @@ def says(results: Results, table: pd.DataFrame) -> str:
     ends = table.groupby(["variant", "batch_size"], sort=False).tail(1).sort_values(CURVE, kind="stable")
     first, last = ends.iloc[0], ends.iloc[-1]
     epochs = int(first["epoch"]) + 1
-    said = f"Batch size {first['batch_size']} reaches {number(first[CURVE])} after {epochs:,} epoch{'s' * (epochs > 1)}"
+    own = f" of {results.group(first['variant']).label}" if len(results.groups) > 1 else ""
+    said = f"Batch size {first['batch_size']}{own} reaches {number(first[CURVE])} "
+    said += f"after {epochs:,} epoch{'s' * (epochs > 1)}"
     if len(ends) > 1 and first[CURVE] > 0:
         ratio = last[CURVE] / first[CURVE]
         lower = f"{number(ratio)} × lower than" if ratio >= 1.1 else "about as low as"

@@ -1,21 +1,22 @@
 """The metric against the learning rate: a line for each batch size, and the largest stable learning rate."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from pipeline.evaluation.plots.drawing import (
-    PALETTE,
     QUIET,
     Picture,
-    line_style,
+    lines,
     log_axis,
     logarithmic,
     metric_label,
     number,
     panels,
     readable,
-    some,
 )
 from pipeline.evaluation.results import Group, Results
 from pipeline.params import HIGHER_IS_BETTER
@@ -33,7 +34,7 @@ def draw(results: Results) -> Picture:
     groups = results.groups
     figure, axes = panels(len(groups), width=max(6.4, 4 * len(groups)))
     for group, one in zip(groups, axes, strict=True):
-        panel(one, table[table["variant"] == group.shown], results.metric in HIGHER_IS_BETTER)
+        panel(one, table[table["variant"] == group.shown], lines(results), results.metric in HIGHER_IS_BETTER)
         marked = [results.largest_stable_lr] if group.linear and results.largest_stable_lr < 30 * lrs[-1] else []
         log_axis(one, "x", [*lrs, *marked])
         if marked:
@@ -59,22 +60,21 @@ def configurations(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def panel(axes: Axes, table: pd.DataFrame, higher: bool) -> None:
+def panel(axes: Axes, table: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], higher: bool) -> None:
     """Draw one variant's configurations."""
-    sizes = list(table["batch_size"].unique())
     held = table["mean"].dropna()
     if logarithmic(held.tolist()):
         log_axis(axes, "y", held.tolist())
     elif higher and len(held) and held.max() > held.min():
         axes.set_ylim(max(held.min(), held.max() - 2) - 0.1, held.max() + 0.1)  # R² may be -1e6
-    for place, size in enumerate(sizes[i] for i in some(sizes)):
+    for place, (size, look) in enumerate(looks.items()):
         line = table[table["batch_size"] == size]
         whole, broken = line[line["diverged"] == 0], line[line["diverged"] > 0]
-        axes.fill_between(whole["lr"], whole["lowest"], whole["highest"], color=PALETTE[place], alpha=0.2, linewidth=0)
-        axes.plot(whole["lr"], whole["mean"], marker="o", markersize=3.5, label=size, **line_style(place))
+        axes.fill_between(whole["lr"], whole["lowest"], whole["highest"], color=look["color"], alpha=0.2, linewidth=0)
+        axes.plot(whole["lr"], whole["mean"], marker="o", markersize=3.5, label=size, **look)
         if len(broken):  # at an edge, side by side, as batch sizes diverge at the same learning rates
             height = 0.045 * place if higher else 1 - 0.045 * place
-            crosses = axes.plot(broken["lr"], [height] * len(broken), "x", color=PALETTE[place], markersize=5)
+            crosses = axes.plot(broken["lr"], [height] * len(broken), "x", color=look["color"], markersize=5)
             crosses[0].set(transform=axes.get_xaxis_transform(), clip_on=False)
     axes.set_xlabel("learning rate" + (" (× diverged)" if (table["diverged"] > 0).any() else ""))
 
