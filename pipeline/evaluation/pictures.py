@@ -15,6 +15,10 @@ def draw(results: Results) -> list[Picture]:
     """Draw every picture; in the tables, too, variants that agree have one name."""
     with rc_context(STYLE):
         drawn = [one.draw(results) for one in (loss, cost, lr, heatmap, path, predicted)]
+        for figure in filter(None, (one.figure for one in drawn)):
+            if engine := figure.get_layout_engine():  # once for PNG and SVG: it takes as long as drawing
+                engine.execute(figure)
+                figure.set_layout_engine("none")
     labels = {group.shown: group.label for group in results.groups}
     return [replace(one, table=one.table.assign(variant=one.table["variant"].map(labels))) for one in drawn]
 
