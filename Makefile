@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/installed ## create .venv with the packages pinned in constraints.txt
+setup: .venv/installed .dvc/tmp/vega.js ## create .venv with the packages pinned in constraints.txt
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
@@ -31,6 +31,9 @@ setup: .venv/installed ## create .venv with the packages pinned in constraints.t
 	pip install --quiet --editable '.[dev]'
 	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
 	touch $@
+
+.dvc/tmp/vega.js: .venv/installed pipeline/commands/vega.py
+	@python -m pipeline.commands.vega
 
 repro: setup ## prepare, train, evaluate and track whatever has changed; print the leaderboard
 	@pipeline doctor --mend
@@ -68,7 +71,7 @@ resolve: setup ## resolve constraints.txt for each Python and platform; install 
 	python tests/resolve.py
 
 clean: ## remove outs, checkpoints and tools' caches; keep MLflow's store, DVC's cache and .venv
-	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json
+	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json report.html
 	rm -rf .dvc/tmp/checkpoints .dvc/tmp/bad_cells.csv
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
-"""Stage evaluate: records -> metrics of each run, leaderboard, plots and the champion.
+"""Stage evaluate: records -> metrics of each run, leaderboard, the champion, pictures and the report.
 
-Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboard.csv, metrics.json and plots/.
+Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboard.csv, metrics.json, plots/ and
+report.html.
 """
 
 import os
@@ -14,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import check_pins, outs, records, sweep
-from pipeline.evaluation import boards, leaderboard, metrics, plots
+from pipeline.evaluation import boards, leaderboard, metrics, pictures, report
+from pipeline.evaluation.results import Results
 from pipeline.params import Params, load
 from pipeline.progress import Display, count, unheard
 from pipeline.records import RUN_METRICS, Record
@@ -76,13 +78,11 @@ def write(
     with outs.replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
     outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric))
-    loss = plots.loss_curves(leaderboard.best(board, evaluated, ["variant", "batch_size"]), params.track.points)
-    predicted = plots.predicted_rows(leaderboard.best(board, evaluated, ["variant"]), prepared)
-    for name, table, draw in (("loss", loss, plots.draw_loss), ("predicted", predicted, plots.draw_predicted)):
-        with outs.replacing(outs.PLOTS / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.9g")
-        with outs.replacing(outs.PLOTS / f"{name}.png") as temporary:
-            draw(table, temporary)
+    results = Results(evaluated, board, prepared, params)
+    drawn = pictures.draw(results)
+    pictures.write(drawn)
+    with outs.replacing(outs.REPORT) as temporary:
+        report.write(results, drawn, temporary)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ EVALUATED = Path("data/evaluated/runs.csv")
 LEADERBOARD = Path("leaderboard.csv")
 METRICS = Path("metrics.json")
 PLOTS = Path("plots")
+REPORT = Path("report.html")
 
 
 @contextmanager
@@ -66,7 +67,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def evaluation() -> list[Path]:
     """List the files that evaluate writes for people; MLflow keeps them with the sweep."""
-    return [LEADERBOARD, METRICS, *sorted(PLOTS.glob("*"))]
+    report = [REPORT] if REPORT.exists() else []  # outs of earlier versions have none
+    return [LEADERBOARD, METRICS, *report, *sorted(PLOTS.glob("*"))]
 
 
 def champion() -> str:

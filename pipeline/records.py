@@ -28,7 +28,8 @@ class Record:
     tensors: all float32: the parameters of each split's fit, by name, each (S, …): W (S, k, 1) and b (S, 1) for a
     linear model; for each, grad_NAME (…), autograd's gradient of the first split's loss there; mean (S, k) and scale
     (S, k), which standardize X.
-    metrics: from the evaluation; empty before it.
+    metrics: from the evaluation; empty before it. path: (T, P), float32, the parameters of the first split's fit, in
+    their order, after each epoch of curve_steps(epochs, PATH_POINTS); kept for the sweep's first seed only.
     """
 
     run: Run
@@ -36,27 +37,33 @@ class Record:
     curve: Array
     tensors: Mapping[str, Array]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    path: Array | None = None
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
-    """Write one variant's table of runs, curves and weights, in the order of the records."""
+    """Write one variant's table of runs, curves and weights, in the order of the records, and paths by fingerprint."""
     with outs.replacing(folder / "curves.safetensors") as temporary:
         save_file({CURVE: np.stack([record.curve for record in records])}, temporary)
     with outs.replacing(folder / "weights.safetensors") as temporary:
         names = records[0].tensors
         save_file({name: np.stack([record.tensors[name] for record in records]) for name in names}, temporary)
+    with outs.replacing(folder / "paths.safetensors") as temporary:
+        save_file({one.run.fingerprint: one.path for one in records if one.path is not None}, temporary)
     rows = [{"name": record.run.name, **asdict(record.run), "diverged": record.diverged} for record in records]
     outs.write_csv(folder / "runs.csv", rows, list(rows[0]))
 
 
 def read(folder: Path) -> list[Record]:
-    """Read one variant's records, without metrics."""
+    """Read one variant's records, without metrics; outs of earlier versions have no paths."""
     curves = load_file(folder / "curves.safetensors")[CURVE]
     tensors = load_file(folder / "weights.safetensors")
-    return [
-        Record(_run(row), row["diverged"], curves[r], {name: tensor[r] for name, tensor in tensors.items()})
-        for r, row in enumerate(outs.read_csv(folder / "runs.csv"))
-    ]
+    kept = folder / "paths.safetensors"
+    paths = load_file(kept) if kept.exists() else {}
+    records = []
+    for r, row in enumerate(outs.read_csv(folder / "runs.csv")):
+        own = {name: tensor[r] for name, tensor in tensors.items()}
+        records.append(Record(_run(row), row["diverged"], curves[r], own, path=paths.get(row["fingerprint"])))
+    return records
 
 
 def read_evaluated(variants: Sequence[str]) -> list[Record]:

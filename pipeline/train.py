@@ -1,6 +1,6 @@
 """Stage train, one per variant: prepared tensors -> curves, weights and a table of runs.
 
-Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, weights.safetensors}.
+Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, weights.safetensors, paths.safetensors}.
 """
 
 import argparse
@@ -81,13 +81,13 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
 
 
 def train(runs: Sequence[Run], prepared: data.Prepared, tracking: Tracking, checkpoints: Checkpoints) -> list[Record]:
-    """Train one variant's runs stack by stack, and report each to `tracking`."""
+    """Train one variant's runs stack by stack, and report each to `tracking`; keep the paths of the first seed's."""
     done: dict[Run, Record] = {}
     fits: dict[tuple[Run, int], Fitted] = {}
     splits = range(len(prepared.train))
     for stack in sweep.stacks(runs, prepared.train_rows, prepared.X.shape[1]):
         tracking.start([run for run, _ in stack.fits])
-        fits |= zip(stack.fits, train_stack(stack, prepared, tracking.follow, checkpoints), strict=True)
+        fits |= zip(stack.fits, train_stack(stack, prepared, tracking.follow, checkpoints, runs[0].seed), strict=True)
         for run in dict.fromkeys(run for run, _ in stack.fits):
             if all((run, split) in fits for split in splits):
                 done[run] = collect(run, [fits.pop((run, split)) for split in splits], prepared)
@@ -97,23 +97,37 @@ def train(runs: Sequence[Run], prepared: data.Prepared, tracking: Tracking, chec
 
 @dataclass(frozen=True)
 class Fitted:
-    """One fit: its parameters (P,), curve (epochs,) and the epoch in which it diverged, or -1."""
+    """One fit: its parameters (P,), curve (epochs,), epoch in which it diverged, or -1, and path (T, P) if kept."""
 
     values: Tensor
     curve: Tensor
     diverged: int
+    path: Tensor | None = None
 
 
 def train_stack(
-    stack: Stack, prepared: data.Prepared, follow: Follow, checkpoints: Checkpoints | None = None
+    stack: Stack,
+    prepared: data.Prepared,
+    follow: Follow,
+    checkpoints: Checkpoints | None = None,
+    seed: int | None = None,
 ) -> list[Fitted]:
-    """Train a stack; it takes and returns plain values, so that it can run anywhere."""
+    """Train a stack; it takes and returns plain values, so that it can run anywhere.
+
+    Args:
+        stack: the fits.
+        prepared: the data.
+        follow: called with the curves after each epoch.
+        checkpoints: where to resume from, and keep the state.
+        seed: of the runs whose path on all training rows is kept.
+    """
     first, k = stack.fits[0][0], prepared.X.shape[1]
     device = first.device
     seeds = [run.seed for run, _ in stack.fits]
     begin = parameters.initial(first.variant, k, first.init, seeds).to(device)
     model = lift.lift(variants.make(first.variant, k), begin, k)
-    state = fit.State.initial(model, first.epochs)
+    followed = [r for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
+    state = fit.State.initial(model, first.epochs, len(followed))
     key = stack.key
     if checkpoints:
         checkpoints.resume(key, state)
@@ -127,9 +141,10 @@ def train_stack(
         if checkpoints:
             checkpoints.keep(key, state)
 
-    fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch)
-    trained = lift.values(model).cpu()
-    return [Fitted(*one) for one in zip(trained, state.curve, state.diverged.tolist(), strict=True)]
+    fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch, followed)
+    trained, paths = lift.values(model).cpu(), dict(zip(followed, state.path, strict=True))
+    ends = zip(trained, state.curve, state.diverged.tolist(), strict=True)
+    return [Fitted(*end, paths.get(r)) for r, end in enumerate(ends)]
 
 
 def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record:
@@ -150,7 +165,8 @@ def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record
         if fitted.diverged >= 0
     )
     arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
-    return Record(run, diverged, fits[0].curve.numpy(), arrays)
+    path = fits[0].path
+    return Record(run, diverged, fits[0].curve.numpy(), arrays, path=None if path is None else path.numpy())
 
 
 if __name__ == "__main__":

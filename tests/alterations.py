@@ -67,7 +67,15 @@ ROWS = {
     "sweep's status": "UPDATE runs SET status = 'FAILED' WHERE run_uuid = '{parent}'",
     "sweep deleted": "UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = '{parent}'",
 }
-OUTS = ("data/prepared/*", "data/trained/*/*", "data/evaluated/*", "plots/*", "leaderboard.csv", "metrics.json")
+OUTS = (
+    "data/prepared/*",
+    "data/trained/*/*",
+    "data/evaluated/*",
+    "plots/*",
+    "leaderboard.csv",
+    "metrics.json",
+    "report.html",
+)
 
 
 def folder_of(one: Run) -> Path:

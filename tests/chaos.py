@@ -26,7 +26,16 @@ from mlflow import MlflowClient
 
 from pipeline.commands import locks
 
-OUTS = ("data/prepared", "data/trained", "data/evaluated", "leaderboard.csv", "metrics.json", "plots", "dvc.lock")
+OUTS = (
+    "data/prepared",
+    "data/trained",
+    "data/evaluated",
+    "leaderboard.csv",
+    "metrics.json",
+    "plots",
+    "report.html",
+    "dvc.lock",
+)
 TARGETS = ("dvc", "stage", "both")
 COMMANDS = {"dvc repro": ["dvc", "repro"], "make repro": ["make", "--assume-old", "setup", "repro"]}
 STOPPED = "stopped at a lock file"

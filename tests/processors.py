@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 EMULATOR = "qemu-x86_64"
 WITH_AVX2 = ("Haswell", "EPYC", "Skylake-Client")  # Intel, AMD, Intel
 WITHOUT = "Nehalem"
-OUTS = ("data/prepared", "data/trained", "data/evaluated", "plots", "leaderboard.csv", "metrics.json")
+OUTS = ("data/prepared", "data/trained", "data/evaluated", "plots", "leaderboard.csv", "metrics.json", "report.html")
 # name: rows, features, batch sizes, epochs. For products of 400 numbers or more, torch uses MKL.
 TABLES = {
     "default": (0, 3, [1, 2, 4, "full"], 20),

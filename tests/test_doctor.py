@@ -221,7 +221,15 @@ def flipped(path: Path, bit: int) -> Iterator[None]:
 def recorded(repository: Path) -> dict[str, list[Path]]:
     """All files whose bytes a record names."""
     weights = [Path(one.info.artifact_uri.removeprefix("file://")) for one in search(default_store(repository))]
-    stages = ["data/prepared", "data/trained", "data/evaluated", "plots", "leaderboard.csv", "metrics.json"]
+    stages = [
+        "data/prepared",
+        "data/trained",
+        "data/evaluated",
+        "plots",
+        "leaderboard.csv",
+        "metrics.json",
+        "report.html",
+    ]
     return {
         "outs": [file for name in stages for file in (repository / name, *(repository / name).rglob("*"))],
         "cache": list(repository.glob(".dvc/cache/files/md5/??/*")),

@@ -64,7 +64,12 @@ def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> tuple
     one, k = fits[0][0], prepared.X.shape[1]
     values = parameters.initial(one.variant, k, one.init, [one.seed for one, _ in fits]).to(prepared.X.dtype)
     model = lift.lift(make(one.variant, k), values, k)
-    return model, State.initial(model, one.epochs)
+    return model, State.initial(model, one.epochs, len(followed(fits)))
+
+
+def followed(fits: Sequence[tuple[Run, int]]) -> range:
+    """The runs whose path is kept: all but the first."""
+    return range(1, len(fits))
 
 
 def train_on(
@@ -79,11 +84,11 @@ def train_on(
     size = Stack(tuple(fits), len(rows)).batch_size
     order = MinibatchOrder([one.seed for one, _ in fits], len(rows), size, range(state.epoch, fits[0][0].epochs))
     lr = torch.tensor([one.lr for one, _ in fits], dtype=prepared.X.dtype)
-    return fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch)
+    return fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch, followed(fits))
 
 
 def tensors(state: State) -> list[NDArray[Any]]:
-    return [tensor.detach().numpy() for tensor in (*state.parameters, state.curve, state.diverged)]
+    return [tensor.detach().numpy() for tensor in (*state.parameters, state.curve, state.diverged, state.path)]
 
 
 def same_bits(one: Fitted, other: Fitted) -> bool:
@@ -233,6 +238,7 @@ def test_a_diverged_run_stays_held_whatever_minibatches_follow_and_when_resumed(
     train_on(undisturbed, fits, odd)
     state = train_on(stopped, [(replace(one, epochs=1), 0) for one, _ in fits], odd)
     state.curve = torch.cat([state.curve, torch.full((3, 19), torch.nan)], dim=1)
+    state.path = torch.cat([state.path, torch.full((2, 19, 2), torch.nan)], dim=1)
     train_on(stopped, fits, odd)
     for r, (one, _) in enumerate(fits):
         _, end, _ = plain_loop(one, 0, odd)
@@ -277,7 +283,8 @@ def test_training_resumed_half_way_ends_with_the_bits_of_undisturbed_training(
         if state.epoch == pause:
             kept.keep("stack", state)
 
-    undisturbed = train_on(begin(fits), fits, after_epoch=keep)
+    undisturbed_model, state = begin(fits)
+    undisturbed = train_on((undisturbed_model, state), fits, after_epoch=keep)
     half_way = begin(fits)
     found.resume("stack", half_way[1])
     assert half_way[1].epoch == pause
@@ -285,7 +292,30 @@ def test_training_resumed_half_way_ends_with_the_bits_of_undisturbed_training(
     resumed = train_on(half_way, fits)
     for one, other in zip(tensors(undisturbed), tensors(resumed), strict=True):
         assert one.tobytes() == other.tobytes()
+    assert undisturbed.path.shape == (2, 40, 4)
+    assert undisturbed.path.isfinite().all()
+    assert torch.equal(undisturbed.path[:, -1], lift.values(undisturbed_model)[1:])
     assert (undisturbed.diverged >= 0).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["matrix", "handwritten"])
+def test_the_path_is_that_of_a_plain_loop_at_the_curve_s_epochs_for_the_asked_seed(name: str) -> None:
+    stack = Stack(tuple(product([run(name, 2, seed=seed, epochs=250) for seed in (1, 2)], [0])), 5)
+    other, fitted = train_stack(stack, SCORES, lambda *_: None, seed=2)
+    assert other.path is None
+    assert fitted.path is not None
+    steps = sweep.curve_steps(250, 101)
+    assert len(steps) < 101
+    assert fitted.path.shape == (len(steps), 4)
+    assert torch.equal(fitted.path[-1], fitted.values)
+    for place, step in list(enumerate(steps))[::12]:
+        _, end, _ = plain_loop(replace(stack.fits[1][0], epochs=step + 1), 0)
+        np.testing.assert_allclose(fitted.path[place], end, rtol=1e-5)
+
+
+def test_only_fits_on_all_training_rows_have_a_path() -> None:
+    fits = [(run("matrix", 2, seed=1, epochs=3), split) for split in (1, 2)]
+    assert all(one.path is None for one in train_stack(Stack(tuple(fits), 4), SCORES, lambda *_: None, seed=1))
 
 
 def test_what_watches_training_is_called_after_every_epoch() -> None:

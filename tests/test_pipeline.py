@@ -68,7 +68,7 @@ def test_every_run_is_stored_whole_and_finished(default_run: Path) -> None:
         weights = load_file(Path(one.info.artifact_uri.removeprefix("file://")) / "weights.safetensors")
         assert weights["W"].shape == (6, 3, 1)
     artifacts = Path(parents[0].info.artifact_uri.removeprefix("file://"))
-    assert {"leaderboard.csv", "metrics.json", "params.yaml", "loss.png", "predicted.png"} <= {
+    assert {"leaderboard.csv", "metrics.json", "params.yaml", "loss.png", "report.html"} <= {
         path.name for path in artifacts.iterdir()
     }
 
@@ -96,12 +96,16 @@ def test_dvc_shows_metrics_and_plots(default_run: Path) -> None:
         min(float(line.split(",")[6]) for line in (default_run / "leaderboard.csv").read_text().splitlines()[1:])
     )
     plots = json.loads(run("dvc", "plots", "show", "--json", "-o", "dvc_plots", cwd=default_run).stdout)["data"]
-    assert set(plots) == {"loss", "predicted", "plots/loss.png", "plots/predicted.png"}
+    assert set(plots) == {"loss", "cost", "lr", "heatmap", "path", "predicted", "residuals"}
+    empty = {name for name, shown in plots.items() if not any(one["content"] for one in shown)}
+    assert empty == {"lr", "heatmap"}  # one learning rate
     content = plots["loss"][0]["content"]
     assert {(row["variant"], row["batch_size"]) for row in content["data"]["values"]} == {
-        (variant, size) for variant in ("handwritten", "matrix", "linear", "module") for size in ("1", "2", "4", "full")
+        ("handwritten = matrix = linear = module", size) for size in ("1", "2", "4", "full")
     }
-    assert len(plots["predicted"][0]["content"]["data"]["values"]) == 20
+    assert len(plots["predicted"][0]["content"]["data"]["values"]) == 5
+    images = {path.stem for path in (default_run / "plots").glob("*.png")}
+    assert images == {"loss", "cost", "path", "predicted"}
 
 
 def test_top_prints_the_best_runs_with_their_ids(default_run: Path) -> None:

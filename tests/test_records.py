@@ -13,7 +13,7 @@ from pipeline.records import Record
 from pipeline.sweep import Run
 
 SPECIAL = np.array([0.1, -0.0, 1e-45, 3.4028235e38, np.nan, np.inf], dtype=np.float32)
-OUTS = ["curves.safetensors", "runs.csv", "weights.safetensors"]
+OUTS = ["curves.safetensors", "paths.safetensors", "runs.csv", "weights.safetensors"]
 
 
 def record(seed: int, batch_size: BatchSize = 2, lr: float = 1e-5, diverged: str = "", splits: int = 3) -> Record:
@@ -25,7 +25,7 @@ def record(seed: int, batch_size: BatchSize = 2, lr: float = 1e-5, diverged: str
     tensors = {"W": values(splits, 4, 1), "b": values(splits, 1), "grad_W": values(4, 1), "grad_b": values(1)}
     tensors |= {"mean": values(splits, 4), "scale": values(splits, 4)}
     run = Run("matrix", batch_size, lr, seed, 6, "zeros", "cpu", f"{seed:032x}")
-    return Record(run, diverged, np.roll(SPECIAL, seed), tensors)
+    return Record(run, diverged, np.roll(SPECIAL, seed), tensors, path=values(6, 5) if seed == 3 else None)
 
 
 RECORDS = [
@@ -45,7 +45,9 @@ def test_records_come_back_in_order_with_exact_bits_and_types(tmp_path: Path) ->
         assert after.metrics == {}
         assert after.tensors.keys() == before.tensors.keys()
         arrays = [(before.tensors[name], after.tensors[name]) for name in before.tensors]
-        for one, other in [*arrays, (before.curve, after.curve)]:
+        assert (before.path is None) == (after.path is None)
+        paths = [] if before.path is None or after.path is None else [(before.path, after.path)]
+        for one, other in [*arrays, *paths, (before.curve, after.curve)]:
             assert (other.dtype, other.shape, other.tobytes()) == (one.dtype, one.shape, one.tobytes())
 
 
@@ -62,7 +64,7 @@ def test_one_bit_of_a_weight_changes_the_bytes(tmp_path: Path) -> None:
     records.write(tmp_path / "one", [record(3)])
     records.write(tmp_path / "two", [changed])
     same = [(tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in OUTS]
-    assert same == [True, True, False]
+    assert same == [True, True, True, False]
 
 
 def test_writing_again_replaces_what_was_there(tmp_path: Path) -> None:
@@ -70,6 +72,13 @@ def test_writing_again_replaces_what_was_there(tmp_path: Path) -> None:
     records.write(tmp_path, RECORDS[:1])
     assert [one.run for one in records.read(tmp_path)] == [RECORDS[0].run]
     assert sorted(path.name for path in tmp_path.iterdir()) == OUTS
+
+
+def test_outs_of_earlier_versions_have_no_paths(tmp_path: Path) -> None:
+    records.write(tmp_path, RECORDS)
+    (tmp_path / "paths.safetensors").unlink()
+    assert [one.path for one in records.read(tmp_path)] == [None, None, None]
+    assert [one.run for one in records.read(tmp_path)] == [one.run for one in RECORDS]
 
 
 @pytest.mark.parametrize("splits", [1, 6])

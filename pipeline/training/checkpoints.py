@@ -18,7 +18,7 @@ class Checkpoints:
     """The states of a stage's stacks, saved so that a killed stage resumes with the same bits.
 
     A stack's key is a hash of everything that determines its result, and minibatch order follows from seed and epoch:
-    parameters, curve, epoch and the optimizer's state are all there is to save.
+    parameters, curve, path, epoch and the optimizer's state are all there is to save.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -63,6 +63,6 @@ class Checkpoints:
 
 def tensors(state: State) -> dict[str, Tensor]:
     """Name the tensors of a state."""
-    named = {"curve": state.curve, "diverged": state.diverged}
+    named = {"curve": state.curve, "diverged": state.diverged, "path": state.path}
     named |= {f"parameter {i}": tensor for i, tensor in enumerate(state.parameters)}
     return named | {f"optimizer {i}": tensor for i, tensor in enumerate(state.optimizer)}

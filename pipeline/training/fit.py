@@ -1,7 +1,7 @@
 """The training loop: one for all variants, for a stack of runs at once; a single run is a stack of one."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from pipeline.sweep import curve_steps
 from pipeline.training.data import Minibatch
 from pipeline.training.optimizers import SGD
 from pipeline.variants import Model
+
+PATH_POINTS = 101  # the most epochs at which a path is kept; track.points would retrain a sweep for a curve's sake
 
 
 def mse(y_pred: Tensor, y: Tensor) -> Tensor:
@@ -31,21 +34,24 @@ class State:
 
     parameters: of the lifted model, each (R, …), float32. curve: (R, epochs), float32, NaN where not trained.
     diverged: (R,), int64, the epoch in which the loss, or in the last one the parameters, stopped being finite, or -1.
+    path: (F, T, P), float32, the parameters of F of the runs after each of T epochs, NaN where not trained.
     epoch: the next one. optimizer: the optimizer's state, such as momentum, each (R, …); empty for SGD.
     """
 
     parameters: list[Tensor]
     curve: Tensor
     diverged: Tensor
+    path: Tensor
     epoch: int = 0
     optimizer: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def initial(cls, model: Model, epochs: int) -> "State":
-        """Begin with a lifted model."""
+    def initial(cls, model: Model, epochs: int, followed: int = 0) -> "State":
+        """Begin with a lifted model, and keep the path of as many runs as `followed` says."""
         parameters = list(model.parameters())
-        count = len(parameters[0])
-        return cls(parameters, torch.full((count, epochs), torch.nan), torch.full((count,), -1))
+        count, size = len(parameters[0]), sum(parameter[0].numel() for parameter in parameters)
+        path = torch.full((followed, len(curve_steps(epochs, PATH_POINTS)), size), torch.nan)
+        return cls(parameters, torch.full((count, epochs), torch.nan), torch.full((count,), -1), path)
 
 
 def fit(
@@ -55,6 +61,7 @@ def fit(
     steps: int,
     lr: Tensor,
     after_epoch: Callable[[State], object],
+    followed: Sequence[int] = (),
 ) -> State:
     """Train a stack of R runs from `state.epoch` to its last epoch, in place.
 
@@ -68,6 +75,7 @@ def fit(
         steps: the number of minibatches per epoch.
         lr: (R,), float32.
         after_epoch: called with the state after each epoch.
+        followed: the F runs whose path is kept, at the epochs of `curve_steps`.
 
     Returns:
         `state`.
@@ -75,6 +83,7 @@ def fit(
     parameters = state.parameters
     optimizer = SGD(parameters, lr)
     alive = (state.diverged < 0).to(lr.device)
+    kept = {epoch: place for place, epoch in enumerate(curve_steps(state.curve.shape[1], PATH_POINTS)) if followed}
     for epoch in range(state.epoch, state.curve.shape[1]):
         total, rows = torch.zeros_like(lr, dtype=torch.float64), 0  # finite losses may overflow a float32 sum
         for X, y in islice(minibatches, steps):
@@ -91,6 +100,10 @@ def fit(
             rows += X.shape[1]
         state.curve[:, epoch] = torch.where(alive, total / rows, torch.nan).cpu()
         state.diverged[~alive.cpu() & (state.diverged < 0)] = epoch
+        if epoch in kept:
+            state.path[:, kept[epoch]] = torch.cat(
+                [one.detach()[followed].flatten(1) for one in parameters], dim=1
+            ).cpu()
         state.epoch = epoch + 1
         after_epoch(state)
     finite = torch.stack([parameter.detach().isfinite().flatten(1).all(dim=1) for parameter in parameters]).all(dim=0)

@@ -48,7 +48,7 @@ def test_a_dropped_variant_leaves_no_trace_in_dvc_lock(clone: Path) -> None:
         return YAML(typ="safe").load(clone / "dvc.lock")["stages"]["evaluate"]
 
     dropped = evaluated()
-    run("git", "clean", "--quiet", "-dfX", "data", "plots", "leaderboard.csv", "metrics.json", cwd=clone)
+    run("git", "clean", "--quiet", "-dfX", "data", "plots", "leaderboard.csv", "metrics.json", "report.html", cwd=clone)
     (clone / "dvc.lock").unlink()
     assert not (clone / "data/trained").exists()
     assert evaluated() == dropped

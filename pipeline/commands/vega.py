@@ -1,0 +1,22 @@
+"""Installs the library that draws DVC's plots, .dvc/tmp/vega.js: `make setup` runs it, so that no page asks the web.
+
+DVC's page (.dvc/plots/page.html, named in .dvc/config) loads it from there. It comes with vl-convert-python, which
+carries Vega, Vega-Lite and vega-embed.
+"""
+
+import vl_convert
+
+from pipeline import outs, repository
+
+VEGA_LITE = "5.21"  # the templates in .dvc/plots, and DVC's own, are written for Vega-Lite 5
+
+
+def main() -> None:
+    """Write the library."""
+    with outs.replacing(repository.root() / ".dvc/tmp/vega.js") as temporary:
+        script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+        temporary.write_text(script, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

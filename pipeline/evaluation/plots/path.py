@@ -1,0 +1,191 @@
+"""How minibatches wander: the weights' path over the loss contours, a panel for each batch size.
+
+The plane is spanned by the two principal directions of all paths, so that the panels show the same contours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from pipeline import variants
+from pipeline.evaluation.metrics import product
+from pipeline.evaluation.plots.drawing import PALETTE, QUIET, Picture, number, panels, some
+from pipeline.evaluation.results import Results
+from pipeline.records import Record
+from pipeline.sweep import curve_steps
+from pipeline.training.fit import PATH_POINTS
+from pipeline.training.parameters import with_values
+
+Float64 = NDArray[np.float64]
+COLUMNS = ["variant", "batch_size", "lr", "epoch", "along", "across"]
+TITLE = "How minibatches wander"
+SIDE = 60  # points of the loss's grid, a side
+COARSE, ROWS = 25, 1000  # for a model that is not linear: points a side, and the most rows
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane in the space of the P weights: its middle (P,) and two directions (2, P) of length 1, at right angles."""
+
+    middle: Float64
+    directions: Float64
+
+    def project(self, path: Float64) -> Float64:
+        """Return the coordinates (T, 2) of points (T, P)."""
+        return np.hstack([product(path - self.middle, one[:, None]) for one in self.directions])
+
+
+def draw(results: Results) -> Picture:
+    """Draw the paths of the first seed's best run at each batch size, of the best variant."""
+    empty = pd.DataFrame(columns=COLUMNS)
+    kept = paths(results)
+    if not kept:
+        return Picture("path", TITLE, empty, None, "No path to show: no run of the first seed lasted two epochs.")
+    steps = [step for step in curve_steps(kept[0].run.epochs, PATH_POINTS) if step >= skipped(kept[0])]
+    points = [np.asarray(record.path, dtype=np.float64)[-len(steps) :] for record in kept]
+    plane = principal(np.vstack(points))
+    flat = [plane.project(one) for one in points]
+    figure, axes = panels(
+        len(kept), width=max(6.4, 2.6 * min(len(kept), 4)), height=3.1 * -(-len(kept) // 4), rows=-(-len(kept) // 4)
+    )
+    grid = Grid.around(np.vstack(flat))
+    losses = grid.losses(results, kept[0], plane)
+    tables = []
+    for record, path, one in zip(kept, flat, axes, strict=True):
+        panel(one, grid, losses, path)
+        one.set_title(
+            f"batch size {record.run.batch_size}"
+            + (f", lr {record.run.lr:g}" if results.board["lr"].nunique() > 1 else "")
+        )
+        values = [record.run.variant, str(record.run.batch_size), record.run.lr, steps, *path.T]
+        tables.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
+    axes[0].set_ylabel("second principal direction")
+    axes[0].set_xlabel("first principal direction")
+    alt = "The weights' path over contours of the training loss, a panel for each batch size; a dot marks its end."
+    return Picture("path", TITLE, pd.concat(tables, ignore_index=True), figure, says(kept, points), alt)
+
+
+def paths(results: Results) -> list[Record]:
+    """Choose the runs: the best configuration of each batch size, where the first seed's run did not diverge."""
+    best = results.shown.loc[results.shown["runs"] > 0, "variant"]
+    groups = [group for group in results.best("variant", "batch_size") if group[0].run.variant == best.iloc[0]]
+    kept = [next((record for record in group if record.path is not None), None) for group in groups]
+    long = [record for record in kept if record and record.path is not None and len(record.path) > 1]
+    return [long[i] for i in some(long)]
+
+
+def skipped(record: Record) -> int:
+    """Return the epoch from which on a path is drawn: the way down into the valley is long, and soon over."""
+    return record.run.epochs // 20
+
+
+def principal(points: Float64) -> Plane:
+    """Return the plane of the two principal directions of points (T, P); six digits, as LAPACK's last ones differ."""
+    middle = points.mean(axis=0)
+    _, sizes, rows = np.linalg.svd(points - middle, full_matrices=False)
+    first = rows[0] if sizes[0] > 0 else np.eye(points.shape[1])[0]
+    first = pointing(first)
+    # A path on a line has no second direction of its own: take the weight that the line changes least.
+    second = rows[1] if len(rows) > 1 and sizes[1] > 1e-6 * sizes[0] else np.eye(len(first))[np.abs(first).argmin()]
+    second = second - first * float((first * second).sum())
+    return Plane(middle, np.stack([first, pointing(second / np.sqrt((second**2).sum()))]))
+
+
+def pointing(direction: Float64) -> Float64:
+    """Round a direction, and turn it so that its largest part is positive."""
+    rounded = np.round(direction, 6)
+    return np.asarray(rounded * np.sign(rounded[np.abs(rounded).argmax()]))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Coordinates of a grid's columns and rows in the plane."""
+
+    along: Float64
+    across: Float64
+
+    @classmethod
+    def around(cls, points: Float64) -> "Grid":
+        """Cover points (T, 2) and a margin."""
+        low, high = points.min(axis=0), points.max(axis=0)
+        span = np.maximum(high - low, 1e-3 * max(float((high - low).max()), 1e-6))
+        edges = zip(low - 0.15 * span, high + 0.15 * span, strict=True)
+        return cls(*(np.linspace(start, stop, SIDE) for start, stop in edges))
+
+    def losses(self, results: Results, record: Record, plane: Plane) -> Float64:
+        """Compute the training loss at each point: (rows, columns), six digits."""
+        linear = results.group(record.run.variant).linear
+        found = quadratic(self, results, plane) if linear else sampled(self, results, record, plane)
+        digits = np.char.mod("%.6g", found).astype(np.float64)
+        return np.asarray(digits)
+
+
+def quadratic(grid: Grid, results: Results, plane: Plane) -> Float64:
+    """Return the loss of a linear model on a grid: with residuals linear in both coordinates, from six means."""
+    x, y = results.rows
+    error = product(x, plane.middle[:, None])[:, 0] - y
+    u, v = (product(x, one[:, None])[:, 0] for one in plane.directions)
+    a, b = grid.along[None, :], grid.across[:, None]
+    means = [float((p * q).mean()) for p, q in ((error, error), (error, u), (error, v), (u, u), (u, v), (v, v))]
+    return means[0] + 2 * (a * means[1] + b * means[2]) + a * a * means[3] + 2 * a * b * means[4] + b * b * means[5]
+
+
+def sampled(grid: Grid, results: Results, record: Record, plane: Plane) -> Float64:
+    """Return the loss of any model on a coarser grid, in float64, on at most ROWS rows, and interpolate."""
+    x, y = results.rows
+    chosen = np.linspace(0, len(x) - 1, min(ROWS, len(x))).astype(int)
+    X, target = torch.from_numpy(x[chosen, :-1]), torch.from_numpy(y[chosen, None])
+    model = variants.make(record.run.variant, X.shape[1])
+    places = np.linspace(0, SIDE - 1, COARSE)
+    coarse = [np.interp(places, np.arange(SIDE), one) for one in (grid.along, grid.across)]
+    found = np.empty((COARSE, COARSE))
+    with torch.no_grad():
+        for row, b in enumerate(coarse[1]):
+            for column, a in enumerate(coarse[0]):
+                weights = torch.from_numpy(plane.middle + a * plane.directions[0] + b * plane.directions[1])
+                found[row, column] = float(((with_values(model, weights)(X) - target) ** 2).mean())
+    wide = np.stack([np.interp(grid.along, coarse[0], line) for line in found])
+    return np.stack([np.interp(grid.across, coarse[1], column) for column in wide.T]).T
+
+
+def panel(axes: Axes, grid: Grid, losses: Float64, path: Float64) -> None:
+    """Draw one path over the contours."""
+    low, high = float(losses.min()), float(losses.max())
+    levels = low + (high - low) * np.linspace(0.02, 0.98, 11) ** 2  # closer together near the valley's floor
+    if high > low:
+        axes.contour(grid.along, grid.across, losses, levels=levels, colors=QUIET, linewidths=0.5, alpha=0.6)
+    axes.grid(visible=False)
+    axes.plot(*path.T, color=PALETTE[0], linewidth=0.8, marker=".", markersize=2.5)
+    axes.plot(*path[-1], "o", color=PALETTE[1], markersize=5)
+    axes.set(xlim=(grid.along[0], grid.along[-1]), ylim=(grid.across[0], grid.across[-1]))
+    axes.tick_params(labelsize=7)
+    axes.locator_params(nbins=4)
+
+
+def jitter(path: Float64) -> float:
+    """Return how much the second half of a path (T, P) trembles: root mean square, in the weights' units.
+
+    Second differences leave out any steady way; of independent points of variance σ² they have the variance 6σ².
+    """
+    second = np.diff(path[len(path) // 2 : -1], n=2, axis=0)  # the last step may be shorter
+    return float(np.sqrt((second**2).sum(axis=1).mean() / 6)) if len(second) else 0.0
+
+
+def says(kept: Sequence[Record], points: Sequence[Float64]) -> str:
+    """Say how far the weights tremble."""
+    # Float32's steps are 6e-8 of a weight: below 1e-6 of the largest, only rounding trembles.
+    least = 1e-6 * max(float(np.abs(path).max()) for path in points)
+    moves = [jitter(path) for path in points]
+    ways = [
+        f"{number(move) if move > least else '0'} at batch size {one.run.batch_size}"
+        for one, move in zip(kept, moves, strict=True)
+    ]
+    return (
+        f"Seed {kept[0].run.seed}, from epoch {skipped(kept[0])} on; the dot is the end. In the second half of the "
+        f"epochs the weights tremble about their way by {', '.join(ways)} (root mean square)."
+    )

@@ -1,0 +1,130 @@
+"""The report: one page of HTML that needs nothing else, on what a sweep ran, found, and where it diverged."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from pipeline.evaluation.plots.drawing import Picture, number, svg
+from pipeline.evaluation.results import Results
+from pipeline.params import HIGHER_IS_BETTER
+from pipeline.records import RUN_METRICS, Record
+
+OPEN = 50  # rows of a table that are shown at once
+TEMPLATE = "report.html.jinja"
+
+
+def write(results: Results, pictures: Sequence[Picture], path: Path) -> None:
+    """Write the page."""
+    path.write_text(render(results, pictures), encoding="utf-8")
+
+
+def render(results: Results, pictures: Sequence[Picture]) -> str:
+    """Return the page; every text of the user's is escaped."""
+    loader = PackageLoader("pipeline", "evaluation")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    champion = best_run(results)
+    return environment.get_template(TEMPLATE).render(
+        target=results.target,
+        champion=champion,
+        metric=results.metric,
+        value=number(float(results.board.iloc[0][f"{results.metric} mean"])) if champion else "",
+        facts=facts(results),
+        columns=[results.metric, *(key for key in RUN_METRICS if key != results.metric)],
+        board=board(results),
+        figures=[figure(one) for one in pictures],
+        diverged=diverged(results),
+        open=OPEN,
+    )
+
+
+def facts(results: Results) -> dict[str, str]:
+    """Say what was run on which data."""
+    data, train, sweep = results.params.data, results.params.train, results.params.sweep
+    rows, k = results.prepared.X.shape
+    split = f"{data.split.folds} folds" if data.split.method == "kfold" else f"{data.split.test_fraction:g} of the rows"
+    if data.split.method == "kfold" and data.split.folds == rows:
+        split = "each row by itself (leave-one-out)"
+    names = ", ".join(data.features[:20]) + (f" and {k - 20} more" if k > 20 else "")
+    listed = {"batch sizes": sweep.batch_size, "learning rates": sweep.lr, "seeds": sweep.seed}
+    texts = {
+        key: ", ".join(map(str, values[:30])) + ("" if len(values) <= 30 else ", …") for key, values in listed.items()
+    }
+    runs = f"{len(results.evaluated):,} ({int(results.board['diverged'].sum()):,} diverged)"
+    return {
+        "table": data.source,
+        "rows": f"{rows:,}, of which {results.prepared.train_rows[0]:,} are trained on",
+        "target": data.target,
+        "features": f"{k:,}: {names}",
+        "held out for testing": f"{split}, drawn with seed {data.split.seed}",
+        "features standardized": "yes, by the training rows" if data.standardize else "no",
+        "variants": ", ".join(results.params.variants),
+        **texts,
+        "epochs": f"{train.epochs:,}",
+        "initial weights": "zeros" if train.init == "zeros" else "drawn with the run's seed",
+        "runs": runs,
+        "champion chosen by": f"{results.metric}, mean over the seeds",
+    }
+
+
+def best_run(results: Results) -> Record | None:
+    """Return the champion's best run; None if every run diverged."""
+    own = [one for one in results.evaluated if one.run.configuration == results.board.iloc[0]["configuration"]]
+    sign = -1 if results.metric in HIGHER_IS_BETTER else 1
+    whole = (one for one in own if not one.diverged)
+    return min(whole, key=lambda one: sign * one.metrics.get(results.metric, sign * math.inf), default=None)
+
+
+def board(results: Results) -> list[dict[str, object]]:
+    """Return the leaderboard's rows as texts."""
+    rows = []
+    for place, row in enumerate(results.board.to_dict("records"), start=1):
+        own: dict[str, object] = {
+            "place": place,
+            **{key: row[key] for key in ("variant", "batch_size", "lr", "runs", "diverged")},
+        }
+        for key in RUN_METRICS:
+            mean, deviation = float(row[f"{key} mean"]), float(row[f"{key} std"])
+            own[key] = number(mean) + (f" ± {number(deviation)}" if math.isfinite(deviation) else "")
+        rows.append(own)
+    return rows
+
+
+def figure(picture: Picture) -> Mapping[str, object]:
+    """Return a picture as SVG with its caption."""
+    drawn = picture.figure and svg(picture.figure, picture.name, str(escape(picture.title)), str(escape(picture.alt)))
+    return {"name": picture.name, "title": picture.title, "svg": Markup(drawn or ""), "says": picture.says}  # noqa: S704
+
+
+def diverged(results: Results) -> list[dict[str, object]]:
+    """List the configurations that diverged, of the variants that are shown: where first, and why."""
+    rows = []
+    for row in results.shown[results.shown["diverged"] > 0].to_dict("records"):
+        own = [one for one in results.evaluated if one.run.configuration == row["configuration"] and one.diverged]
+        rows.append(
+            {
+                **{key: row[key] for key in ("batch_size", "lr", "diverged")},
+                "variant": results.group(str(row["variant"])).label,
+                "runs": int(row["runs"]) + int(row["diverged"]),
+                "where": f"seed {own[0].run.seed}: {own[0].diverged.split(';')[0]}",
+                "why": why(results, own[0]),
+            }
+        )
+    return sorted(rows, key=lambda row: float(str(row["lr"])))
+
+
+def why(results: Results, record: Record) -> str:
+    """Say why a run diverged, as far as the curvature of the loss tells."""
+    run = record.run
+    if not results.group(run.variant).linear:
+        return "not linear: its curvature changes on the way"
+    stable, limit = results.largest_stable_lr, results.stable[run.batch_size]
+    if run.lr >= stable:
+        return f"its lr is {number(run.lr / stable)} × the largest stable one, 2/λ = {number(stable)}"
+    if run.lr >= limit:
+        return f"below 2/λ = {number(stable)}, but minibatches of {run.batch_size} curve more: {number(limit)} is safe"
+    return "its lr is stable on all training rows; the weights, or a fold's rows, are too large for float32"

@@ -1,0 +1,169 @@
+"""What the pictures and the report are made of: an evaluated sweep, and which of its variants agree."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.evaluation import leaderboard, metrics, rounding
+from pipeline.params import BatchSize, Params
+from pipeline.records import Record
+from pipeline.training.data import Prepared
+from pipeline.training.parameters import is_linear
+
+Float64 = NDArray[np.float64]
+Stable = Mapping[BatchSize, float]
+TIE = 1e-3  # rounding explains 1e-5 at stable learning rates; another formula differs by about 1
+FLOOR = 1e-6  # of the target's variance: smaller losses are mostly rounding
+
+
+@dataclass(frozen=True)
+class Group:
+    """Variants whose runs agree, of which one is shown for all.
+
+    apart: the largest relative difference of their curves and weights. compared: the runs of each that were compared;
+    not those whose lr is beyond the largest stable one, where rounding grows without bound.
+    """
+
+    variants: tuple[str, ...]
+    shown: str
+    linear: bool
+    apart: float = 0.0
+    compared: int = 0
+
+    @property
+    def label(self) -> str:
+        """The group's name in pictures."""
+        return " = ".join(self.variants)
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluated sweep."""
+
+    evaluated: Sequence[Record]
+    board: pd.DataFrame
+    prepared: Prepared
+    params: Params
+
+    @property
+    def metric(self) -> str:
+        """The metric that chooses the champion."""
+        return self.params.evaluate.metric
+
+    @property
+    def target(self) -> str:
+        """The name of the target's column."""
+        return self.params.data.target
+
+    @cached_property
+    def rows(self) -> tuple[Float64, Float64]:
+        """Training rows of the first split, as its runs see them: x (n, k + 1) with a 1 for b, and y (n,), float64."""
+        train = self.prepared.train[0].numpy()
+        X = self.prepared.standardized(0).double().numpy()[train]
+        return np.hstack([X, np.ones((len(X), 1))]), self.prepared.y.double().numpy()[train, 0]
+
+    @cached_property
+    def optimum(self) -> float:
+        """The least-squares optimum of the loss, 6 digits."""
+        x, y = self.rows
+        found = metrics.least_squares_mse(x[:, :-1], y[:, None])
+        return float(f"{found:.6g}") if found > 1e-12 * float(y.var()) else 0.0
+
+    @cached_property
+    def largest_stable_lr(self) -> float:
+        """The largest stable lr of gradient descent on all training rows of a linear variant: 2/λ, 6 digits."""
+        return float(f"{2 / largest_eigenvalue(self.rows[0]):.6g}")
+
+    @cached_property
+    def stable(self) -> Stable:
+        """The lr of a linear variant, for each batch size, below which no minibatches let rounding grow; 6 digits."""
+        moments = rounding.Moments.of(*self.rows)
+        runs = {record.run.batch_size: record.run for record in self.evaluated}
+        limits = {size: 2 / moments.curvature(moments.minibatch(run)) for size, run in runs.items()}
+        return {size: float(f"{limit:.6g}") for size, limit in limits.items()}
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The variants that agree, in the order of params.yaml; those with the best configurations are shown."""
+        floor = FLOOR * float(self.rows[1].var())
+        return agreeing(self.evaluated, list(self.board["variant"]), self.prepared.X.shape[1], floor, self.stable)
+
+    def group(self, variant: str) -> Group:
+        """Return the group of a variant."""
+        return next(group for group in self.groups if variant in group.variants)
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The leaderboard's rows of the variants that are shown."""
+        return self.board[self.board["variant"].isin([group.shown for group in self.groups])]
+
+    def best(self, *keys: str) -> list[list[Record]]:
+        """Return the runs of the best configuration for each value of `keys`, of the variants that are shown."""
+        return leaderboard.best(self.shown, self.evaluated, keys)
+
+
+def largest_eigenvalue(x: Float64) -> float:
+    """Return the largest eigenvalue λ of the Hessian 2/n · Σxxᵀ of the mean squared error, given x (n, k + 1).
+
+    Gradient descent on a quadratic loss is stable below lr = 2/λ.
+    """
+    hessian = 2 / len(x) * np.einsum("ni,nj->ij", x, x, optimize=False)  # without BLAS, whose order differs
+    return float(np.linalg.eigvalsh(hessian)[-1])
+
+
+def agreeing(evaluated: Sequence[Record], ranked: Sequence[str], k: int, floor: float, stable: Stable) -> list[Group]:
+    """Group the variants whose runs have the same curves and weights, but for rounding.
+
+    Args:
+        evaluated: the runs of all variants.
+        ranked: variants, the best first; may repeat.
+        k: the number of features.
+        floor: losses below it are compared relative to it.
+        stable: batch size -> the lr of linear variants from which on rounding grows without bound.
+    """
+    by_variant: dict[str, list[Record]] = {}
+    for record in evaluated:
+        by_variant.setdefault(record.run.variant, []).append(record)
+    groups: list[Group] = []
+    for variant, records in by_variant.items():
+        linear = is_linear(variant, k)
+        for i, group in enumerate(groups):
+            if linear != group.linear:
+                continue
+            both = zip(by_variant[group.variants[0]], records, strict=True)  # in the order of params.yaml
+            pairs = [(a, b) for a, b in both if not linear or a.run.lr < stable[a.run.batch_size]]
+            most = max((largest_difference(a, b, floor) for a, b in pairs), default=0.0)
+            if most <= TIE:
+                members, most = (*group.variants, variant), max(group.apart, float(f"{most:.2g}"))
+                groups[i] = Group(members, min(members, key=list(ranked).index), linear, most, len(pairs))
+                break
+        else:
+            groups.append(Group((variant,), variant, linear))
+    return groups
+
+
+def largest_difference(one: Record, other: Record, floor: float) -> float:
+    """Return the largest relative difference between the curves and weights of two runs.
+
+    A loss is compared relative to itself, or to `floor` if that is larger, and weights relative to the run's largest.
+    It is infinite if only one of them diverged or their weights have other shapes, and 0 if both diverged.
+    """
+    weights = [weights_of(record) for record in (one, other)]
+    if bool(one.diverged) != bool(other.diverged) or weights[0].shape != weights[1].shape:
+        return float("inf")
+    if one.diverged:
+        return 0.0
+    curves = one.curve.astype(np.float64), other.curve.astype(np.float64)
+    losses = np.abs(curves[0] - curves[1]) / np.maximum(np.maximum(*curves), floor or 1)
+    size = float(np.abs(weights[0]).max())
+    return max(float(losses.max()), float(np.abs(weights[0] - weights[1]).max()) / (size if size > 0 else 1))
+
+
+def weights_of(record: Record) -> Float64:
+    """Return the parameters (P,) of a record's fit on all training rows, in float64."""
+    own = [name for name in record.tensors if f"grad_{name}" in record.tensors]
+    return np.concatenate([record.tensors[name][0].flatten() for name in own]).astype(np.float64)

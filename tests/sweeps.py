@@ -1,0 +1,83 @@
+"""Small sweeps, trained in this process, for the tests of pictures and report."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pipeline import sweep, train
+from pipeline.evaluation import leaderboard, metrics
+from pipeline.evaluation.results import Results
+from pipeline.params import Params, check
+from pipeline.records import Record
+from pipeline.sweep import Run
+from pipeline.tracking.protocol import Untracked
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.data import Prepared
+
+SPLIT = {"method": "kfold", "folds": 3, "test_fraction": 0.2, "seed": 0}
+DATA = {"source": "t.csv", "features": ["a", "b"], "target": "y", "split": SPLIT, "standardize": False, "exact": False}
+PARAMS: dict[str, Any] = {
+    "data": DATA,
+    "variants": ["handwritten", "matrix", "linear"],
+    "train": {"epochs": 40, "init": "zeros", "device": "cpu"},
+    "sweep": {"batch_size": [2, "full"], "lr": [0.01, 0.05, 10.0], "seed": [1, 2, 3]},
+    "evaluate": {"metric": "cv/mse"},
+    "track": {"experiment": "e", "points": 11},
+}
+
+
+def params(**changed: Any) -> Params:  # noqa: ANN401
+    """Return checked params: `sweep_lr=[1]` sets sweep.lr."""
+    values = copy.deepcopy(PARAMS)
+    for key, value in changed.items():
+        block, _, name = key.partition("_")
+        if name:
+            values[block][name] = value
+        else:
+            values[block] = value
+    return check(values, "params.yaml")
+
+
+def table(rows: int = 12, k: int = 2, folds: int = 3, held_out: int | None = None) -> Prepared:
+    """Return a table of normal numbers, split into folds or with so many rows held out."""
+    chance = torch.Generator().manual_seed(0)
+    X = torch.randn(rows, k, generator=chance)
+    y = X @ torch.arange(1.0, k + 1)[:, None] + 3 + 0.3 * torch.randn(rows, 1, generator=chance)
+    place = torch.arange(rows)
+    kept = [place % folds != fold for fold in range(folds)]
+    train = torch.stack([place >= 0, *kept]) if held_out is None else (place >= held_out)[None]
+    return Prepared(X, y, train, torch.zeros(len(train), k), torch.ones(len(train), k))
+
+
+class NoCheckpoints(Checkpoints):
+    """Keeps nothing."""
+
+    def resume(self, key: str, state: object) -> None:
+        """Find nothing."""
+
+    def keep(self, key: str, state: object) -> None:
+        """Do nothing."""
+
+
+def records(prepared: Prepared, settings: Params) -> list[Record]:
+    """Train and evaluate a sweep's runs."""
+    made: list[Record] = []
+    for variant in settings.variants:
+        grid = [
+            (size, lr, seed)
+            for size in settings.sweep.batch_size
+            for lr in settings.sweep.lr
+            for seed in settings.sweep.seed
+        ]
+        values = settings.train.model_dump()
+        runs = [Run(variant, *one, **values, fingerprint=sweep.fingerprint({"run": [variant, *one]})) for one in grid]
+        made += train.train(runs, prepared, Untracked(), NoCheckpoints())
+    return [replace(record, metrics=metrics.compute(record, prepared)) for record in made]
+
+
+def results(prepared: Prepared, settings: Params, evaluated: list[Record] | None = None) -> Results:
+    """Return an evaluated sweep, trained unless its records are given."""
+    evaluated = records(prepared, settings) if evaluated is None else evaluated
+    return Results(evaluated, leaderboard.rank(evaluated, settings.evaluate.metric), prepared, settings)
