@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline import check_pins, outs, records, sweep
 from pipeline.evaluation import leaderboard, metrics, plots
 from pipeline.params import Params, load
+from pipeline.progress import Display, count
 from pipeline.records import RUN_METRICS, Record
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.piped import Piped
@@ -28,13 +29,20 @@ def main() -> None:
     params = load()
     check_prepared(params.data)
     forget_other_variants(params.variants)
-    with Piped(params, sweep.plan(params)) as tracking:
+    with Display("evaluate") as display, Piped(params, sweep.plan(params), display) as tracking:
         prepared = data.load(outs.PREPARED)
         trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
-        evaluated = [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]
+        evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
         board = leaderboard.rank(evaluated, params.evaluate.metric)
         write(evaluated, board, prepared, params)
         tracking.complete(evaluated, outs.evaluation(), outs.champion())
+    conclude(display, len(evaluated), tracking)
+
+
+def conclude(display: Display, runs: int, tracking: Piped) -> None:
+    """Say what was evaluated and stored."""
+    lacking = runs - tracking.stored
+    display.say(f"{count(runs, 'run')} evaluated; " + (f"{lacking:,} not stored" if lacking else "all stored"))
 
 
 def forget_other_variants(variants: Sequence[str]) -> None:

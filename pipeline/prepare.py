@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from pipeline import check_pins, lifetime, outs
 from pipeline.params import Data, InputError, Split, load, printable
+from pipeline.progress import Display, count
 from pipeline.table.float32 import Altered, in_float32
 from pipeline.table.raw import read
 
@@ -26,7 +27,8 @@ def main() -> None:
     check_pins()
     lifetime.stop_when_told()
     data = load().data
-    table, altered = read(Path(data.source), [*data.features, data.target], data.exact)
+    with Display("prepare") as display:
+        table, altered = read(Path(data.source), [*data.features, data.target], data.exact, display.reading)
     train = split(len(table), data.split)
     X = in_float32(table[data.features].to_numpy())  # (n, k)
     y = in_float32(table[[data.target]].to_numpy())  # (n, 1)
@@ -37,6 +39,8 @@ def main() -> None:
     # Written last: if it matches params.yaml, so do the tensors.
     outs.write_json(outs.SUMMARY, summarize(data, table, train, altered))
     warn(data.source, altered, len(table))
+    columns = f"{count(len(data.features), 'feature')}, target {printable(data.target)}"
+    display.say(f"{count(len(table), 'row')} of {printable(data.source)}; {columns}; {count(len(train), 'split')}")
 
 
 def warn(source: str, altered: Mapping[str, Altered], rows: int) -> None:

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pipeline.ending import InputError
+
 
 def root() -> Path:
     """Find the real repository, even from a temporary DVC experiment's copy.
@@ -18,6 +20,17 @@ def root() -> Path:
         return Path(given)
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+
+
+def enter() -> None:
+    """Work in the repository's folder.
+
+    Raises:
+        InputError: the working folder is not in a repository.
+    """
+    if not (root() / ".dvc").is_dir():
+        raise InputError(f"{Path.cwd()}: no repository is here: no folder above has .dvc in it")
+    os.chdir(root())
 
 
 def store_uri() -> str:

@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from pipeline import check_pins, outs, records, sweep, variants
+from pipeline import check_pins, outs, progress, records, sweep, variants
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.sweep import Run, Stack
@@ -37,10 +37,15 @@ def main() -> None:
     runs = sweep.plan(params)
     own = [run for run in runs if run.variant == name]
     check_memory(len(own), splits, params.train.epochs, psutil.virtual_memory().available)
-    with Piped(params, runs) as tracking:
+    prepared = data.load(outs.PREPARED)
+    stacks = sweep.stacks(own, prepared.train_rows, prepared.X.shape[1])
+    title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
+    with progress.Display(title) as display, Piped(params, runs, display) as tracking:
         checkpoints = Checkpoints()
-        records.write(outs.TRAINED / name, train(own, data.load(outs.PREPARED), tracking, checkpoints))
+        shown = progress.Training(display, tracking, stacks, prepared.X.shape[1])
+        records.write(outs.TRAINED / name, train(own, prepared, shown, checkpoints))
         checkpoints.clear()
+    shown.conclude()
 
 
 def check_device(params: Params) -> None:

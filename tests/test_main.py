@@ -4,6 +4,7 @@ import re
 import signal
 from pathlib import Path
 
+import click
 import pytest
 from conftest import REPOSITORY, run
 
@@ -42,15 +43,19 @@ def test_what_a_command_does_not_take_is_named_with_exit_code_2(
 def test_wrong_input_is_one_line_with_exit_code_1(tmp_path: Path) -> None:
     result = run("pipeline", "leaderboard", cwd=tmp_path, check=False)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "leaderboard.csv: no such file here; run: dvc repro\n"
+    assert "no repository is here" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_help_describes_every_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    context = click.Context(commands)
     main(["--help"])
     listed = re.findall(r"^  (\w+)  +[A-Z].*[a-z]\.$", capsys.readouterr().out, re.MULTILINE)
-    assert listed == sorted(commands.commands)
+    assert listed == commands.list_commands(context)
     assert {"top", "runs", "reproduce", "sync", "doctor", "leaderboard"} <= set(listed)
-    for name, command in commands.commands.items():
+    for name in listed:
+        command = commands.get_command(context, name)
+        assert command is not None
         main([name, "--help"])
         text = capsys.readouterr().out
         options = [option for parameter in command.params for option in parameter.opts if option.startswith("-")]
@@ -80,6 +85,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
         *(f"{metric} {part}" for metric in METRICS for part in ("mean", "std")),
     ]
     rows = [",".join(columns), *[",".join(["linear", "1", "0", *["1.5"] * (len(columns) - 3)])] * 20_000]
+    (tmp_path / ".dvc").mkdir()
     (tmp_path / "leaderboard.csv").write_text("\n".join(rows) + "\n")
     told = run("sh", "-c", "pipeline leaderboard | head -n 1", cwd=tmp_path)
     assert told.stdout.startswith("configuration")

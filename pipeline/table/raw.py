@@ -6,7 +6,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain, count, islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from pipeline.table.float32 import Altered
 
 BROKEN = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)  # raised by broken archives
 UNREADABLE = (*BROKEN, OSError, ValueError, EOFError, ImportError, csv.Error)
+Watch = Callable[[Iterator[list[str]]], Iterator[list[str]]]
 SHOWN = 20  # the most faults, or columns, in one message
 BAD_CELLS = Path(".dvc/tmp/bad_cells.csv")  # lists all faults if there are more
 TOO_LARGE = float(2**128 - 2**103)  # float32 rounds this and above to infinity; its largest number is 2**128 - 2**104
@@ -51,13 +52,16 @@ class Fault(NamedTuple):
         return f"row {self.row}" + (f", column {self.column!r}: {text} " if self.column else ": ") + self.why
 
 
-def read(source: Path, columns: Sequence[str], exact: bool = False) -> tuple[pd.DataFrame, dict[str, Altered]]:
+def read(
+    source: Path, columns: Sequence[str], exact: bool = False, watch: Watch = iter
+) -> tuple[pd.DataFrame, dict[str, Altered]]:
     """Read and check a CSV file's columns.
 
     Args:
         source: a file, which may be compressed.
         columns: their names.
         exact: refuse numbers that float32 changes.
+        watch: yields the rows that it is given, and shows how many.
 
     Returns:
         table (n, len(columns)), float64, every value finite in float32; by column, the numbers that float32 changes.
@@ -69,7 +73,7 @@ def read(source: Path, columns: Sequence[str], exact: bool = False) -> tuple[pd.
     if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, a device may never end
         raise InputError(f"{printable(source)}: is not a regular file; params.yaml names it in data.source")
     try:
-        places = find(source, columns)
+        places = find(source, columns, watch)
         cells = read_cells(source, dict(sorted(zip(places, columns, strict=True))))[list(columns)]
     except FileNotFoundError as error:
         raise InputError(f"{printable(source)}: no such file; params.yaml names it in data.source") from error
@@ -92,7 +96,7 @@ def read(source: Path, columns: Sequence[str], exact: bool = False) -> tuple[pd.
     return numbers, float32.altered(cells, changed, numbers)
 
 
-def find(source: Path, columns: Sequence[str]) -> list[int]:
+def find(source: Path, columns: Sequence[str], watch: Watch = iter) -> list[int]:
     """Find columns in the header as written, and check that every row is CSV with as many cells as the header.
 
     Raises:
@@ -110,7 +114,7 @@ def find(source: Path, columns: Sequence[str]) -> list[int]:
     if faults:
         raise InputError("\n".join(f"{printable(source)}: {fault}" for fault in faults))
     width = f"and the header {len(header)}"
-    lengths = enumerate(map(len, rows), 1)
+    lengths = enumerate(map(len, watch(rows)), 1)
     refuse(source, (Fault(n, "", "", f"has {m} cells, {width}") for n, m in lengths if m != len(header)))
     return [header.index(name) for name in columns]
 

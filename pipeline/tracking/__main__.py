@@ -4,4 +4,4 @@ import sys
 
 from pipeline.tracking import piped
 
-sys.exit(piped.serve(sys.stdin.buffer))
+sys.exit(piped.serve(sys.stdin.buffer, piped.reporter(int(sys.argv[1]))))

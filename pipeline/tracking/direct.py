@@ -37,7 +37,13 @@ class Direct:
     """
 
     def __init__(
-        self, params: Params, runs: Sequence[Run], pid: int, restored: str = "", clock: Callable[[], float] = time.time
+        self,
+        params: Params,
+        runs: Sequence[Run],
+        pid: int,
+        restored: str = "",
+        clock: Callable[[], float] = time.time,
+        report: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the sweep's run for a stage.
 
@@ -47,8 +53,9 @@ class Direct:
             pid: of the stage.
             restored: the time, if runs are only restored.
             clock: returns when what is being stored happened, in seconds since 1970.
+            report: called after each run is stored.
         """
-        self.params, self.runs, self.clock = params, runs, clock
+        self.params, self.runs, self.clock, self.report = params, runs, clock, report
         self.growth = Growth(params.train.epochs, params.track.points)
         self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
         self.started: dict[str, float] = {}  # fingerprint -> when the stage began the run
@@ -127,6 +134,10 @@ class Direct:
 
     def finish(self, record: Record) -> None:
         """Store a trained run, or compare it with the one already stored."""
+        self._finish(record)
+        self.report()
+
+    def _finish(self, record: Record) -> None:
         with self.store.lock:
             fingerprint = record.run.fingerprint
             if fingerprint not in self.own:
@@ -167,7 +178,10 @@ class Direct:
         another machine stored and that is the same within rounding keeps the metrics of its own weights.
         """
         restored = values.now()
-        kept = sum(self._complete_run(record, restored) for record in evaluated)
+        kept = 0
+        for record in evaluated:
+            kept += self._complete_run(record, restored)
+            self.report()
         if kept:
             print(KEPT.format(kept, len(evaluated)))
         if not kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well

@@ -1,7 +1,8 @@
 """Sends a stage's runs to a separate process, which stores them: both ends of the pipe.
 
 So training neither waits for MLflow nor loads it, and the runs of a killed stage are still ended as KILLED. The other
-end is `python -m pipeline.tracking`, which reads pickled messages from its standard input.
+end is `python -m pipeline.tracking`, which reads pickled messages from its standard input, and writes into a second
+pipe a line for each run that it has stored.
 """
 
 import os
@@ -9,10 +10,11 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from select import select
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
@@ -24,9 +26,11 @@ from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.runs import FAILED, FINISHED, KILLED
 
 if TYPE_CHECKING:  # it imports MLflow
+    from pipeline.progress import Display
     from pipeline.tracking.direct import Direct
 
 STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
+STORED = b"."  # reports a stored run
 LOST = "WARNING: lost MLflow; the results are in DVC's outs; store them later with: pipeline sync"
 REFUSED = "the runs cannot be stored; see above"
 
@@ -102,17 +106,22 @@ class Piped:
     SIGINT, SIGTERM and the end of the DVC that runs the stage end its runs as KILLED, any other exception as FAILED.
     """
 
-    def __init__(self, params: Params, runs: Sequence[Run]) -> None:
-        """Prepare to send a sweep's runs."""
+    def __init__(self, params: Params, runs: Sequence[Run], display: "Display | None" = None) -> None:
+        """Prepare to send a sweep's runs; `display` shows that the stage waits for the store."""
         self.growth = Growth(params.train.epochs, params.track.points)
         self.begin = Begin(params, list(runs), os.getpid())
+        self.display = display
+        self.sent = 0
+        self.heard = b""  # from the storing process
         self.lost = False
 
     def __enter__(self) -> Self:
         lifetime.stop_when_told()
         # In its own session: Ctrl-C and signals to the process group reach the stage, which reports them.
-        command = [sys.executable, "-m", "pipeline.tracking"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        self.reports, theirs = os.pipe()
+        command = [sys.executable, "-m", "pipeline.tracking", str(theirs)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs], start_new_session=True)
+        os.close(theirs)
         self._send(self.begin)
         return self
 
@@ -136,11 +145,31 @@ class Piped:
 
     def finish(self, record: Record) -> None:
         """Store and end a trained run."""
+        self.sent += 1
         self._send(Finish(record))
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation of all runs, and end the sweep."""
+        self.sent += len(evaluated)
         self._send(Complete(list(evaluated), list(artifacts), champion))
+
+    @property
+    def stored(self) -> int:
+        """The number of runs that are stored so far."""
+        while self._hear(0):
+            pass
+        return self.heard.count(STORED)
+
+    def _hear(self, seconds: float) -> bool:
+        # Waits for what the storing process reports, at most this long; false if nothing came.
+        if not self.reports or not select([self.reports], [], [], seconds)[0]:
+            return False
+        if content := os.read(self.reports, 2**16):
+            self.heard += content
+            return True
+        os.close(self.reports)  # it has ended
+        self.reports = 0
+        return False
 
     def end(self, status: str, error: str) -> None:
         """End the stage, and wait until everything is stored."""
@@ -162,19 +191,39 @@ class Piped:
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
-            self.process.wait()
+            self._wait()
         except KeyboardInterrupt:  # what was already sent is still stored; a second Ctrl-C does not wait for it
-            self.process.wait()
+            self._wait()
             raise
         self.lost = self.process.returncode != 0
         if self.process.returncode == INPUT_WRONG:
             raise InputError(REFUSED)
         if self.lost:  # even through an error of its own: training goes on
+            if self.display:
+                self.display.clear()
             print(LOST, file=sys.stderr)
 
+    def _wait(self) -> None:
+        while self.reports:
+            self._hear(0.1)
+            if self.display:
+                self.display.storing(self.stored, self.sent)
+        self.process.wait()
 
-def serve(messages: IO[bytes]) -> int:
-    """Store what the stage sends; the other end of the pipe.
+
+def reporter(pipe: int) -> Callable[[], None]:
+    """Return what reports a stored run to the stage, without ever waiting for it."""
+    os.set_blocking(pipe, False)
+
+    def report() -> None:
+        with suppress(BlockingIOError, BrokenPipeError):  # it does not listen, or was killed
+            os.write(pipe, STORED)
+
+    return report
+
+
+def serve(messages: IO[bytes], report: Callable[[], None] = lambda: None) -> int:
+    """Store what the stage sends, and report each stored run; the other end of the pipes.
 
     Returns:
         0, STORE_LOST if the store fails, or INPUT_WRONG.
@@ -186,7 +235,7 @@ def serve(messages: IO[bytes]) -> int:
     if not isinstance(message, Begin):
         return 0  # the stage was killed before it sent anything
     try:
-        direct = Direct(message.params, message.runs, message.pid, clock=lambda: at)
+        direct = Direct(message.params, message.runs, message.pid, clock=lambda: at, report=report)
         while not isinstance(message, End):
             at, message = receive(messages)
             carry_out(message, direct)
