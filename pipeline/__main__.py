@@ -15,6 +15,8 @@ from pipeline.ending import say_why
 FILES = {
     "doctor": "upkeep",
     "leaderboard": "results",
+    "predict": "models",
+    "promote": "models",
     "reproduce": "upkeep",
     "runs": "results",
     "sync": "upkeep",

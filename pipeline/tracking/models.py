@@ -108,21 +108,21 @@ def is_made_of(version: Version, run: StoredRun) -> bool:
 
 
 @answering()
-def promote(settings: Params, run_id: str) -> str:
+def promote(settings: Params, run: str) -> str:
     """Register a run's model, unless it is, and give its version the alias; return what was done.
 
     Raises:
         InputError: the run cannot predict, or the store fails.
     """
-    record = predictor.recall(settings.track.experiment, run_id)
+    record = predictor.recall(settings.track.experiment, run)
     store = Store.open(settings.track.experiment)
     with store.lock:
-        run = store.client.run(record.run_id)
+        chosen = store.client.run(record.run_id)
         registry = Registry(store.client.uri)
         name = model_name(settings.track.experiment, record.columns.model_dump())
-        number = _version_of(store, registry, name, run, settings)
+        number = _version_of(store, registry, name, chosen, settings)
         registry.set_alias(name, CHAMPION, number)
-    return _said(name, number, run)
+    return _said(name, number, chosen)
 
 
 @answering()
@@ -141,7 +141,10 @@ def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> s
             f"{name}: no model of this name is registered, or none is its champion; "
             "run: make repro, or pipeline promote RUN"
         )
-    return stored.run_id(registry.version(name, chosen).run_id)
+    versions = {one.number: one for one in registry.versions(name)}
+    if chosen not in versions:
+        raise InputError(f"{name}: has no version {chosen}; it has {', '.join(map(str, sorted(versions)))}")
+    return stored.run_id(versions[chosen].run_id)
 
 
 def _version_of(store: Store, registry: Registry, name: str, run: StoredRun, settings: Params) -> int:

@@ -1,6 +1,7 @@
 """A stored run as something that predicts: its record, checked, with its weights and the columns they belong to."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from pipeline import params, predictions, sweep
 from pipeline.params import InputError
 from pipeline.records import Array
 from pipeline.tracking import queries, seals, stored
-from pipeline.tracking.display import first_line
+from pipeline.tracking.display import first_line, shown
+from pipeline.tracking.store import Store, answering
 from pipeline.tracking.stored import Stored
 from pipeline.tracking.values import weights_md5
 
@@ -46,6 +48,7 @@ class Predictor:
     """
 
     run_id: str
+    name: str
     variant: str
     columns: Columns
     weights: bytes
@@ -57,6 +60,11 @@ class Predictor:
         return self.columns.features
 
     @property
+    def target(self) -> str:
+        """The name of the column that it predicts."""
+        return self.columns.target
+
+    @property
     def is_linear(self) -> bool:
         """Tell whether it predicts without its variant's code."""
         return predictions.is_linear(self.tensors)
@@ -66,13 +74,35 @@ class Predictor:
         return predictions.predict(self.variant, self.tensors, X)
 
 
-def recall(experiment: str, run_id: str) -> Predictor:
-    """Read a run's record, and check that it can predict.
+@answering()
+def identify(experiment: str, run: str) -> str:
+    """Return the id of the run that a person names: by id, by fingerprint, or by the first 8 or more digits of that.
 
     Raises:
-        InputError: the record is malformed, altered or incomplete; the run diverged; or its variant is not linear and
-            its code here is not the one that trained it.
+        InputError: no run, or more than one configuration's, has this name.
     """
+    if not re.fullmatch("[0-9a-f]{8,32}", run):
+        raise InputError(f"{shown(run)}: is neither a run id nor a fingerprint; list them with: pipeline runs")
+    store = Store.look(experiment)
+    found = store.beginning_with(run) if store else []
+    names = sorted({one.name for one in found})
+    if len({one.tags["fingerprint"] for one in found}) > 1:
+        raise InputError(f"{run}: begins the fingerprints of several runs: {', '.join(names[:10])}")
+    if store and found:
+        return store.find(found[0].tags["fingerprint"])[0].run_id
+    if len(run) < 32:
+        raise InputError(f"{run}: no run has a fingerprint that begins so; list them with: pipeline runs")
+    return run
+
+
+def recall(experiment: str, run: str) -> Predictor:
+    """Read the record of a run, by whichever name `identify` knows, and check that it can predict.
+
+    Raises:
+        InputError: there is no such run; its record is malformed, altered or incomplete; it diverged; or its variant is
+            not linear and its code here is not the one that trained it.
+    """
+    run_id = identify(experiment, run)
     record = queries.recall(experiment, run_id)
     md5 = record.tags.get("weights_md5")
     if "diverged" in record.tags:
@@ -87,10 +117,18 @@ def recall(experiment: str, run_id: str) -> Predictor:
     except (ValidationError, KeyError) as error:
         raise InputError(f"{run_id}: its sweep's summary.json is malformed: {first_line(error)}") from error
     columns = columns.model_copy(update={"columns": ranges})
-    predictor = Predictor(run_id, record.params["variant"], columns, record.weights, load(record.weights))
+    predictor = Predictor(
+        run_id, name_of(record), record.params["variant"], columns, record.weights, load(record.weights)
+    )
     if not predictor.is_linear:
         check_code(record)
     return predictor
+
+
+def name_of(record: Stored) -> str:
+    """Name a run as its sweep does."""
+    told = record.params
+    return f"{told['variant']} bs={told['batch_size']} lr={told['lr']} seed={told['seed']}"
 
 
 def check_code(record: Stored) -> None:

@@ -117,14 +117,13 @@ class Registry(Client):
             StoreError: its files would lie outside of the experiment's; a client would follow, with its password, to
                 any host.
         """
-        attempt = {"attempt": uuid.uuid4().hex}
+        attempt = {"mlflow.pipeline.attempt": uuid.uuid4().hex}
         made = self._ask(
             self._client.create_logged_model, experiment.experiment_id, name, run.run_id, attempt, dict(run.params)
         )
         if self.remote:  # the client repeats a request whose answer was lost
-            found = self._ask(
-                self._client.search_logged_models, [experiment.experiment_id], f"tags.attempt = '{attempt['attempt']}'"
-            )
+            mine = " and ".join(f"tags.`{key}` = '{value}'" for key, value in attempt.items())
+            found = self._ask(self._client.search_logged_models, [experiment.experiment_id], mine)
             for ghost in found:
                 if ghost.model_id != made.model_id:
                     self._ask(self._client.delete_logged_model, ghost.model_id)
