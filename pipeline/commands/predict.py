@@ -26,7 +26,7 @@ from pipeline.table.raw import Fault
 from pipeline.tracking import models, predictor
 from pipeline.tracking.predictor import Predictor
 
-CELLS = 2**18  # read at once
+CELLS = 2**16  # read at once
 TOO_LARGE = "its prediction is too large for float32"
 Rows = list[list[str]]
 

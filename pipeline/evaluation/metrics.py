@@ -57,13 +57,14 @@ def product(X: Float64, W: Float64) -> Float64:
 
 def predictions(record: Record, prepared: Prepared) -> Float64:
     """Predict every row with every split's parameters, in float64: (S, n, 1)."""
-    tables = [prepared.standardized(split) for split in range(len(record.tensors["mean"]))]
-    if is_linear(record.run.variant, prepared.X.shape[1]):
-        fits = zip(tables, record.tensors["W"], record.tensors["b"], strict=True)
-        return np.stack([linear(X.numpy(), W, b) for X, W, b in fits])
-    model, values = in_float64(record.run.variant, record.tensors, prepared.X.shape[1])
+    variant, k = record.run.variant, prepared.X.shape[1]
+    if is_linear(variant, k):
+        fits = enumerate(zip(record.tensors["W"], record.tensors["b"], strict=True))
+        return np.stack([linear(prepared.standardized(split).numpy(), W, b) for split, (W, b) in fits])
+    model, values = in_float64(variant, record.tensors, k)
+    tables = (prepared.standardized(split).double() for split in range(len(values)))
     with torch.no_grad():
-        y_pred = [with_values(model, one)(X.double()) for one, X in zip(values, tables, strict=True)]
+        y_pred = [with_values(model, one)(X) for one, X in zip(values, tables, strict=True)]
     return torch.stack(y_pred).numpy()
 
 
