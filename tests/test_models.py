@@ -137,6 +137,39 @@ def test_a_run_that_diverged_was_altered_or_is_unknown_is_refused(uri: str) -> N
     assert len(versions(uri)) == 1
 
 
+def test_what_a_killed_process_left_is_removed_and_no_run_of_the_shell_s_is_touched(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, run_id = MlflowClient(uri), champion(uri).run_id
+    experiment = client.get_run(run_id).info.experiment_id
+    ghost = client.create_logged_model(experiment, NAME, run_id).model_id
+    client.delete_registered_model(NAME)
+    before = {one.info.run_id: one.data.to_dictionary() for one in search(uri, "")}
+    monkeypatch.setenv("MLFLOW_RUN_ID", other_run_id := next(iter(before)))
+    assert "version 1 is the champion" in update()
+    assert os.environ["MLFLOW_RUN_ID"] == other_run_id
+    assert {one.info.run_id: one.data.to_dictionary() for one in search(uri, "")} == before
+    logged = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    assert ghost not in {one.model_id for one in logged}
+    assert {one.status.value for one in logged} == {"READY"}
+
+
+def test_in_a_moved_repository_a_model_s_files_go_where_the_repository_is(
+    uri: str, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = small.with_name("moved")
+    small.rename(there)
+    monkeypatch.chdir(there)
+    try:
+        assert "version 2 is the champion" in update()  # the first one's files are no longer where MLflow looks
+        source = Path(champion(uri).source.removeprefix("file://"))
+        assert source.is_relative_to(there / "mlartifacts/models")
+        assert mlflow.pyfunc.load_model(str(source))
+        assert not small.exists()
+    finally:
+        there.rename(small)
+
+
 def test_a_registry_that_fails_costs_a_warning(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as table:
         table.execute("DROP TABLE registered_model_aliases")
@@ -167,4 +200,3 @@ def test_nothing_of_a_model_is_pickled_and_it_carries_all_that_it_runs(
     assert y_pred.to_numpy().tobytes() == expected.tobytes()
     assert [one.name for one in loaded.metadata.signature.inputs] == settings.data.features
     assert "torch" not in (source / "requirements.txt").read_text()
-    assert "MLFLOW_RUN_ID" not in os.environ

@@ -98,8 +98,8 @@ def _said(name: str, number: int, run: StoredRun) -> str:
 def best(evaluated: Sequence[Record], configuration: str, metric: str) -> Record:
     """Choose a configuration's best run, the first of equals."""
     sign = -1 if metric in HIGHER_IS_BETTER else 1
-    runs = [one for one in evaluated if one.run.configuration == configuration and metric in one.metrics]
-    return min(runs, key=lambda one: sign * one.metrics[metric])
+    runs = [one for one in evaluated if one.run.configuration == configuration and not one.diverged]
+    return min(runs, key=lambda one: (metric not in one.metrics, sign * one.metrics.get(metric, 0)))
 
 
 def is_made_of(version: Version, run: StoredRun) -> bool:

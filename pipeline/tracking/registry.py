@@ -5,7 +5,6 @@ changed.
 """
 
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -117,16 +116,13 @@ class Registry(Client):
             StoreError: its files would lie outside of the experiment's; a client would follow, with its password, to
                 any host.
         """
-        attempt = {"mlflow.pipeline.attempt": uuid.uuid4().hex}
-        made = self._ask(
-            self._client.create_logged_model, experiment.experiment_id, name, run.run_id, attempt, dict(run.params)
-        )
-        if self.remote:  # the client repeats a request whose answer was lost
-            mine = " and ".join(f"tags.`{key}` = '{value}'" for key, value in attempt.items())
-            found = self._ask(self._client.search_logged_models, [experiment.experiment_id], mine)
-            for ghost in found:
-                if ghost.model_id != made.model_id:
-                    self._ask(self._client.delete_logged_model, ghost.model_id)
+        arguments = experiment.experiment_id, name, run.run_id, None, dict(run.params)
+        made = self._ask(self._client.create_logged_model, *arguments)
+        # Left by a process that was killed, or by a request whose answer was lost, which the client repeats.
+        own = f"source_run_id = '{run.run_id}'"
+        for ghost in self._ask(self._client.search_logged_models, [experiment.experiment_id], own):
+            if ghost.status.value == "PENDING" and ghost.model_id != made.model_id:
+                self._ask(self._client.delete_logged_model, ghost.model_id)
         expected = append_to_uri_path(experiment.artifact_location, "models", made.model_id, "artifacts")
         if made.artifact_location != expected:
             raise StoreError(

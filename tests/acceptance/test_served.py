@@ -190,6 +190,15 @@ class Model(nn.Module):
 '''
 
 
+LOAD = """
+import sys, mlflow, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+model.predict(pandas.DataFrame({"quiz1": [73.0], "quiz2": [80.0], "quiz3": [75.0]}))
+import torch
+print(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+"""
+
+
 def test_a_model_that_is_not_linear_is_served_with_the_code_that_it_carries_and_pinned_kernels(
     clone: Path, tmp_path: Path
 ) -> None:
@@ -218,6 +227,11 @@ def test_a_model_that_is_not_linear_is_served_with_the_code_that_it_carries_and_
             y_pred = np.array([row["final"] for row in answer["predictions"]], dtype=np.float32)
             np.testing.assert_allclose(y_pred, expected[:rows], rtol=1e-6)
     assert "not pinned" not in (tmp_path / "serve.log").read_text()
+    outside = {**OUTSIDE, "MLFLOW_TRACKING_URI": default_store(clone)}
+    pinned = run("python", "-c", LOAD, CHAMPION, cwd=tmp_path, extra=outside)
+    assert (pinned.stdout, "not pinned" in pinned.stderr) == ("AVX2 1\n", False)
+    late = run("python", "-c", f"import torch\n{LOAD}", CHAMPION, cwd=tmp_path, extra=outside)
+    assert "torch was loaded before this model, so that its kernels are not pinned" in late.stderr
     (clone / "pipeline/variants/mlp.py").write_text(MLP.replace(".relu()", ".tanh()"))
     refused = run(*predict, cwd=clone, check=False)
     assert refused.returncode == 1
