@@ -75,12 +75,11 @@ def _update(store: Store, settings: Params, record: Record, insist: bool) -> str
     name = model_name(settings.track.experiment, json.loads(outs.SUMMARY.read_text(encoding="utf-8")))
     model = registry.model(name)
     at = model.aliases.get(CHAMPION) if model else None
-    by_hand = model is not None and at is not None and model.tags.get(BY_SWEEP) != str(at)
-    if at is not None and not by_hand and is_made_of(registry.version(name, at), run):
+    current = registry.version(name, at) if at else None
+    by_hand = model is not None and current is not None and model.tags.get(BY_SWEEP) != str(current.number)
+    if current and is_made_of(current, run) and not (by_hand and insist):
         return ""
     if by_hand and not insist:
-        if registry.version(name, at or 0).run_id == run.run_id:
-            return ""
         return (
             f"{name}: version {at} was promoted by hand and stays the champion; this sweep's is {run.name}; "
             "to serve it: pipeline promote"
@@ -155,15 +154,16 @@ def _version_of(store: Store, registry: Registry, name: str, run: StoredRun, set
     metric, own = settings.evaluate.metric, predictor.recall(settings.track.experiment, run.run_id)
     table = Path(own.columns.source).name
     if registry.model(name) is None:
-        registry.create_model(name, f"Predicts {own.columns.target} of {table}; the version to use is `{CHAMPION}`.")
+        serve = f"mlflow models serve -m models:/{name}@{CHAMPION} --env-manager local"
+        registry.create_model(name, f"Predicts {own.target} of {table}: `pipeline predict FILE`, or `{serve}`")
     shown = {key: run.metrics[key] for key in RUN_METRICS if key in run.metrics}
-    tags = {"run_id": run.run_id, "configuration": run.name, "metric": metric, "value": f"{shown.get(metric, '')}"}
+    tags = {"configuration": run.name, "metric": metric, "value": f"{shown.get(metric, '')}", "run_id": run.run_id}
     tags |= {key: run.tags[key] for key in ("fingerprint", "data_md5", "source_md5", "weights_md5") if key in run.tags}
     logged = registry.create_logged(store.experiment, run, name)
     with tempfile.TemporaryDirectory() as folder:
         registry.log_files(logged, run, Path(folder) / "model", _served(own, Path(folder), tags))
     registry.log_metrics(logged, run, list(shown))
-    said = f"{run.name}, {metric} {tags['value']}: {own.columns.target} from {', '.join(own.features)} ({table})"
+    said = f"{run.name}, {metric} {tags['value']}: {own.target} from {', '.join(own.features)} ({table})"
     return registry.create_version(name, logged, run, tags, said)
 
 
@@ -183,7 +183,7 @@ def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> Served
         weights=weights,
         variant=own.variant,
         features=own.features,
-        target=own.columns.target,
+        target=own.target,
         example=[{name: getattr(ranges[name], which) for name in own.features} for which in ("min", "mean", "max")],
         requirements=PACKAGES if own.is_linear else (*PACKAGES, "torch"),
         metadata=metadata,
