@@ -34,10 +34,12 @@ setup: .venv/installed ## create .venv with the packages pinned in constraints.t
 
 repro: setup ## prepare, train, evaluate and track whatever has changed; print the leaderboard
 	@pipeline doctor --mend
-	dvc repro
+	PIPELINE_SUMMARY=no dvc repro
+	@echo
+	@pipeline leaderboard -n 20
+	@echo
 	@pipeline sync
-	@pipeline leaderboard
-	@echo "To look at the runs: make ui, then open http://127.0.0.1:$(PORT)"
+	@echo "These pages are served by: make ui"
 
 test: lint ## check format, lint and types; run the tests
 	pytest

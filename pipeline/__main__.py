@@ -1,10 +1,12 @@
 """`pipeline …`: the commands that a person runs besides DVC's. Each stands in a file of pipeline/cli."""
 
+import gc
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 
 import click
@@ -13,12 +15,14 @@ from pipeline.ending import say_why
 
 # command -> the file in pipeline/cli whose function of this name it is; only that file is loaded to run it.
 FILES = {
+    "completion": "completion",
     "doctor": "upkeep",
     "leaderboard": "results",
     "predict": "models",
     "promote": "models",
     "reproduce": "upkeep",
     "runs": "results",
+    "show": "show",
     "sync": "upkeep",
     "top": "results",
 }
@@ -48,6 +52,9 @@ class Commands(click.Group):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without · and ± gets ?
+    gc.set_threshold(1_000_000)  # loading MLflow makes a million objects that stay: to look through them takes 0.6 s
     try:
         commands.main(arguments, prog_name="pipeline", standalone_mode=False)
     except click.ClickException as error:
@@ -56,11 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pipeline", message="%(prog)s %(version)s", help="Print the version.")
 def commands() -> None:
     """What DVC and MLflow cannot do alone.
 
-    Run the stages with DVC, look at runs with MLflow; these commands join the two.
-    `pipeline COMMAND --help` describes one.
+    Run the stages with DVC, look at runs with MLflow; these commands join the two. They work in any folder of the
+    repository. `pipeline COMMAND --help` describes one, with examples.
+
+    \b
+    After a first `dvc repro`:
+      pipeline leaderboard        the configurations, best first
+      pipeline show               the best run: its formula, figures, curve and origin
+      pipeline top -n 5           the best runs, with their MLflow ids
+      pipeline reproduce RUN      make a run again from its record, and compare
     """
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pipeline top | head` ends without a traceback

@@ -3,7 +3,9 @@
 Reads data/prepared and data/trained; writes data/evaluated/runs.csv, leaderboard.csv, metrics.json and plots/.
 """
 
+import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,9 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import check_pins, outs, records, sweep
-from pipeline.evaluation import leaderboard, metrics, plots
+from pipeline.evaluation import boards, leaderboard, metrics, plots
 from pipeline.params import Params, load
-from pipeline.progress import Display, count
+from pipeline.progress import Display, count, unheard
 from pipeline.records import RUN_METRICS, Record
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.piped import Piped
@@ -37,6 +39,12 @@ def main() -> None:
         write(evaluated, board, prepared, params)
         tracking.complete(evaluated, outs.evaluation(), outs.champion())
     conclude(display, len(evaluated), tracking)
+    if "DVC_STAGE" in os.environ and os.environ.get("PIPELINE_SUMMARY") != "no":
+        sweep_id = sweep.sweep_id([one.run for one in evaluated])
+        of = f" --sweep {sweep_id}" if "DVC_EXP_NAME" in os.environ else ""  # it may run in a copy of the workspace
+        with unheard(sys.stdout):
+            boards.print_best(f"pipeline leaderboard{of}")
+            print(f"\n{tracking.links}" if tracking.links else "")
 
 
 def conclude(display: Display, runs: int, tracking: Piped) -> None:

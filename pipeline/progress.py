@@ -4,28 +4,40 @@ It only looks at what passes by, and changes no bit of any out.
 """
 
 import math
+import os
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import IO, Self, TypeVar
 
-import numpy as np
 from rich.console import Console
-from rich.control import Control
-from rich.segment import ControlType
 
-from pipeline.records import Array, Record
-from pipeline.sweep import Run, Stack
-
-if TYPE_CHECKING:
-    from pipeline.tracking.piped import Piped
+from pipeline.records import Record
 
 REDRAW_SECONDS, PLAIN_SECONDS = 0.25, 5.0
-FIRST_SECONDS = 3.0  # before the first estimate
-WORTH_SECONDS = 60.0  # an estimate that is announced on a line of its own
 Row = TypeVar("Row")
-ERASE = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
+ERASE = "\r\x1b[2K"  # go to the line's first column, and erase the line
+
+
+@contextmanager
+def unheard(file: IO[str]) -> Iterator[None]:
+    """Write to a file even if nobody reads it, or a full disk does not take it: that must not stop a stage."""
+    try:
+        yield
+        file.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, file.fileno())  # for what the file still holds, and all that comes
+        os.close(nowhere)
+
+
+def write(file: IO[str], text: str) -> None:
+    """Write text, heard or not."""
+    with unheard(file):
+        file.write(text)
 
 
 class Display:
@@ -38,8 +50,10 @@ class Display:
             title: stands before each line.
             console: standard output; it knows whether that is a terminal, and its width, NO_COLOR and TERM.
         """
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # an encoding without ± must not stop a stage, either
         self.title = title
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False)
         self.redraws = self.console.is_terminal and not self.console.is_dumb_terminal
         self.every = REDRAW_SECONDS if self.redraws else PLAIN_SECONDS
         self.begun = time.monotonic()
@@ -66,26 +80,26 @@ class Display:
     def draw(self, *parts: str) -> None:
         """Draw the line from its parts, the more important ones first: what does not fit the width is left out."""
         self.next = time.monotonic() + self.every
-        line = f"{self.title}: {', '.join(filter(None, parts))}"
+        given = [part for part in parts if part]
         if not self.redraws:
-            self.console.print(line, markup=False)
+            write(self.console.file, f"{self.title}: {', '.join(given)}\n")
             return
         most = self.console.width - 1  # a full line would wrap on some terminals
-        self.console.control(ERASE)
-        self.console.print(line if len(line) <= most else f"{line[: most - 1]}…", end="", markup=False)
-        self.console.file.flush()
+        line = self.title
+        for part in given:
+            longer = f"{line}{':' if line == self.title else ','} {part}"
+            line = longer if len(longer) <= most else line
+        write(self.console.file, f"{ERASE}{line[:most]}")
 
     def clear(self) -> None:
         """Make room for what others print."""
         if self.redraws:
-            self.console.control(ERASE)
-            self.console.file.flush()
+            write(self.console.file, ERASE)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self.clear()
-        self.console.print(f"{self.title}: {text}", markup=False)
-        self.console.file.flush()
+        write(self.console.file, f"{self.title}: {text}\n")
 
     def reading(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Yield a table's rows, and show how many they are."""
@@ -107,121 +121,12 @@ class Display:
     def storing(self, stored: int, sent: int) -> None:
         """Show how many runs are stored while the stage waits for that, if it is time to."""
         since, before = self.storing_since = self.storing_since or (time.monotonic(), stored)
-        if self.is_due():
+        if self.is_due() and sent:
             waited = time.monotonic() - since
             left = waited / (stored - before) * (sent - stored) if stored > before and waited > 1 else math.nan
             self.draw(
                 f"storing: {stored:,} of {count(sent, 'run')} stored", f"{duration(left)} left" if left > 0 else ""
             )
-
-
-class Training:
-    """Shows how the runs of one variant train, and passes on what the stage reports of them."""
-
-    def __init__(self, display: Display, tracking: "Piped", stacks: Sequence[Stack], k: int) -> None:
-        """Begin.
-
-        Args:
-            display: the stage's.
-            tracking: takes what the stage reports.
-            stacks: all that will be trained, in this order.
-            k: the number of features.
-        """
-        self.display, self.tracking, self.stacks = display, tracking, stacks
-        self.work = [work(stack, k) for stack in stacks]
-        self.place = -1  # of the stack in training
-        self.skipped: float | None = None  # work that a checkpoint saved
-        self.best = math.inf
-        self.announced = False
-        self.finished = self.diverged = 0
-        self.trained = 0.0  # seconds until the last run was
-
-    def start(self, runs: Sequence[Run]) -> None:
-        """Go on to the next stack."""
-        self.place += 1
-        self.tracking.start(runs)
-
-    def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
-        """Show the epoch, if it is time to."""
-        self.tracking.follow(places, curves, epoch)
-        if self.skipped is None:
-            self.skipped = self.work[self.place] * (epoch - 1) / curves.shape[1]
-        if self.display.is_due():
-            self._draw(curves[list(places.values()), epoch - 1], epoch, curves.shape[1])
-
-    def finish(self, record: Record) -> None:
-        """Count a trained run."""
-        self.finished += 1
-        self.trained = self.display.elapsed
-        if record.diverged:
-            self.diverged += 1
-        else:
-            self.best = min(self.best, float(record.curve[-1]))
-        self.tracking.finish(record)
-
-    def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
-        """Pass it on."""
-        self.tracking.complete(evaluated, artifacts, champion)
-
-    def end(self, status: str, error: str) -> None:
-        """Pass it on."""
-        self.tracking.end(status, error)
-
-    def conclude(self) -> None:
-        """Say what was trained, how long that took, and whether all of it is stored."""
-        best = f"; best train/mse {self.best:.4g}" if math.isfinite(self.best) else ""
-        diverged = f", of which {self.diverged:,} diverged" if self.diverged else ""
-        lacking = self.finished - self.tracking.stored
-        stored = f"; {lacking:,} not stored" if lacking else "; all stored"
-        trained = f"{count(self.finished, 'run')} trained in {duration(self.trained)}{diverged}"
-        self.display.say(f"{trained}{best}{stored}")
-
-    def _draw(self, losses: Array, epoch: int, epochs: int) -> None:
-        finite = losses[np.isfinite(losses)]
-        best = min([self.best, *finite.tolist()])
-        done = sum(self.work[: self.place]) + self.work[self.place] * epoch / epochs
-        left = self._seconds_left(done)
-        self._announce(left)
-        stack = self.stacks[self.place]
-        self.display.draw(
-            f"{done / sum(self.work):.0%}",
-            f"{duration(left)} left" if math.isfinite(left) else "",
-            f"stack {self.place + 1} of {len(self.stacks)} (batch size {stack.fits[0][0].batch_size}): "
-            f"epoch {epoch:,} of {epochs:,}",
-            f"best train/mse {best:.4g}" if math.isfinite(best) else "",
-            f"{count(self.finished, 'run')} trained, {self.tracking.stored:,} stored",
-        )
-
-    def _seconds_left(self, done: float) -> float:
-        made = done - (self.skipped or 0)
-        if made <= 0 or self.display.elapsed < min(FIRST_SECONDS, self.display.every):
-            return math.nan
-        return self.display.elapsed / made * (sum(self.work) - done)
-
-    def _announce(self, left: float) -> None:
-        if self.announced or self.display.elapsed < FIRST_SECONDS or math.isnan(left):
-            return
-        self.announced = True
-        if left < WORTH_SECONDS:
-            return
-        work_of: dict[str, float] = {}
-        for stack, amount in zip(self.stacks[self.place :], self.work[self.place :], strict=True):
-            size = str(stack.fits[0][0].batch_size)
-            work_of[size] = work_of.get(size, 0) + amount
-        most = max(work_of, key=lambda size: work_of[size])
-        share = work_of[most] / sum(work_of.values())
-        why = f"; batch size {most} is most of it" if len(work_of) > 1 and share > 0.5 else ""
-        self.display.say(f"about {duration(left)}{why}")
-
-
-def work(stack: Stack, k: int) -> float:
-    """Estimate a stack's training time, in steps on a small minibatch.
-
-    A step takes about 90 µs, however small, and as long again for every 2**14 numbers in it.
-    """
-    run = stack.fits[0][0]
-    steps = -(-stack.rows // stack.batch_size)
-    return run.epochs * steps * (1 + len(stack.fits) * stack.batch_size * (k + 1) / 2**14)
 
 
 def duration(seconds: float) -> str:

@@ -33,6 +33,14 @@ def enter() -> None:
     os.chdir(root())
 
 
+def make_or_pull() -> str:
+    """Say how to get outs that are missing here: from DVC's remote, if one is configured, or by making them."""
+    files = [root() / ".dvc" / name for name in ("config", "config.local")]
+    settings = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+    remote = re.search(r"^\s*remote\s*=", settings, re.MULTILINE)  # the default one, in section core
+    return "run: dvc pull, or dvc repro" if remote else "run: dvc repro"
+
+
 def store_uri() -> str:
     """Return the tracking store's URI; a relative SQLite path starts at the repository, not at a copy of it."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"

@@ -12,14 +12,15 @@ import psutil
 import torch
 from torch import Tensor
 
-from pipeline import check_pins, outs, progress, records, sweep, variants
+from pipeline import check_pins, outs, records, sweep, variants
 from pipeline.params import InputError, Params, load
+from pipeline.progress import Display
 from pipeline.records import Record
 from pipeline.sweep import Run, Stack
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.piped import Piped
 from pipeline.tracking.protocol import Follow, Tracking
-from pipeline.training import data, fit, lift, parameters
+from pipeline.training import data, fit, lift, parameters, progress
 from pipeline.training.checkpoints import Checkpoints
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     prepared = data.load(outs.PREPARED)
     stacks = sweep.stacks(own, prepared.train_rows, prepared.X.shape[1])
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
-    with progress.Display(title) as display, Piped(params, runs, display) as tracking:
+    with Display(title) as display, Piped(params, runs, display) as tracking:
         checkpoints = Checkpoints()
         shown = progress.Training(display, tracking, stacks, prepared.X.shape[1])
         records.write(outs.TRAINED / name, train(own, prepared, shown, checkpoints))

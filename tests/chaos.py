@@ -37,8 +37,8 @@ def prepare(folder: Path, variants: str = "handwritten, matrix, linear, module")
     folder.mkdir()
     copy_checkout(folder)
     params = folder / "params.yaml"
-    text = params.read_text().replace("epochs: 1000", "epochs: 50").replace("seed: [1, 2, 3]", "seed: [1]")
-    params.write_text(re.sub("variants: .*]", f"variants: [{variants}]", text))
+    text = params.read_text().replace("epochs: 1000", "epochs: 50").replace("- 1\n  - 2\n  - 3\n", "- 1\n")
+    params.write_text(re.sub("variants:\n(- .*\n)+", f"variants: [{variants}]\n", text))
     run("git", "commit", "--quiet", "--all", "--message", "A small sweep", cwd=folder)
     return folder
 

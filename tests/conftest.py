@@ -120,9 +120,9 @@ def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SMALL = {
     "epochs: 1000": "epochs: 20",
-    "seed: [1, 2, 3]": "seed: [1]",
-    "batch_size: [1, 2, 4, full]": "batch_size: [2, full]",
-    "variants: [handwritten, matrix, linear, module]": "variants: [matrix, linear]",
+    "  seed:\n  - 1\n  - 2\n  - 3\n": "  seed:\n  - 1\n",
+    "  batch_size:\n  - 1\n  - 2\n  - 4\n  - full\n": "  batch_size:\n  - 2\n  - full\n",
+    "variants:\n- handwritten\n- matrix\n- linear\n- module\n": "variants:\n- matrix\n- linear\n",
 }
 
 

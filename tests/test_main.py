@@ -1,7 +1,10 @@
 """The command line: what it takes, how it refuses, and what it completes."""
 
 import re
+import shutil
 import signal
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -26,7 +29,7 @@ def _sigpipe_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
         (["top", "-n", "many"], "'many' is not a valid integer"),
         (["top", "--by", "accuracy"], "'accuracy' is not one of 'cv/mse'"),
         (["runs", "one", "two"], "unexpected extra argument (two)"),
-        (["reproduce"], "Missing argument 'RUN_ID...'"),
+        (["reproduce"], "Missing argument 'RUN...'"),
         (["doctor", "--deeply"], "No such option '--deeply'"),
     ],
 )
@@ -90,3 +93,34 @@ def test_a_reader_that_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
     told = run("sh", "-c", "pipeline leaderboard | head -n 1", cwd=tmp_path)
     assert told.stdout.startswith("configuration")
     assert told.stderr == ""
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"pipeline {version('pipeline')}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shells_completion_script_has_no_syntax_error(shell: str, tmp_path: Path) -> None:
+    script = run("pipeline", "completion", shell, cwd=tmp_path).stdout
+    assert "_PIPELINE_COMPLETE" in script
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed here")
+    (tmp_path / "script").write_text(script)
+    assert run(shell, "-n", "script", cwd=tmp_path).stderr == ""
+
+
+def test_help_keeps_the_lines_of_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["top", "--help"])
+    said = capsys.readouterr().out
+    assert "\n    pipeline top -n 3 --by cv/r2\n" in said
+    assert "\\b" not in said
+
+
+def test_commands_that_need_no_mlflow_load_none(tmp_path: Path) -> None:
+    for command in (["--help"], ["--version"], ["completion", "bash"], ["leaderboard", "--help"]):
+        code = (
+            f"import sys; from pipeline.__main__ import main; main({command})\n"
+            "assert not {'mlflow', 'torch', 'pandas', 'dvc'} & sys.modules.keys()"
+        )
+        run(sys.executable, "-c", code, cwd=tmp_path)

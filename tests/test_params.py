@@ -130,7 +130,7 @@ def test_the_repository_s_params_are_the_design_s_default_of_48_runs() -> None:
 
 
 def test_1e_minus_5_is_read_as_a_number_as_dvc_reads_it(tmp_path: Path) -> None:
-    text = DEFAULTS.read_text(encoding="utf-8").replace("lr: [1e-5]", "lr: [1e-5, 2E-3, 1, 0.5]")
+    text = DEFAULTS.read_text(encoding="utf-8").replace("lr:\n  - 1e-5", "lr: [1e-5, 2E-3, 1, 0.5]")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     assert load(tmp_path / "params.yaml").sweep.lr == [0.00001, 0.002, 1.0, 0.5]
 

@@ -136,7 +136,10 @@ def test_sync_refuses_outs_that_are_missing_or_of_other_params(
     run("git", "clone", "--quiet", str(small), str(tmp_path / "clone"), cwd=tmp_path)
     missing = run("pipeline", "sync", cwd=tmp_path / "clone", check=False)
     assert missing.returncode == 1
-    assert "dvc pull" in missing.stderr
+    assert "dvc repro" in missing.stderr
+    assert "dvc pull" not in missing.stderr  # there is no remote
+    run("dvc", "remote", "add", "--default", "there", str(tmp_path / "remote"), cwd=tmp_path / "clone")
+    assert "dvc pull" in run("pipeline", "sync", cwd=tmp_path / "clone", check=False).stderr
     assert "Traceback" not in missing.stderr
     assert not (tmp_path / "clone/mlflow.db").exists()
     enter(small, monkeypatch)

@@ -18,8 +18,9 @@ from pipeline import params, records
 from pipeline.__main__ import main
 from pipeline.commands import doctor
 from pipeline.params import InputError
+from pipeline.printing import Row
 from pipeline.records import Record
-from pipeline.tracking import queries
+from pipeline.tracking import listings
 from pipeline.tracking.client import plain
 from pipeline.tracking.direct import Direct
 from pipeline.tracking.store import Store
@@ -42,8 +43,8 @@ def alter(uri: str, sql: str) -> None:
     connection.close()
 
 
-def top(metric: str = "cv/mse", limit: int = 10) -> list[dict[str, str]]:
-    return queries.top(params.load().track.experiment, metric, limit)
+def top(metric: str = "cv/mse", limit: int = 10) -> list[Row]:
+    return listings.top(params.load().track.experiment, metric, limit, listings.Scope())
 
 
 def evaluated() -> list[Record]:

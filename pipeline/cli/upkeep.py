@@ -12,7 +12,7 @@ from pipeline.ending import InputError
 
 
 @click.command()
-@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN...")
 @click.option("--allow-patch", is_flag=True, help="Do not ask before running code that a record holds.")
 @click.option(
     "--allow-commit",
@@ -23,8 +23,15 @@ from pipeline.ending import InputError
 def reproduce(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:
     """Make runs again from their records, and compare.
 
+    RUN is a run id of MLflow, a fingerprint, or at least the first 8 digits of either.
+
     Trains and evaluates each run in a temporary worktree of its commit, with its data and params, and says `identical`,
     `same within rounding`, or what differs. The exit code is 1 if any differs.
+
+    \b
+    Examples:
+      pipeline reproduce 1a2b3c4d
+      pipeline reproduce $(pipeline top -n 3 | awk 'NR > 1 {print $NF}')
     """
     from pipeline.commands.reproduce import reproduce as make_again
     from pipeline.params import load
@@ -47,6 +54,19 @@ def sync() -> None:
     from pipeline.commands.sync import sync as store_lacking
 
     print(store_lacking())
+    for link in links():
+        print(link)
+
+
+def links() -> list[str]:
+    """Link to the workspace's sweep in MLflow's pages."""
+    from pipeline import records, sweep
+    from pipeline.params import load
+    from pipeline.tracking import listings
+
+    params = load()
+    runs = [record.run for record in records.read_evaluated(params.variants)]
+    return listings.links_of(params.track.experiment, sweep.sweep_id(runs))
 
 
 @click.command()

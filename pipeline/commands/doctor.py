@@ -223,7 +223,8 @@ def damaged_cache(root: Path) -> Iterator[Finding]:
     for path in sorted(folder.glob("??/*")):
         md5 = path.parent.name + path.name.removesuffix(".dir")
         if len(md5) == 32 and outs.md5(path) != md5:
-            yield Finding(f"{path}: its md5 is not the one in its name", f"rm -f {path} && dvc fetch; or dvc repro")
+            again = repository.make_or_pull().removeprefix("run: ")
+            yield Finding(f"{path}: its md5 is not the one in its name", f"rm -f {path}, then {again}")
 
 
 def records_in_store() -> tuple[list[Finding], str]:
@@ -232,7 +233,7 @@ def records_in_store() -> tuple[list[Finding], str]:
     try:
         evaluated, here = records.read_evaluated(settings.variants), "outs"
     except FileNotFoundError:
-        evaluated, here = [], "no outs, as there are none here (run dvc pull or dvc repro)"
+        evaluated, here = [], f"no outs, as there are none here ({repository.make_or_pull()})"
     except InputError:  # its hash names the file
         evaluated, here = [], "outs, not compared with MLflow as they are damaged"
     file = repository.sqlite_file(repository.store_uri())

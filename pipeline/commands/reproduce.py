@@ -33,7 +33,7 @@ def reproduce(
 
     Args:
         experiment: MLflow's.
-        run_ids: the runs'.
+        run_ids: the runs', or their fingerprints, or at least the first 8 digits of either.
         allow_patch: run code that a record holds, without asking.
         allow_commit: run a commit that no local branch, tag or DVC experiment reaches, without asking.
 
@@ -46,7 +46,7 @@ def reproduce(
     worktrees.remove_leftovers()
     groups: dict[tuple[str, ...], list[Stored]] = defaultdict(list)
     for run_id in run_ids:
-        stored = queries.recall(experiment, run_id)
+        stored = queries.recall(experiment, queries.identify(experiment, run_id)[0])
         same = (stored.commit, stored.tags.get("git_changes", ""), stored.params_yaml, stored.tags["data_md5"])
         groups[*same, stored.params["variant"], stored.params["batch_size"]].append(stored)
     for group in groups.values():
@@ -161,6 +161,7 @@ def stage(folder: Path, module: str, *arguments: str) -> None:
     kept = {key: value for key, value in unpinned().items() if not key.startswith(("DVC_", "MLFLOW_", "PYTHONPATH"))}
     own = {"DVC_ROOT": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     command = [sys.executable, "-m", module, *arguments]
-    # In its own session: Ctrl-C reaches only this command, which kills the stage.
-    if subprocess.run(command, cwd=folder, env=kept | own, check=False, start_new_session=True).returncode != 0:
+    # In its own session: Ctrl-C reaches only this command, which kills the stage. Standard output is for the answers.
+    done = subprocess.run(command, cwd=folder, env=kept | own, check=False, start_new_session=True, stdout=2)
+    if done.returncode != 0:
         raise InputError(f"{' '.join(command[1:])}: failed at the run's commit; see above")

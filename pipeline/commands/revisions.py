@@ -26,8 +26,12 @@ def run_names(revision: str | None) -> dict[str, str]:
         files = DVCFileSystem(str(repository.root()), rev=revision)
         tables = sorted(files.glob(f"{outs.TRAINED}/*/runs.csv"))
         texts = [files.read_text(path, encoding="utf-8") for path in tables]
-    except (DvcException, SCMError, DataIndexDirError, OSError) as error:
-        raise InputError(f"{where}: its outs cannot be read: {error}; try: dvc pull") from error
+    except SCMError as error:
+        known = "list experiments with: dvc exp list --all-commits"
+        raise InputError(f"{where}: is no commit, branch, tag or DVC experiment here: {error}; {known}") from error
+    except (DvcException, DataIndexDirError, OSError) as error:
+        there = f"; at that revision, {repository.make_or_pull()}" if revision else f"; {repository.make_or_pull()}"
+        raise InputError(f"{where}: its outs are not here, nor in DVC's cache: {error}{there}") from error
     if not texts:
         raise InputError(f"{where}: holds no trained runs; run: dvc repro")
     rows = [row for text in texts for row in csv.DictReader(text.splitlines())]

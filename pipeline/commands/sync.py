@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import outs, records, sweep
+from pipeline import outs, records, repository, sweep
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.table.prepared import check_prepared
@@ -22,7 +22,7 @@ def sync() -> str:
         champion = outs.champion()
         current = {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file here; run: dvc repro, or dvc pull") from error
+        raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
     check_prepared(params.data)
     if not current:
         raise InputError("the outs were made with other params, data or code than those here; run: dvc repro")

@@ -1,7 +1,9 @@
 """The storing process: stores what a stage sends to its standard input. See: piped."""
 
+import gc
 import sys
 
 from pipeline.tracking import piped
 
+gc.set_threshold(1_000_000)  # loading MLflow makes a million objects that stay: to look through them takes 0.6 s
 sys.exit(piped.serve(sys.stdin.buffer, piped.reporter(int(sys.argv[1]))))

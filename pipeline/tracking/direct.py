@@ -43,7 +43,7 @@ class Direct:
         pid: int,
         restored: str = "",
         clock: Callable[[], float] = time.time,
-        report: Callable[[], None] = lambda: None,
+        report: Callable[[], object] = lambda: None,
     ) -> None:
         """Open the sweep's run for a stage.
 

@@ -2,7 +2,7 @@
 
 So training neither waits for MLflow nor loads it, and the runs of a killed stage are still ended as KILLED. The other
 end is `python -m pipeline.tracking`, which reads pickled messages from its standard input, and writes into a second
-pipe a line for each run that it has stored.
+pipe a byte for each run that it has stored, and at last links to MLflow's pages.
 """
 
 import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # it imports MLflow
     from pipeline.tracking.direct import Direct
 
 STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
-STORED = b"."  # reports a stored run
+STORED = b"\0"  # reports a stored run
 LOST = "WARNING: lost MLflow; the results are in DVC's outs; store them later with: pipeline sync"
 REFUSED = "the runs cannot be stored; see above"
 
@@ -160,6 +160,11 @@ class Piped:
             pass
         return self.heard.count(STORED)
 
+    @property
+    def links(self) -> str:
+        """The links to an evaluated sweep in MLflow's pages, a line for each; empty before its end."""
+        return self.heard.replace(STORED, b"").decode()
+
     def _hear(self, seconds: float) -> bool:
         # Waits for what the storing process reports, at most this long; false if nothing came.
         if not self.reports or not select([self.reports], [], [], seconds)[0]:
@@ -211,34 +216,36 @@ class Piped:
         self.process.wait()
 
 
-def reporter(pipe: int) -> Callable[[], None]:
-    """Return what reports a stored run to the stage, without ever waiting for it."""
+def reporter(pipe: int) -> Callable[[bytes], None]:
+    """Return what reports to the stage, without ever waiting for it."""
     os.set_blocking(pipe, False)
 
-    def report() -> None:
+    def report(content: bytes) -> None:
         with suppress(BlockingIOError, BrokenPipeError):  # it does not listen, or was killed
-            os.write(pipe, STORED)
+            os.write(pipe, content)
 
     return report
 
 
-def serve(messages: IO[bytes], report: Callable[[], None] = lambda: None) -> int:
-    """Store what the stage sends, and report each stored run; the other end of the pipes.
+def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
+    """Store what the stage sends, and report each stored run and, at last, links; the other end of the pipes.
 
     Returns:
         0, STORE_LOST if the store fails, or INPUT_WRONG.
     """
-    from pipeline.tracking.client import StoreError  # noqa: PLC0415 - loads MLflow, 1 s: not in the stage
+    from pipeline.tracking import listings  # noqa: PLC0415 - loads MLflow, 1 s: not in the stage
+    from pipeline.tracking.client import StoreError  # noqa: PLC0415
     from pipeline.tracking.direct import Direct  # noqa: PLC0415
 
     at, message = receive(messages)
     if not isinstance(message, Begin):
         return 0  # the stage was killed before it sent anything
     try:
-        direct = Direct(message.params, message.runs, message.pid, clock=lambda: at, report=report)
+        direct = Direct(message.params, message.runs, message.pid, clock=lambda: at, report=lambda: report(STORED))
         while not isinstance(message, End):
             at, message = receive(messages)
             carry_out(message, direct)
+        report("\n".join(listings.links(direct.store, direct.parent.run.run_id)).encode())
     except StoreError as error:
         print(error, file=sys.stderr)
         return STORE_LOST

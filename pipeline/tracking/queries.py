@@ -1,15 +1,17 @@
 """Answers questions about stored runs in plain values, and changes nothing in the store."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import outs, repository
-from pipeline.params import METRICS, InputError
+from pipeline.params import InputError
 from pipeline.records import CURVE, Record
 from pipeline.sweep import sweep_id
-from pipeline.tracking import parents, seals, stored
+from pipeline.tracking import parents, stored
 from pipeline.tracking.client import StoreError
-from pipeline.tracking.display import first_line
+from pipeline.tracking.display import first_line, shown
+from pipeline.tracking.links import run_link
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import PARENT, WEIGHTS, StoredRun
 from pipeline.tracking.store import Store, answering
@@ -17,43 +19,40 @@ from pipeline.tracking.stored import Stored
 
 
 @answering()
-def top(experiment: str, metric: str, limit: int) -> list[dict[str, str]]:
-    """List the best runs, best first, as rows of text, without those that diverged or lack the metric.
+def identify(experiment: str, named: str) -> tuple[str, str]:
+    """Find the run that is meant by its id, its fingerprint, or at least the first 8 digits of either.
 
-    Runs that were altered after they ended, and would be among the best, follow them, marked.
+    Of several runs with one fingerprint it is the one that all others are compared with. What has another form, or is
+    not found, is returned as it is: `recall` says why there is no such run.
+
+    Returns:
+        its id, and a link to its page.
+
+    Raises:
+        InputError: more than one is meant, or none.
     """
+    if not re.fullmatch("[0-9a-f]{8,32}", named):
+        return named, ""
     store = Store.look(experiment)
-    sound: list[dict[str, str]] = []
-    altered: list[dict[str, str]] = []
-    for run in store.best(metric, limit + 10) if store else []:
-        row = {"run": run.name}
-        row |= {key: f"{run.metrics[key]:.6g}" for key in (metric, *METRICS) if key in run.metrics}
-        row |= {"seal": run.seal_state, "run_id": run.run_id}
-        (altered if row["seal"] == seals.ALTERED else sound).append(row)
-        if len(sound) == limit:
-            break
-    return sound + altered
-
-
-@answering()
-def runs(experiment: str, names: Mapping[str, str]) -> list[dict[str, str]]:
-    """List the stored runs of `names`, fingerprint -> name, as rows of text; a missing one has no id.
-
-    Runs that were altered after they ended follow the others of the same fingerprint, marked.
-    """
-    store = Store.look(experiment)
-    rows = []
-    for fingerprint, name in names.items():
-        found = sorted(store.of(fingerprint) if store else [], key=lambda run: run.seal_state == seals.ALTERED)
-        rows += [_row(fingerprint, name, run) for run in found] or [_row(fingerprint, name, None)]
-    return rows
-
-
-def _row(fingerprint: str, name: str, run: StoredRun | None) -> dict[str, str]:
-    tags = run.tags if run else {}
-    row = {"run": name, "status": run.status if run else "missing", "fingerprint": fingerprint}
-    row |= {key: tags.get(key, "")[:12] for key in ("sweep", "dvc_experiment", "git_commit", "git_dirty")}
-    return row | {"seal": run.seal_state if run else "", "run_id": run.run_id if run else ""}
+    if store is None:
+        raise InputError(f"{named}: not stored: {repository.store_uri()} has no experiment {experiment!r}")
+    found = store.named(named)
+    if not found and len(named) == 32:
+        return named, ""
+    if not found:
+        raise InputError(
+            f"{named}: no stored run has an id or a fingerprint that starts so; list them: pipeline top --all"
+        )
+    fingerprints = list(dict.fromkeys(run.tags["fingerprint"] for run in found if "fingerprint" in run.tags))
+    by_id = [run.run_id for run in found if run.run_id.startswith(named)]
+    if len(by_id) == 1 and not any(run.tags.get("fingerprint", "").startswith(named) for run in found):
+        run_id = by_id[0]
+    elif len(fingerprints) == 1 and not by_id:
+        run_id = (store.find(fingerprints[0]) or found)[0].run_id
+    else:
+        meant = ", ".join(f"{run.run_id} ({shown(run.name)[1:-1]})" for run in found[:10])
+        raise InputError(f"{named}: may be any of {len(found)} runs: {meant}")
+    return run_id, run_link(store.experiment.experiment_id, run_id)
 
 
 def recall(experiment: str, run_id: str) -> Stored:

@@ -112,10 +112,21 @@ class Store:
         """Find the runs that represent a sweep itself, earliest first."""
         return self._search(f"tags.sweep = '{sweep}' and tags.role = 'sweep'", ["attributes.start_time"])
 
+    def all_sweeps(self) -> Iterator[StoredRun]:
+        """Find the runs that represent sweeps, latest first."""
+        return self._search("tags.role = 'sweep'", ["attributes.start_time DESC"])
+
     def of(self, fingerprint: str) -> list[StoredRun]:
         """Find the runs with a fingerprint, including altered ones, earliest first."""
         condition = f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'"
         return list(self._search(condition, ["attributes.start_time"]))
+
+    def named(self, start: str) -> list[StoredRun]:
+        """Find the runs whose id or fingerprint starts with some hexadecimal digits, earliest first."""
+        fields = ("tags.fingerprint", "attributes.run_id")
+        conditions = [f"{field} LIKE '{start}%' and tags.role = 'run'" for field in fields]
+        found = [run for condition in conditions for run in self._search(condition, ["attributes.start_time"])]
+        return list({run.run_id: run for run in found}.values())
 
     def find(self, fingerprint: str) -> list[StoredRun]:
         """Find the runs with a fingerprint, complete ones first: one, and after it those that contradict it.

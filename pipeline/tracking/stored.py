@@ -92,7 +92,8 @@ def run_id(value: str) -> str:
     """
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{32}", value):
         raise InputError(
-            f"{shown(value)}: is not a run id, which is 32 hexadecimal digits; list them with: pipeline top"
+            f"{shown(value)}: is not a run id or fingerprint, of 32 hexadecimal digits, or 8 or more of them; "
+            "list them with: pipeline top, or pipeline runs"
         )
     return value
 

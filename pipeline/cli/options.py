@@ -1,0 +1,96 @@
+"""The options that the commands which list runs share, and the scope that they name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from pipeline import outs, printing, sweep
+from pipeline.conditions import Condition
+from pipeline.params import InputError, load
+from pipeline.printing import Row
+
+Command = Callable[..., Any]
+
+SCOPE = (
+    click.option("--all", "every", is_flag=True, help="All that is stored, of every table and sweep."),
+    click.option("--sweep", metavar="ID", default="", help="A sweep's, by the id in the column of this name."),
+    click.option(
+        "--data", metavar="LABEL", default="", help="Those of a table, by its name or the column of this name."
+    ),
+    click.option(
+        "--where",
+        "conditions",
+        metavar="CONDITION",
+        multiple=True,
+        help="Those with KEY OPERATOR VALUE, such as 'lr >= 1e-4'; repeat it for more.",
+    ),
+)
+FORMAT = (
+    click.option("--json", "form", flag_value="json", help="Print JSON with all digits, and nothing else."),
+    click.option("--csv", "form", flag_value="csv", help="Print CSV with all digits, and nothing else."),
+)
+
+
+def with_options(*options: Command) -> Callable[[Command], Command]:
+    """Add options to a command, in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def conditions_of(written: Sequence[str]) -> tuple[Condition, ...]:
+    """Read the values of --where."""
+    return tuple(Condition.parse(one) for one in written)
+
+
+def workspace_runs() -> dict[str, str]:
+    """List the runs of the workspace, fingerprint -> name: of its outs, or else those that params.yaml plans.
+
+    Raises:
+        InputError: there are neither outs nor prepared data.
+    """
+    if outs.EVALUATED.exists():
+        return {row["fingerprint"]: row["name"] for row in outs.read_csv(outs.EVALUATED)}
+    if outs.PREPARED.exists():
+        return {run.fingerprint: run.name for run in sweep.plan(load())}
+    raise InputError(
+        f"{outs.EVALUATED}: no such file here, so that this workspace has no sweep; run: dvc repro. "
+        "For the runs that others stored: --all"
+    )
+
+
+def only_one(given: Mapping[str, object]) -> None:
+    """Refuse options that exclude each other.
+
+    Raises:
+        UsageError: more than one of them is given.
+    """
+    named = [name for name, value in given.items() if value]
+    if len(named) > 1:
+        raise click.UsageError(f"{' and '.join(named)} exclude each other")
+
+
+def print_rows(
+    rows: Sequence[Row], form: str | None, shown: Sequence[Row] | None = None, optional: Sequence[str] = ()
+) -> None:
+    """Print rows in the form asked for.
+
+    Args:
+        rows: with all that is known.
+        form: json, csv, or None for a table.
+        shown: what the table shows of them; None for the same.
+        optional: columns of the table, those to leave out first come first.
+    """
+    if form == "json":
+        printing.as_json(rows)
+    elif form == "csv":
+        printing.as_csv(rows)
+    elif not rows:
+        click.echo("no runs")
+    elif left_out := printing.as_table(rows if shown is None else shown, optional):
+        click.echo(f"not shown, for lack of width: {', '.join(left_out)}", err=True)

@@ -1,0 +1,216 @@
+"""`pipeline show`: all that is known of one run, from the workspace's outs or from its record in MLflow."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, load_file
+
+from pipeline import outs, records, repository, sweep
+from pipeline.params import HIGHER_IS_BETTER, InputError, Params, printable
+from pipeline.records import Record
+from pipeline.tracking.display import shown
+from pipeline.tracking.values import data_label
+
+Float64 = NDArray[np.float64]
+BARS = " ▁▂▃▄▅▆▇█"
+PREFIX = 8  # the fewest digits that name a run
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run in plain values.
+
+    weights, bias: in the table's units; empty and None if the model is not linear. shapes: of the parameters. curve:
+    epoch -> train/mse. origin: where the run comes from, and how to make it again, in words.
+    """
+
+    name: str
+    status: str
+    configuration: Mapping[str, object]
+    metrics: Mapping[str, float]
+    target: str
+    weights: Mapping[str, float]
+    bias: float | None
+    shapes: Mapping[str, Sequence[int]]
+    curve: Mapping[int, float]
+    origin: Mapping[str, str]
+
+
+def in_workspace(params: Params, named: str | None) -> Shown | None:
+    """Find a run among the workspace's outs; None if it is not there.
+
+    Args:
+        params: params.yaml.
+        named: a fingerprint or the start of one; None for the champion.
+
+    Raises:
+        InputError: the outs are missing or damaged, more than one run is meant, or every run diverged.
+    """
+    try:
+        evaluated = records.read_evaluated(params.variants)
+        summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
+        best = outs.champion()
+    except FileNotFoundError as error:
+        if named is not None:
+            return None
+        said = "no such file here, so this workspace has no champion; run: dvc repro, or name a run that MLflow holds"
+        raise InputError(f"{error.filename or error}: {said}") from error
+    found = (
+        [one for one in evaluated if one.run.fingerprint.startswith(named)] if named else of(evaluated, best, params)
+    )
+    if not found and named is None:
+        raise InputError("there is no champion: every run diverged; see pipeline runs, and try a smaller sweep.lr")
+    if len(found) > 1 and named:
+        raise InputError(f"{named}: is the start of {len(found)} fingerprints: {', '.join(map(described, found))}")
+    return from_outs(found[0], summary, [one.run for one in evaluated], params) if found else None
+
+
+def described(record: Record) -> str:
+    """Name a run unmistakably."""
+    return f"{record.run.fingerprint} ({record.run.name})"
+
+
+def of(evaluated: Sequence[Record], configuration: str, params: Params) -> list[Record]:
+    """List the runs of a configuration that did not diverge, best first."""
+    metric = params.evaluate.metric
+    own = [one for one in evaluated if one.run.configuration == configuration and metric in one.metrics]
+    return sorted(own, key=lambda one: one.metrics[metric], reverse=metric in HIGHER_IS_BETTER)
+
+
+def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[sweep.Run], params: Params) -> Shown:
+    """Describe a run of the workspace's outs."""
+    run = record.run
+    planned = {one.fingerprint for one in sweep.plan(params)}
+    tags = repository.code_tags()
+    here = f"the workspace's, commit {tags.get('git_commit', 'unknown')[:12]}"
+    here += " with changes" if tags.get("git_dirty") == "true" else ""
+    origin = {
+        "from": "the workspace's outs",
+        "code": here if run.fingerprint in planned else "not the workspace's as it is now",
+        **data_origin(summary, outs.md5(outs.PREPARED)),
+        "sweep": sweep.sweep_id(runs),
+        "fingerprint": run.fingerprint,
+    }
+    configuration = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    status = f"diverged: {record.diverged}" if record.diverged else "trained"
+    curve = {epoch: float(loss) for epoch, loss in enumerate(record.curve) if math.isfinite(loss)}
+    about = Shown(run.name, status, configuration, record.metrics, "", {}, None, {}, curve, origin)
+    rows = load_file(outs.PREPARED)
+    return with_weights(about, record.tensors, summary, (rows["X"][rows["train"][0]], rows["y"][rows["train"][0]]))
+
+
+def in_store(experiment: str, named: str) -> Shown:
+    """Read a run's record in MLflow.
+
+    Args:
+        experiment: MLflow's.
+        named: a run id, a fingerprint, or the start of either.
+
+    Raises:
+        InputError: there is no such run, or its record is malformed.
+    """
+    from pipeline.tracking import queries  # noqa: PLC0415 - loads MLflow, 1 s, which a run of the workspace does not need
+
+    run_id, link = queries.identify(experiment, named)
+    stored = queries.recall(experiment, run_id)
+    summary = json.loads(stored.summary)
+    tags = {key: shown(value)[1:-1] for key, value in stored.tags.items()}
+    commit = tags.get("git_commit", "unknown")[:12]
+    origin = {
+        "from": f"MLflow run {run_id} ({stored.seal})",
+        "code": f"commit {commit}" + (" with changes, which the record holds" if "git_changes" in tags else ""),
+        "DVC experiment": tags.get("dvc_experiment", ""),
+        **data_origin(summary, tags["data_md5"]),
+        "sweep": tags["sweep"],
+        "fingerprint": tags["fingerprint"],
+        "torch": tags.get("torch", ""),
+        "page": link,
+    }
+    names = ("variant", "batch_size", "lr", "seed", "epochs", "init", "device")
+    configuration = {name: stored.params[name] for name in names if name in stored.params}
+    title = "{variant} bs={batch_size} lr={lr} seed={seed}".format(**configuration)
+    status = f"diverged: {tags['diverged']}" if "diverged" in tags else stored.status
+    curve = dict(sorted(stored.points.items()))
+    about = Shown(title, status, configuration, stored.metrics, "", {}, None, {}, curve, origin)
+    return with_weights(about, load(stored.weights), summary) if stored.weights else about
+
+
+def data_origin(summary: Mapping[str, Any], md5: str) -> dict[str, str]:
+    """Say which data a run was trained on."""
+    source = f"{summary['rows']:,} rows of {printable(summary['source'])}, md5 {summary['source_md5']}"
+    return {"data": data_label(summary), "table": source, "prepared": f"md5 {md5}"}
+
+
+def with_weights(
+    about: Shown,
+    tensors: Mapping[str, NDArray[np.float32]],
+    summary: Mapping[str, Any],
+    rows: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+) -> Shown:
+    """Add a model fitted to all training rows: its weights in the table's units if it is linear, else its shapes.
+
+    Args:
+        about: the rest.
+        tensors: of a record.
+        summary: of the prepared data.
+        rows: X (n, k), y (n, 1) that it trained on, if known.
+    """
+    given = [name for name in tensors if not name.startswith("grad_") and name not in {"mean", "scale"}]
+    shapes = {name: tensors[name].shape[1:] for name in given}
+    features = summary["features"]
+    about = replace(about, shapes=shapes, target=str(summary["target"]))
+    if shapes != {"W": (len(features), 1), "b": (1,)} or (rows and not is_linear(tensors, *rows)):
+        return about
+    W, b = (tensors[name][0].astype(np.float64).flatten() for name in ("W", "b"))
+    W = W / tensors["scale"][0]  # undoes the standardization: X @ W in the table's units
+    bias = float(b[0] - W @ tensors["mean"][0].astype(np.float64))
+    return replace(about, weights=dict(zip(features, W.tolist(), strict=True)), bias=bias)
+
+
+def is_linear(tensors: Mapping[str, NDArray[np.float32]], X: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
+    """Test whether autograd's gradient is that of X @ W + b: parameters may be called W and b in any model."""
+    X1 = np.hstack([(X - tensors["mean"][0]) / tensors["scale"][0], np.ones_like(y)]).astype(np.float64)  # (n, k + 1)
+    W = np.vstack([tensors["W"][0], tensors["b"][0][:, None]])
+    autograd = np.vstack([tensors["grad_W"], tensors["grad_b"][:, None]])
+    formula = 2 / len(y) * X1.T @ (X1 @ W - y)
+    terms = 2 / len(y) * np.abs(X1).T @ (np.abs(X1) @ np.abs(W) + np.abs(y))
+    return not np.isfinite(formula).all() or bool((np.abs(autograd - formula) <= 1e-4 * terms).all())
+
+
+def formula(about: Shown) -> str:
+    """Write a linear model in the table's units: `final = 0.80·quiz1 + 0.31·quiz2 − 1.2`."""
+    terms = [(weight, f"·{printable(name)}") for name, weight in about.weights.items()] + [(about.bias or 0.0, "")]
+    written = "".join(f" {'−' if value < 0 else '+'} {abs(value):.4g}{name}" for value, name in terms)
+    return f"{printable(about.target)} = {'−' if written.startswith(' −') else ''}{written[3:]}"
+
+
+def plot(curve: Mapping[int, float], width: int, height: int = 8) -> list[str]:
+    """Draw a curve in lines of block characters, on a logarithmic scale if all losses are positive.
+
+    Args:
+        curve: epoch -> loss; finite.
+        width: of the lines, in characters.
+        height: the number of lines of bars.
+    """
+    losses = list(curve.values())
+    low, high = min(losses), max(losses)
+    scale = math.log if low > 0 else float
+    labels = [f"{high:.4g}", f"{low:.4g}"]
+    margin = max(map(len, labels)) + 1
+    places = np.linspace(0, len(losses) - 1, max(2, width - margin)).round().astype(int)
+    span = scale(high) - scale(low) or 1.0
+    filled = [1 + (height * 8 - 1) * (scale(losses[place]) - scale(low)) / span for place in places]  # in eighths
+    lines = []
+    for level in reversed(range(height)):
+        bars = "".join(BARS[min(8, max(0, round(value - 8 * level)))] for value in filled)
+        label = labels[0] if level == height - 1 else labels[1] if level == 0 else ""
+        lines.append(f"{label:>{margin - 1}} {bars}".rstrip())
+    epochs = list(curve)
+    axis = f"epoch {epochs[0]:,}"
+    end = f"{epochs[-1]:,}"
+    return [*lines, f"{'':{margin}}{axis}{end:>{max(1, len(places) - len(axis))}}"]

@@ -1,0 +1,203 @@
+"""Lists stored runs and leaderboards as rows for people and programs, and changes nothing in the store."""
+
+import csv
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+from pipeline import outs
+from pipeline.conditions import Condition, number
+from pipeline.evaluation.boards import configuration
+from pipeline.params import HIGHER_IS_BETTER, InputError
+from pipeline.printing import Row
+from pipeline.records import RUN_METRICS
+from pipeline.tracking import parents, seals
+from pipeline.tracking.display import shown
+from pipeline.tracking.links import run_link, runs_link
+from pipeline.tracking.runs import StoredRun
+from pipeline.tracking.store import Store, answering
+
+CONFIGURED = ("variant", "batch_size", "lr", "seed", "epochs")
+MADE_BY = ("sweep", "dvc_experiment", "git_commit", "git_dirty")
+LEADERBOARD_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which of the stored runs are meant; empty fields allow any.
+
+    fingerprints: theirs. sweep: a sweep's id. data: what the column of this name says, or its first word.
+    conditions: on params, metrics, tags and columns.
+    """
+
+    fingerprints: frozenset[str] | None = None
+    sweep: str = ""
+    data: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+    def holds(self, values: Row) -> bool:
+        """Tell whether a row is meant, as far as data and conditions say."""
+        data = str(values["data"])
+        meant = self.data in {"", data, data.split(" ", maxsplit=1)[0]}
+        return meant and all(condition.holds(values) for condition in self.conditions)
+
+    def refuse_unknown(self, names: Collection[str]) -> None:
+        """Refuse a condition on what no row has: a misspelt name would always find nothing.
+
+        Raises:
+            InputError: there are rows, which have `names`, and a condition has another.
+        """
+        for condition in self.conditions:
+            if names and condition.key not in names:
+                own = sorted(name for name in names if not name.startswith("mlflow."))
+                there = ", ".join(shown(name)[1:-1] for name in own)
+                raise InputError(f"--where '{condition}': no run has {condition.key!r}; they have: {there}")
+
+
+@answering()
+def top(experiment: str, metric: str, limit: int, scope: Scope) -> list[Row]:
+    """List the best runs, best first, without those that diverged or lack the metric.
+
+    Runs that were altered after they ended, and would be among the best, follow them, marked.
+    """
+    store = Store.look(experiment)
+    sound: list[Row] = []
+    altered: list[Row] = []
+    for run, row in _meant(store, store.best(metric, limit + 10), scope) if store else []:
+        listed = row | {"link": run_link(store.experiment.experiment_id, run.run_id)} if store else row
+        (altered if row["seal"] == seals.ALTERED else sound).append(listed)
+        if len(sound) == limit:
+            break
+    return sound + altered
+
+
+@answering()
+def runs(experiment: str, scope: Scope) -> list[Row]:
+    """List the stored runs, those of the latest sweep first."""
+    store = Store.look(experiment)
+    return [row for _, row in _meant(store, store.runs(), scope)] if store else []
+
+
+@answering()
+def runs_of(experiment: str, names: Mapping[str, str], scope: Scope) -> list[Row]:
+    """List the stored runs of `names`, fingerprint -> name; a missing one has no id.
+
+    Runs that were altered after they ended follow the others of the same fingerprint, marked.
+    """
+    store = Store.look(experiment)
+    found: dict[str, list[Row]] = {}
+    for _, row in _meant(store, _with(store, names), scope) if store else []:
+        found.setdefault(str(row["fingerprint"]), []).append(row)
+    rows: list[Row] = []
+    for fingerprint, name in names.items():
+        missing = {"run": name, "status": "missing", "fingerprint": fingerprint}
+        own = sorted(found.get(fingerprint, []), key=lambda row: row["seal"] == seals.ALTERED)
+        rows += own or ([] if scope.conditions or scope.data else [missing])
+    return rows
+
+
+def _with(store: Store, fingerprints: Mapping[str, str]) -> Iterator[StoredRun]:
+    # A search takes 10 ms, and one for all runs 1 ms for each.
+    if len(fingerprints) <= 20:
+        yield from (run for fingerprint in fingerprints for run in store.of(fingerprint))
+    else:
+        yield from (run for run in store.runs() if run.tags.get("fingerprint") in fingerprints)
+
+
+def _meant(store: Store, found: Iterable[StoredRun], scope: Scope) -> Iterator[tuple[StoredRun, dict[str, object]]]:
+    fingerprints = _members(store, scope.sweep) if scope.sweep else scope.fingerprints
+    names: set[str] = set()  # of what the runs have, while none is meant
+    met = False
+    for run in found:
+        if fingerprints is not None and run.tags.get("fingerprint") not in fingerprints:
+            continue
+        row = run_row(run)
+        values = {**run.tags, **run.params, **row}
+        if scope.holds(values):
+            met = True
+            yield run, row
+        elif not met:
+            names |= values.keys()
+    if not met:
+        scope.refuse_unknown(names)
+
+
+def _members(store: Store, sweep: str) -> frozenset[str]:
+    # A sweep's list names all of its runs, also those that an earlier sweep stored; it is written by the evaluation.
+    found = parents.find(store, sweep)
+    if found is None:
+        raise InputError(f"--sweep {sweep}: no such sweep is stored; list them with: pipeline leaderboard --all")
+    if listed := parents.contents(store, found) if parents.is_evaluated(found) else None:
+        return frozenset(listed.runs)
+    return frozenset(run.tags.get("fingerprint", "") for run in store.runs() if run.tags.get("sweep") == sweep)
+
+
+def run_row(run: StoredRun) -> dict[str, object]:
+    """Describe a run: its name, params, metrics and where it comes from."""
+    row: dict[str, object] = {"run": run.name, "status": run.status}
+    row |= {key: number(run.params[key]) for key in CONFIGURED if key in run.params}
+    row |= {key: run.metrics[key] for key in RUN_METRICS if math.isfinite(run.metrics.get(key, math.nan))}
+    row |= {"data": data_of(run)} | {key: run.tags.get(key, "") for key in MADE_BY}
+    return row | {"seal": run.seal_state, "fingerprint": run.tags.get("fingerprint", ""), "run_id": run.run_id}
+
+
+@answering()
+def links_of(experiment: str, sweep: str) -> list[str]:
+    """Link to a sweep in MLflow's pages, a line for each link; none if it is not stored."""
+    store = Store.look(experiment)
+    found = parents.find(store, sweep) if store else None
+    return links(store, found.run_id) if store and found else []
+
+
+def links(store: Store, parent_id: str) -> list[str]:
+    """Link to an evaluated sweep in MLflow's pages; none before its evaluation."""
+    if not parents.is_evaluated(store.client.run(parent_id)):
+        return []
+    experiment_id = store.experiment.experiment_id
+    return [f"the sweep in MLflow: {run_link(experiment_id, parent_id)}", f"its runs: {runs_link(experiment_id)}"]
+
+
+def data_of(run: StoredRun) -> str:
+    """Name a run's data; a run stored before data had a label names the table and its prepared data's md5."""
+    source = PurePosixPath(run.params.get("data.source", ""))
+    return run.params.get("data", f"{source.stem} md5:{run.tags.get('data_md5', '')[:6]}")
+
+
+@answering()
+def leaderboards(experiment: str, metric: str, scope: Scope) -> list[Row]:
+    """List the configurations of evaluated sweeps, those of the same data together, best first.
+
+    Those of a sweep whose record was altered come last, marked.
+    """
+    store = Store.look(experiment)
+    known: list[Row] = []
+    for parent in store.all_sweeps() if store else []:
+        if store and parents.is_evaluated(parent) and scope.sweep in {"", parent.tags["sweep"]}:
+            known += _configurations(store, parent)
+    if scope.sweep and not known:
+        raise InputError(
+            f"--sweep {scope.sweep}: no such sweep is evaluated; list them with: pipeline leaderboard --all"
+        )
+    rows = [row for row in known if scope.holds(row)]
+    if not rows:
+        scope.refuse_unknown({name for row in known for name in row})
+
+    def place(row: Row) -> tuple[object, ...]:
+        value = row.get(f"{metric} mean")
+        worse = float("inf") if not isinstance(value, int | float) else -value if metric in HIGHER_IS_BETTER else value
+        return row["seal"] == seals.ALTERED, row["data"], str(row.get("diverged")) != "0", worse
+
+    return sorted(rows, key=place)
+
+
+def _configurations(store: Store, parent: StoredRun) -> list[Row]:
+    listed = parents.contents(store, parent)
+    try:
+        content = store.artifact(parent, outs.LEADERBOARD.name, LEADERBOARD_BYTES)
+    except FileNotFoundError:
+        return []
+    sealed = listed and listed.files.get(outs.LEADERBOARD.name) == sha256(content).hexdigest()
+    of = {"data": data_of(parent), "sweep": parent.tags["sweep"], "seal": seals.SEALED if sealed else seals.ALTERED}
+    return [configuration(line) | of for line in csv.DictReader(content.decode(errors="replace").splitlines())]

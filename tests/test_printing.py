@@ -1,0 +1,61 @@
+"""Rows as people and programs read them."""
+
+import csv
+import io
+import json
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from pipeline import printing
+
+ROWS: list[printing.Row] = [
+    {"run": "linear bs=full lr=1e-05 seed=1", "cv/mse": 0.1 + 0.2, "cv/r2": 0.5, "note": None, "id": "a" * 32},
+    {"run": "표 bs=2 lr=1e-05 seed=1", "cv/mse": None, "cv/r2": 1 / 3, "note": "", "id": "b" * 32},
+]
+
+
+def table(width: int, rows: list[printing.Row], terminal: bool = True) -> tuple[list[str], list[str]]:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=width, highlight=False, no_color=True)
+    left_out = printing.as_table(rows, ["cv/r2", "cv/mse"], console)
+    return out.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines(), left_out
+
+
+@pytest.mark.parametrize("width", [60, 70, 80, 200])
+def test_a_table_fits_the_terminal_and_keeps_the_id_whole(width: int) -> None:
+    lines, left_out = table(width, ROWS)
+    assert all(cell_len(line) <= width for line in lines)
+    assert [line.split()[-1] for line in lines] == ["id", "a" * 32, "b" * 32]
+    assert left_out == {60: ["cv/r2", "cv/mse"], 70: ["cv/r2", "cv/mse"], 80: ["cv/r2"], 200: []}[width]
+    assert lines[1].startswith("linear bs=full lr=1e-05 seed=1" if width > 60 else "linear bs=full lr=1e-05 s…")
+    assert ("0.3 " in lines[1]) == (width >= 80)
+
+
+def test_without_a_terminal_all_columns_stay_whole_and_empty_ones_go() -> None:
+    lines, left_out = table(20, ROWS, terminal=False)
+    assert left_out == []
+    assert lines[0].split() == ["run", "cv/mse", "cv/r2", "id"]
+    assert lines[1].startswith("linear bs=full lr=1e-05 seed=1  0.3     0.5")
+
+
+def test_control_characters_of_a_store_are_shown_and_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile: list[printing.Row] = [{"run": "\x1b[2J\r\nname", "id": "[red]x[/red]"}]
+    printing.as_table(hostile)
+    printing.as_csv(hostile)
+    printing.as_json(hostile)
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "\r" not in said
+    assert said.count("\\x1b[2J\\r\\nname") == 2
+    assert "[red]x[/red]" in said
+
+
+def test_json_and_csv_keep_every_digit(capsys: pytest.CaptureFixture[str]) -> None:
+    printing.as_json(ROWS)
+    assert json.loads(capsys.readouterr().out) == ROWS
+    printing.as_csv(ROWS)
+    read = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [float(row["cv/r2"]) for row in read] == [0.5, 1 / 3]
+    assert (float(read[0]["cv/mse"]), read[1]["cv/mse"]) == (0.1 + 0.2, "")
