@@ -85,7 +85,7 @@ def test_sync_registers_what_a_server_lacks_and_says_so_once(uri: str, capsys: p
     main(["sync"])
     assert f"{NAME}: version 1 is the champion" in capsys.readouterr().out
     main(["sync"])
-    assert capsys.readouterr().out == "4 runs, all stored\n"
+    assert "version" not in capsys.readouterr().out
 
 
 def test_what_a_person_promoted_stays_until_he_gives_the_choice_back(
@@ -132,7 +132,7 @@ def test_a_run_that_diverged_was_altered_or_is_unknown_is_refused(uri: str) -> N
     with pytest.raises(InputError, match="diverged in fold 1, epoch 3"):
         models.promote(params.load(), run_id)
     for unknown in ("0" * 32, "0" * 8, "x", "../../x"):
-        with pytest.raises(InputError, match=r"not found|begins so|neither a run id nor a fingerprint"):
+        with pytest.raises(InputError, match=r"not found|starts so|is not a run id"):
             models.promote(params.load(), unknown)
     assert len(versions(uri)) == 1
 

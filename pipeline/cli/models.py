@@ -7,7 +7,7 @@ import click
 
 from pipeline.cli import in_repository
 
-RUN = "A run is named by its MLflow id, its fingerprint, or 8 or more of that one's first digits."
+RUN = "RUN is a run id of MLflow, a fingerprint, or at least the first 8 digits of either."
 
 
 @click.command(epilog=RUN)
@@ -34,6 +34,7 @@ def predict(file: Path, output: Path | None, run: str, version: int | None) -> N
     FILE may be compressed, and of any size. If a cell is not a number, nothing is written.
 
     \b
+    Examples:
       pipeline predict new.csv -o predicted.csv
       pipeline predict new.csv.gz --run 4f1c02aa | head
     """
@@ -55,6 +56,7 @@ def promote(run: str) -> None:
     another; without RUN, the last sweep's champion gets it, and so do those of later sweeps.
 
     \b
+    Examples:
       pipeline promote "$(pipeline top -n 1 | awk 'NR == 2 {print $NF}')"
       pipeline promote
     """

@@ -1,6 +1,6 @@
 """`pipeline promote`: chooses the version of a registered model that is served."""
 
-from pipeline import outs, records
+from pipeline import outs, records, repository
 from pipeline.params import InputError, load
 from pipeline.tracking import models
 
@@ -17,7 +17,7 @@ def promote(run: str) -> str:
     try:
         evaluated, champion = records.read_evaluated(params.variants), outs.champion()
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file here; run: dvc repro, or dvc pull") from error
+        raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
     if not champion:
         raise InputError(f"{outs.METRICS}: there is no champion, as every run diverged")
     done = models.update(params, evaluated, champion, insist=True)

@@ -1,7 +1,6 @@
 """A stored run as something that predicts: its record, checked, with its weights and the columns they belong to."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,7 @@ from pipeline import params, predictions, sweep
 from pipeline.params import InputError
 from pipeline.records import Array
 from pipeline.tracking import queries, seals, stored
-from pipeline.tracking.display import first_line, shown
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored
 from pipeline.tracking.values import weights_md5
 
@@ -74,35 +72,14 @@ class Predictor:
         return predictions.predict(self.variant, self.tensors, X)
 
 
-@answering()
-def identify(experiment: str, run: str) -> str:
-    """Return the id of the run that a person names: by id, by fingerprint, or by the first 8 or more digits of that.
-
-    Raises:
-        InputError: no run, or more than one configuration's, has this name.
-    """
-    if not re.fullmatch("[0-9a-f]{8,32}", run):
-        raise InputError(f"{shown(run)}: is neither a run id nor a fingerprint; list them with: pipeline runs")
-    store = Store.look(experiment)
-    found = store.beginning_with(run) if store else []
-    names = sorted({one.name for one in found})
-    if len({one.tags["fingerprint"] for one in found}) > 1:
-        raise InputError(f"{run}: begins the fingerprints of several runs: {', '.join(names[:10])}")
-    if store and found:
-        return store.find(found[0].tags["fingerprint"])[0].run_id
-    if len(run) < 32:
-        raise InputError(f"{run}: no run has a fingerprint that begins so; list them with: pipeline runs")
-    return run
-
-
 def recall(experiment: str, run: str) -> Predictor:
-    """Read the record of a run, by whichever name `identify` knows, and check that it can predict.
+    """Read the record of a run, by whichever name `queries.identify` knows, and check that it can predict.
 
     Raises:
         InputError: there is no such run; its record is malformed, altered or incomplete; it diverged; or its variant is
             not linear and its code here is not the one that trained it.
     """
-    run_id = identify(experiment, run)
+    run_id, _ = queries.identify(experiment, run)
     record = queries.recall(experiment, run_id)
     md5 = record.tags.get("weights_md5")
     if "diverged" in record.tags:

@@ -136,14 +136,6 @@ class Store:
         sound = [run for run in self.of(fingerprint) if run.seal_state != seals.ALTERED]
         return sorted(sound, key=lambda run: (not run.is_complete, "contradicts" in run.tags))
 
-    def beginning_with(self, prefix: str) -> list[StoredRun]:
-        """Find the sound runs whose fingerprint begins with these digits."""
-        return [
-            run
-            for run in self._search(f"tags.fingerprint LIKE '{prefix}%' and tags.role = 'run'")
-            if run.seal_state != seals.ALTERED
-        ]
-
     def create(self, name: str, tags: Mapping[str, str], begun: float) -> StoredRun:
         """Create a run that says RUNNING; `begun` is in seconds since 1970."""
         attempt = uuid.uuid4().hex

@@ -155,7 +155,7 @@ def test_a_server_registers_serves_and_predicts_as_the_default_store_does(
         said = run("pipeline", "sync", cwd=small, extra=remote).stdout
         assert f"{NAME}: version 1 is the champion" in said
         assert f"{server}/#/models/{NAME}?" in said
-        assert run("pipeline", "sync", cwd=small, extra=remote).stdout == "4 runs, all stored\n"
+        assert "version" not in run("pipeline", "sync", cwd=small, extra=remote).stdout
         version = MlflowClient(server).get_model_version_by_alias(NAME, "champion")
         assert version.source.startswith("mlflow-artifacts:/")
         [output] = MlflowClient(server).get_run(version.run_id).outputs.model_outputs
