@@ -18,6 +18,8 @@ FILES = {
     "completion": "completion",
     "doctor": "upkeep",
     "leaderboard": "results",
+    "predict": "models",
+    "promote": "models",
     "reproduce": "upkeep",
     "runs": "results",
     "show": "show",

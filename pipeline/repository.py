@@ -81,10 +81,15 @@ def code_tags() -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
+def in_experiment() -> bool:
+    """Tell whether this process is part of a DVC experiment."""
+    return "DVC_EXP_NAME" in os.environ
+
+
 def _compared() -> list[str]:
     # DVC rewrites dvc.lock as it runs, and an experiment puts its params.yaml over the baseline: neither is a change.
     # Nor is the store, wherever the user keeps it.
-    left_out = ["dvc.lock", "params.yaml"] if "DVC_EXP_NAME" in os.environ else ["dvc.lock"]
+    left_out = ["dvc.lock", "params.yaml"] if in_experiment() else ["dvc.lock"]
     file = sqlite_file(store_uri())
     if file is not None and file.is_relative_to(Path.cwd()) and git("check-ignore", "--quiet", str(file)) is None:
         left_out.append(f"{file.relative_to(Path.cwd())}*")

@@ -88,11 +88,11 @@ def test_outside_of_the_room_nobody_knows_mlflow(path: Path) -> None:
     assert breaches(path.read_text()) == []
 
 
-def test_inside_of_the_room_one_module_imports_mlflow() -> None:
+def test_inside_of_the_room_few_modules_import_mlflow() -> None:
+    """client.py, for what every stage does; registry.py, for models; served.py, which MLflow runs elsewhere."""
     trees = {path.name: ast.parse(path.read_text()) for path in ROOM.glob("*.py")}
-    assert [name for name, tree in trees.items() if any(of_mlflow(module) for module, _ in imports(tree))] == [
-        "client.py"
-    ]
+    importing = {name for name, tree in trees.items() if any(of_mlflow(module) for module, _ in imports(tree))}
+    assert importing == {"client.py", "registry.py", "served.py"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`pipeline sync`: stores in MLflow the runs of the workspace's outs that it lacks."""
+"""`pipeline sync`: stores in MLflow what it lacks of the workspace's outs: runs, and the champion's model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ from pipeline import outs, records, repository, sweep
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking import direct, leftovers, queries
+from pipeline.tracking import direct, leftovers, models, queries
 
 
 def sync() -> str:
-    """Store what MLflow lacks; say how much that was.
+    """Store what MLflow lacks, and register the champion if it is not; say what was done.
 
     Raises:
         InputError: outs are missing or are not those of params.yaml, or the store fails.
@@ -27,7 +27,9 @@ def sync() -> str:
     if not current:
         raise InputError("the outs were made with other params, data or code than those here; run: dvc repro")
     lacking = store_lacking(params, evaluated, outs.evaluation(), champion)
-    return f"{len(evaluated)} runs, " + (f"{lacking} of them stored now" if lacking else "all stored")
+    registered = models.update(params, evaluated, champion)
+    stored = f"{len(evaluated)} runs, " + (f"{lacking} of them stored now" if lacking else "all stored")
+    return "\n".join(filter(None, [stored, registered]))
 
 
 def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> int:

@@ -5,13 +5,11 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from pipeline import variants
+from pipeline.predictions import linear
 from pipeline.records import Record
 from pipeline.training.data import Prepared
-from pipeline.training.parameters import is_linear, joined, shapes, with_values
-from pipeline.variants import Model
+from pipeline.training.parameters import in_float64, is_linear, shapes, with_values
 
 Float64 = NDArray[np.float64]
 
@@ -59,20 +57,15 @@ def product(X: Float64, W: Float64) -> Float64:
 
 def predictions(record: Record, prepared: Prepared) -> Float64:
     """Predict every row with every split's parameters, in float64: (S, n, 1)."""
-    model, values = in_float64(record, prepared.X.shape[1])
+    variant, k = record.run.variant, prepared.X.shape[1]
+    if is_linear(variant, k):
+        fits = enumerate(zip(record.tensors["W"], record.tensors["b"], strict=True))
+        return np.stack([linear(prepared.standardized(split).numpy(), W, b) for split, (W, b) in fits])
+    model, values = in_float64(variant, record.tensors, k)
     tables = (prepared.standardized(split).double() for split in range(len(values)))
     with torch.no_grad():
         y_pred = [with_values(model, one)(X) for one, X in zip(values, tables, strict=True)]
     return torch.stack(y_pred).numpy()
-
-
-def in_float64(record: Record, k: int) -> tuple[Model, torch.Tensor]:
-    """Return a record's model for k features, and its parameters (S, P), in float64."""
-    variant = record.run.variant
-    model = variants.make(variant, k)
-    tensors = {name: torch.from_numpy(tensor) for name, tensor in record.tensors.items()}
-    values = joined(tensors, shapes(variant, k)).double()
-    return model.double() if isinstance(model, nn.Module) else model, values
 
 
 def out_of_sample(y_pred: Float64, train: NDArray[np.bool_]) -> Float64:
@@ -104,7 +97,7 @@ def gradient_error(record: Record, X: Float64, y: Float64, error: Float64) -> fl
     """
     if is_linear(record.run.variant, X.shape[1]):
         return formula_error(record, X, y, error)
-    model, values = in_float64(record, X.shape[1])
+    model, values = in_float64(record.run.variant, record.tensors, X.shape[1])
     names = shapes(record.run.variant, X.shape[1])
     autograd = np.concatenate([record.tensors[f"grad_{name}"].flatten() for name in names]).astype(np.float64)
     rows, targets = torch.from_numpy(X), torch.from_numpy(y)

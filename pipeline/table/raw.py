@@ -106,6 +106,19 @@ def find(source: Path, columns: Sequence[str], watch: Watch = iter) -> list[int]
     header = next(rows, None)
     if header is None:
         raise InputError(f"{printable(source)}: cannot be read as CSV: it has no header")
+    found = places(source, header, columns)
+    width = f"and the header {len(header)}"
+    lengths = enumerate(map(len, watch(rows)), 1)
+    refuse(source, (Fault(n, "", "", f"has {m} cells, {width}") for n, m in lengths if m != len(header)))
+    return found
+
+
+def places(source: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:
+    """Return the places of columns in a header.
+
+    Raises:
+        InputError: naming every column that is missing or occurs twice.
+    """
     there = ", ".join(printable(name)[:60] for name in header[:SHOWN]) + (
         f", … ({len(header)})" if len(header) > SHOWN else ""
     )
@@ -113,9 +126,6 @@ def find(source: Path, columns: Sequence[str], watch: Watch = iter) -> list[int]
     faults = [f"column {name!r} {said[min(header.count(name), 2)]}" for name in columns if header.count(name) != 1]
     if faults:
         raise InputError("\n".join(f"{printable(source)}: {fault}" for fault in faults))
-    width = f"and the header {len(header)}"
-    lengths = enumerate(map(len, watch(rows)), 1)
-    refuse(source, (Fault(n, "", "", f"has {m} cells, {width}") for n, m in lengths if m != len(header)))
     return [header.index(name) for name in columns]
 
 

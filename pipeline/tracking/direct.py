@@ -14,7 +14,7 @@ from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
 from pipeline.sweep import Run, sweep_id
-from pipeline.tracking import datasets, leftovers, values
+from pipeline.tracking import datasets, leftovers, models, values
 from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.parents import Parent, is_evaluated
@@ -184,11 +184,12 @@ class Direct:
             self.report()
         if kept:
             print(KEPT.format(kept, len(evaluated)))
-            if is_evaluated(self.parent.run):  # their sweep keeps its own as well
-                return
-        for path in artifacts:
-            self.parent.log_file(path.name, path.read_bytes())
-        self.parent.complete(self.runs, champion)
+        if not kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
+            for path in artifacts:
+                self.parent.log_file(path.name, path.read_bytes())
+            self.parent.complete(self.runs, champion)
+        if done := models.update(self.params, evaluated, champion):
+            print(done)
 
     def _complete_run(self, record: Record, restored: str) -> bool:
         # Returns whether the stored run is another machine's.

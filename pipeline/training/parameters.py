@@ -5,13 +5,16 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from pipeline import variants
 from pipeline.variants import Model
 
+LINEAR = ("W", "b")  # the parameters of a linear model, and of no other
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -42,9 +45,10 @@ def shapes(variant: str, k: int) -> Shapes:
     """Return a variant's parameters, in order, as name -> shape: W (k, 1) and b (1,) if it is linear."""
     model = variants.make(variant, k)
     if is_linear(variant, k):
-        return {"W": (k, 1), "b": (1,)}
+        return dict(zip(LINEAR, ((k, 1), (1,)), strict=True))
     if isinstance(model, nn.Module):
-        return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        return {f"parameter_{name}" if name in LINEAR else name: shape for name, shape in own.items()}
     return {f"parameter_{i}": shape for i, shape in enumerate(shapes_of(model), start=1)}
 
 
@@ -69,6 +73,14 @@ def named(values: Tensor, shapes: Shapes) -> dict[str, Tensor]:
 def joined(tensors: Mapping[str, Tensor], shapes: Shapes) -> Tensor:
     """Join named tensors (S, *shape) to vectors (S, P)."""
     return torch.cat([tensors[name].flatten(1) for name in shapes], dim=1)
+
+
+def in_float64(variant: str, tensors: Mapping[str, NDArray[np.float32]], k: int) -> tuple[Model, Tensor]:
+    """Return a variant's model for k features, and a record's parameters for it (S, P), in float64."""
+    model = variants.make(variant, k)
+    own = shapes(variant, k)
+    values = joined({name: torch.from_numpy(tensors[name]) for name in own}, own).double()
+    return model.double() if isinstance(model, nn.Module) else model, values
 
 
 def initial(variant: str, k: int, init: str, seeds: Sequence[int]) -> Tensor:

@@ -1,0 +1,24 @@
+"""`pipeline promote`: chooses the version of a registered model that is served."""
+
+from pipeline import outs, records, repository
+from pipeline.params import InputError, load
+from pipeline.tracking import models
+
+
+def promote(run: str) -> str:
+    """Make a run's model the champion, or, if none is named, the workspace's sweep's; return what was done.
+
+    Raises:
+        InputError: the run cannot predict, there are no outs, or the store fails.
+    """
+    params = load()
+    if run:
+        return models.promote(params, run)
+    try:
+        evaluated, champion = records.read_evaluated(params.variants), outs.champion()
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
+    if not champion:
+        raise InputError(f"{outs.METRICS}: there is no champion, as every run diverged")
+    done = models.update(params, evaluated, champion, insist=True)
+    return done or "the sweep's champion is the version that is served already"

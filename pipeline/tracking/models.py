@@ -1,0 +1,190 @@
+"""The registered models: one for each table, whose alias `champion` names the version to serve.
+
+The evaluation gives the alias to the sweep's champion and notes that version in a tag of the registered model. An alias
+that names another version was moved by a person, here or on MLflow's pages: it stays there until `pipeline promote`
+without a run gives it back to the sweeps.
+"""
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import outs, repository, sweep
+from pipeline.params import HIGHER_IS_BETTER, InputError, Params
+from pipeline.records import RUN_METRICS, Record
+from pipeline.tracking import links, predictor, stored
+from pipeline.tracking.client import StoreError
+from pipeline.tracking.predictor import Predictor
+from pipeline.tracking.registry import Registry, Served, Version
+from pipeline.tracking.repeats import has_weights
+from pipeline.tracking.runs import WEIGHTS, StoredRun
+from pipeline.tracking.store import Store, answering
+from pipeline.tracking.values import table_name
+
+CHAMPION = "champion"  # the alias
+BY_SWEEP = "mlflow.pipeline.promoted"  # the tag with the version that a sweep gave the alias to
+# What a model carries of this package: with kernels pinned and predictions made as here, wherever it is loaded.
+CODE = ("__init__.py", "ending.py", "predictions.py")
+FORWARD_CODE = ("training/__init__.py", "training/parameters.py", "variants/*.py")
+PACKAGES = ("mlflow", "numpy", "pandas", "safetensors")
+
+
+def model_name(experiment: str, summary: Mapping[str, Any]) -> str:
+    """Name the registered model of an experiment and a table; MLflow reads some characters in its own way."""
+    return re.sub(r"[^\w.-]+", "-", f"{experiment}-{table_name(summary)}")
+
+
+def update(settings: Params, evaluated: Sequence[Record], champion: str, insist: bool = False) -> str:
+    """Give the alias to the sweep's champion, unless a person moved it; register that run unless it is.
+
+    Of a configuration's runs the best is served, by the metric that chose the configuration: seeds are only draws, and
+    a bad one, such as a model that never left its initial values, must not be served. DVC's experiments register
+    nothing. A store that fails costs a warning, as the runs are stored already.
+
+    Args:
+        settings: params.yaml.
+        evaluated: the sweep's runs.
+        champion: their best configuration, empty if there is none.
+        insist: take the alias back from a version that a person promoted.
+
+    Returns:
+        what was done, empty if the alias stays where a sweep put it.
+    """
+    if not champion or repository.in_experiment():
+        return ""
+    try:
+        store = Store.open(settings.track.experiment)
+        with store.lock:
+            return _update(store, settings, best(evaluated, champion, settings.evaluate.metric), insist)
+    except (StoreError, InputError) as error:
+        print(f"WARNING: the champion is not registered: {error}; register it later: pipeline sync", file=sys.stderr)
+        return ""
+
+
+def _update(store: Store, settings: Params, record: Record, insist: bool) -> str:
+    found = [run for run in store.find(record.run.fingerprint) if run.is_complete]
+    run = next((run for run in found if has_weights(run, record)), found[0] if found else None)
+    if run is None:
+        raise InputError(f"{record.run.name}: is not stored")
+    registry = Registry(store.client.uri)
+    name = model_name(settings.track.experiment, json.loads(outs.SUMMARY.read_text(encoding="utf-8")))
+    model = registry.model(name)
+    at = model.aliases.get(CHAMPION) if model else None
+    current = registry.version(name, at) if at else None
+    by_hand = model is not None and current is not None and model.tags.get(BY_SWEEP) != str(current.number)
+    if current and is_made_of(current, run) and not (by_hand and insist):
+        return ""
+    if by_hand and not insist:
+        return (
+            f"{name}: version {at} was promoted by hand and stays the champion; this sweep's is {run.name}; "
+            "to serve it: pipeline promote"
+        )
+    number = _version_of(store, registry, name, run, settings)
+    registry.tag_model(name, BY_SWEEP, str(number))
+    registry.set_alias(name, CHAMPION, number)
+    return _said(name, number, run)
+
+
+def _said(name: str, number: int, run: StoredRun) -> str:
+    return f"{name}: version {number} is the champion: {run.name}\n{links.model_link(name)}"
+
+
+def best(evaluated: Sequence[Record], configuration: str, metric: str) -> Record:
+    """Choose a configuration's best run, the first of equals."""
+    sign = -1 if metric in HIGHER_IS_BETTER else 1
+    runs = [one for one in evaluated if one.run.configuration == configuration and not one.diverged]
+    return min(runs, key=lambda one: (metric not in one.metrics, sign * one.metrics.get(metric, 0)))
+
+
+def is_made_of(version: Version, run: StoredRun) -> bool:
+    """Tell whether a version is a run's, and its files are still there."""
+    return version.run_id == run.run_id and version.is_here
+
+
+@answering()
+def promote(settings: Params, run: str) -> str:
+    """Register a run's model, unless it is, and give its version the alias; return what was done.
+
+    Raises:
+        InputError: the run cannot predict, or the store fails.
+    """
+    record = predictor.recall(settings.track.experiment, run)
+    store = Store.open(settings.track.experiment)
+    with store.lock:
+        chosen = store.client.run(record.run_id)
+        registry = Registry(store.client.uri)
+        name = model_name(settings.track.experiment, record.columns.model_dump())
+        number = _version_of(store, registry, name, chosen, settings)
+        registry.set_alias(name, CHAMPION, number)
+    return _said(name, number, chosen)
+
+
+@answering()
+def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> str:
+    """Return the id of the run that a version of a table's model was made of; by default the champion's.
+
+    Raises:
+        InputError: there is no such version, or the store fails.
+    """
+    store, name = Store.look(experiment), model_name(experiment, summary)
+    registry = Registry(store.client.uri) if store else None
+    model = registry.model(name) if registry else None
+    chosen = number or (model.aliases.get(CHAMPION) if model else None)
+    if registry is None or model is None or chosen is None:
+        raise InputError(
+            f"{name}: no model of this name is registered, or none is its champion; "
+            "run: make repro, or pipeline promote RUN"
+        )
+    versions = {one.number: one for one in registry.versions(name)}
+    if chosen not in versions:
+        raise InputError(f"{name}: has no version {chosen}; it has {', '.join(map(str, sorted(versions)))}")
+    return stored.run_id(versions[chosen].run_id)
+
+
+def _version_of(store: Store, registry: Registry, name: str, run: StoredRun, settings: Params) -> int:
+    """Find the version that was made of a run, or make it; return its number."""
+    made = next((one for one in registry.versions(name) if is_made_of(one, run)), None)
+    if made:
+        return made.number
+    metric, own = settings.evaluate.metric, predictor.recall(settings.track.experiment, run.run_id)
+    table = Path(own.columns.source).name
+    if registry.model(name) is None:
+        serve = f"mlflow models serve -m models:/{name}@{CHAMPION} --env-manager local"
+        registry.create_model(name, f"Predicts {own.target} of {table}: `pipeline predict FILE`, or `{serve}`")
+    shown = {key: run.metrics[key] for key in RUN_METRICS if key in run.metrics}
+    tags = {"configuration": run.name, "metric": metric, "value": f"{shown.get(metric, '')}", "run_id": run.run_id}
+    tags |= {key: run.tags[key] for key in ("fingerprint", "data_md5", "source_md5", "weights_md5") if key in run.tags}
+    logged = registry.create_logged(store.experiment, run, name)
+    with tempfile.TemporaryDirectory() as folder:
+        registry.log_files(logged, run, Path(folder) / "model", _served(own, Path(folder), tags))
+    registry.log_metrics(logged, run, list(shown))
+    said = f"{run.name}, {metric} {tags['value']}: {own.target} from {', '.join(own.features)} ({table})"
+    return registry.create_version(name, logged, run, tags, said)
+
+
+def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> Served:
+    """Gather in a folder what MLflow is to keep of a model."""
+    weights = folder / WEIGHTS
+    weights.write_bytes(own.weights)
+    for pattern in CODE if own.is_linear else (*CODE, *FORWARD_CODE):
+        for path in sweep.PACKAGE.glob(pattern):
+            copy = folder / "pipeline" / path.relative_to(sweep.PACKAGE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    ranges = own.columns.columns
+    return Served(
+        script=Path(__file__).with_name("served.py"),
+        code=[folder / "pipeline"],
+        weights=weights,
+        variant=own.variant,
+        features=own.features,
+        target=own.target,
+        example=[{name: getattr(ranges[name], which) for name in own.features} for which in ("min", "mean", "max")],
+        requirements=PACKAGES if own.is_linear else (*PACKAGES, "torch"),
+        metadata=metadata,
+    )
