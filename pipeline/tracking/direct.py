@@ -14,7 +14,7 @@ from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
 from pipeline.sweep import Run, sweep_id
-from pipeline.tracking import datasets, descriptions, figures, leftovers, links, names, values
+from pipeline.tracking import datasets, descriptions, figures, leftovers, links, names, values, views
 from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.parents import Parent, is_evaluated
@@ -189,6 +189,7 @@ class Direct:
     def _note(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> str:
         place, metric = (self.store.experiment.experiment_id, self.parent.run.run_id), self.params.evaluate.metric
         pages = {path.stem: links.run_page(*place, path.name) for path in artifacts if path.suffix == ".html"}
+        pages |= views.update(self.store, self.label, metric, self.clock())
         note = descriptions.sweep(evaluated, champion, metric, self.about, self.elsewhere, pages)
         return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.png'], place[1])}"
 
