@@ -1,6 +1,7 @@
 # PYTHON: the Python that creates .venv; 3.11 or newer.
 PYTHON ?= python3
-PORT ?= 5000
+# PORT: where `make ui` serves; empty: 5000, or a free one.
+PORT ?=
 # TORCH: the build of torch to install: cpu, cuda or default (pip's choice). Empty: torch_build.py decides.
 TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -55,8 +56,8 @@ lint: setup ## check format, lint and types
 	ruff check .
 	mypy
 
-ui: setup ## serve MLflow's pages on this machine
-	mlflow ui --host 127.0.0.1 --port $(PORT) --allowed-hosts '127.0.0.1:*,localhost:*'
+ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
+	@pipeline ui $(if $(PORT),--port $(PORT))
 
 bench: repro ## measure the default sweep, a sweep of 1,008 runs, and stacks against plain PyTorch loops
 	PYTHONPATH=tests python tests/bench.py

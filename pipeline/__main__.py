@@ -25,6 +25,7 @@ FILES = {
     "show": "show",
     "sync": "upkeep",
     "top": "results",
+    "ui": "pages",
 }
 
 

@@ -23,12 +23,16 @@ OF_PARENT = "WHERE run_uuid = '{parent}' AND key = "
 TAGS = (
     *("fingerprint", "role", "sweep", "mlflow.parentRunId", "data_md5", "source_md5", "weights_md5", "git_commit"),
     *("mlflow.source.git.commit", "git_dirty", "git_changes", "dvc_stage", "mlflow.user"),
-    *("architecture", "kernels", "torch", "seal", "seal_files"),
+    *("architecture", "kernels", "torch", "mlflow.pipeline.seal", "mlflow.pipeline.seal_files"),
 )
+REMOVED = ("weights_md5", "mlflow.pipeline.seal", "fingerprint")
 ADDED = ("contradicts", "diverged", "restored", "confirmed")
 ROWS = {
     **{f"tag {key}": f"UPDATE tags SET value = 'x' || value {OF_RUN}'{key}'" for key in TAGS},
-    **{f"tag {key} removed": f"DELETE FROM tags {OF_RUN}'{key}'" for key in ("weights_md5", "seal", "fingerprint")},
+    **{
+        f"tag {key} removed": f"DELETE FROM tags {OF_RUN}'{key}'"
+        for key in ("weights_md5", "mlflow.pipeline.seal", "fingerprint")
+    },
     **{
         f"tag {key} added": f"INSERT INTO tags (run_uuid, key, value) VALUES ('{{run}}', '{key}', '1')" for key in ADDED
     },
@@ -59,10 +63,12 @@ ROWS = {
     "input's purpose": "UPDATE input_tags SET value = 'x' || value",
     "sweep's champion": f"UPDATE tags SET value = 'x' || value {OF_PARENT}'champion'",
     "sweep's champion removed": f"DELETE FROM tags {OF_PARENT}'champion'",
+    "sweep's figure": f"UPDATE latest_metrics SET value = value / 2 {OF_PARENT}'champion/cv/mse'",
+    "sweep's figures removed": "DELETE FROM latest_metrics WHERE run_uuid = '{parent}'",
     "sweep's commit": f"UPDATE tags SET value = 'x' || value {OF_PARENT}'git_commit'",
     "sweep's param": f"UPDATE params SET value = '7' {OF_PARENT}'train.epochs'",
-    "sweep's seal removed": f"DELETE FROM tags {OF_PARENT}'seal'",
-    "sweep's list's hash": f"UPDATE tags SET value = 'x' || value {OF_PARENT}'seal_files'",
+    "sweep's seal removed": f"DELETE FROM tags {OF_PARENT}'mlflow.pipeline.seal'",
+    "sweep's list's hash": f"UPDATE tags SET value = 'x' || value {OF_PARENT}'mlflow.pipeline.seal_files'",
     "sweep's role": f"UPDATE tags SET value = 'x' {OF_PARENT}'role'",
     "sweep's status": "UPDATE runs SET status = 'FAILED' WHERE run_uuid = '{parent}'",
     "sweep deleted": "UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = '{parent}'",

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from pipeline import lifetime
 from pipeline.__main__ import main
 from pipeline.commands import doctor
+from pipeline.tracking.client import plain
 
 Diagnose = Callable[..., dict[str, str]]
 
@@ -341,7 +342,7 @@ def test_runs_of_the_outs_that_mlflow_lacks_are_named_until_they_are_stored(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     one = search(uri, "params.variant = 'linear' and params.batch_size = 'full' and params.lr = '1e-05'")[0]
     MlflowClient(uri).delete_run(one.info.run_id)
-    assert only(diagnose())[0] == f"1 runs of the outs are not in MLflow: {one.info.run_name}"
+    assert only(diagnose())[0] == f"1 runs of the outs are not in MLflow: {plain(one).name}"
 
 
 def test_make_repro_stores_what_mlflow_lacks(small: Path) -> None:

@@ -357,7 +357,7 @@ def test_the_command_makes_runs_again_on_other_kernels_and_with_another_torch_an
     uri = copy_store(small, tmp_path / "mlflow.db")
     one = search(uri, "params.variant = 'matrix'")[0]
     MlflowClient(uri).set_tag(one.info.run_id, "torch", "1.0.0")
-    MlflowClient(uri).delete_tag(one.info.run_id, "seal")  # which would find that
+    MlflowClient(uri).delete_tag(one.info.run_id, "mlflow.pipeline.seal")  # which would find that
     asked = {"MLFLOW_TRACKING_URI": uri, "PIPELINE_KERNELS": "default"}
     said = run("pipeline", "reproduce", one.info.run_id, cwd=small, extra=asked).stdout
     assert f"{one.info.run_id}: same within rounding: largest difference " in said

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from safetensors.numpy import load_file
 
 import pipeline
+from pipeline.tracking.client import plain
 
 METRICS = {"train/mse", "cv/mse", "cv/mae", "cv/r2", "excess_mse", "grad_error"}
 QUICK = ("-S", "train.epochs=20", "-S", "sweep.seed=[1]", "-S", "variants=[matrix,linear]")
@@ -61,7 +62,7 @@ def test_every_run_is_stored_whole_and_finished(default_run: Path) -> None:
         assert f"md5: {tags['data_md5']}" in lock
         assert f"md5: {tags['source_md5']}" in lock
         name = f"{params['variant']} bs={params['batch_size']} lr=1e-05 seed={params['seed']}"
-        assert one.info.run_name == name
+        assert plain(one).name == name
         assert params["data.features"] == '["quiz1", "quiz2", "quiz3"]'
         assert set(one.data.metrics) == METRICS
         assert set(curve(default_run, one)) == {*range(0, 1000, 10), 999}
@@ -113,7 +114,7 @@ def test_top_prints_the_best_runs_with_their_ids(default_run: Path) -> None:
     assert len(lines) == 4
     best = min(stored(default_run), key=lambda one: float(one.data.metrics["cv/mse"]))
     assert f"{best.data.metrics['cv/mse']:.6g}" in lines[1]
-    known = {one.info.run_id: one.info.run_name for one in stored(default_run)}
+    known = {one.info.run_id: plain(one).name for one in stored(default_run)}
     assert all(known[line.split()[-1]] in line for line in lines[1:])
     by_r2 = run("pipeline", "top", "-n", "1", "--by", "cv/r2", cwd=default_run).stdout.splitlines()[1]
     assert max(one.data.metrics["cv/r2"] for one in stored(default_run)) == pytest.approx(float(by_r2.split()[4]))
@@ -164,7 +165,7 @@ def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None
         cwd=default_run,
         extra=store,
     )
-    undisturbed = {one.info.run_name: one for one in stored(default_run)}
+    undisturbed = {plain(one).name: one for one in stored(default_run)}
     runs = stored(tmp_path)
     assert len(runs) == 24
     for one in runs:
@@ -175,8 +176,8 @@ def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None
             assert all(abs(value) < 1e38 for value in curve(tmp_path, one).values())
         else:
             assert one.info.status == "FINISHED"
-            assert one.data.metrics == undisturbed[one.info.run_name].data.metrics
-            assert curve(tmp_path, one) == curve(default_run, undisturbed[one.info.run_name])
+            assert one.data.metrics == undisturbed[plain(one).name].data.metrics
+            assert curve(tmp_path, one) == curve(default_run, undisturbed[plain(one).name])
     shown = run("pipeline", "top", "-n", "96", cwd=default_run, extra=store).stdout
     assert "lr=0.01" not in shown
     assert len(shown.splitlines()) == 13

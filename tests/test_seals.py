@@ -60,9 +60,16 @@ def evaluated() -> list[Record]:
             "tag weights_md5 removed",
             "weights and their md5",
             "artifacts/params.yaml",
-            "tag seal removed",
+            "tag mlflow.pipeline.seal removed",
         ),
-        *("artifacts/summary.json", "dataset source", "sweep's champion", "tag confirmed added", "dvc.lock"),
+        *(
+            "artifacts/summary.json",
+            "dataset source",
+            "sweep's champion",
+            "sweep's figure",
+            "tag confirmed added",
+            "dvc.lock",
+        ),
     ],
 )
 def test_a_single_alteration_is_found_and_named(
@@ -109,11 +116,24 @@ def test_what_people_add_breaks_no_seal(store: str) -> None:
 
 
 def test_runs_that_are_older_than_seals_read_unsealed_and_are_no_findings(store: str) -> None:
-    alter(store, "DELETE FROM tags WHERE key LIKE 'seal%'")
+    alter(store, "DELETE FROM tags WHERE key LIKE '%seal%'")
     assert {row["seal"] for row in top()} == {"unsealed"}
     examined = doctor.examine(deep=True)
     assert examined.findings == []
     assert "6 of them unsealed" in examined.looked_at
+
+
+def test_records_of_versions_that_hid_no_tags_and_had_no_figures_stay_sealed(store: str) -> None:
+    for run in map(plain, search(store, "")):
+        sweep = run.tags["role"] == "sweep"
+        seal = replace(run, metrics={} if sweep else run.metrics).contents.seal()
+        alter(store, f"UPDATE tags SET value = '{seal}' WHERE run_uuid = '{run.run_id}' AND key LIKE '%.seal'")
+        if sweep:
+            alter(store, f"DELETE FROM latest_metrics WHERE run_uuid = '{run.run_id}'")
+    alter(store, "UPDATE tags SET key = replace(key, 'mlflow.pipeline.', '') WHERE key LIKE 'mlflow.pipeline.%'")
+    assert not any(key.startswith("mlflow.pipeline.") for one in search(store, "") for key in one.data.tags)
+    examined = doctor.examine(deep=True)
+    assert (examined.findings, "unsealed" in examined.looked_at) == ([], False)
 
 
 def test_a_sweep_whose_run_was_altered_is_stored_again_beside_it(
@@ -145,8 +165,8 @@ def test_an_altered_run_is_not_confirmed_by_a_repeat(store: str) -> None:
 def test_the_seal_is_the_hash_of_what_it_says_it_covers(store: str) -> None:
     # By hand, from what MLflow's own client returns: another implementation than the one that wrote it.
     one = search(store)[0]
-    covered = {key: value for key, value in one.data.tags.items() if not key.startswith(("seal", "confirmed"))}
-    machinery = ("host", "pid", "pid_started", "heartbeat", "attempt", "mlflow.runName", "error")
+    unsealed = ("mlflow.pipeline.", "confirmed", "mlflow.runName", "mlflow.note.content", "error")
+    covered = {key: value for key, value in one.data.tags.items() if not key.startswith(unsealed)}
     inputs = [
         [part.dataset.name, part.dataset.digest, *(f"{tag.key}={tag.value}" for tag in part.tags)]
         for part in one.inputs.dataset_inputs
@@ -157,12 +177,11 @@ def test_the_seal_is_the_hash_of_what_it_says_it_covers(store: str) -> None:
         "end": one.info.end_time,
         "params": one.data.params,
         "metrics": one.data.metrics,
-        "tags": {key: value for key, value in covered.items() if key not in machinery}
-        | {"seal_files": one.data.tags["seal_files"]},
+        "tags": covered | {"seal_files": one.data.tags["mlflow.pipeline.seal_files"]},
         "datasets": sorted(inputs),
     }
     expected = sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    assert one.data.tags["seal"].split()[0] == expected
+    assert one.data.tags["mlflow.pipeline.seal"].split()[0] == expected
 
 
 @pytest.mark.parametrize("alteration", ["nothing", "point", "param"])

@@ -33,8 +33,8 @@ def test_every_run_names_its_code_its_data_its_dataset_and_its_process(small: Pa
         assert (tags["git_dirty"], tags["dvc_stage"]) == ("false", f"train@{one.data.params['variant']}")
         assert [tags["source_md5"], tags["data_md5"]] == md5s
         assert all(f"md5: {md5}\n" in lock for md5 in md5s)
-        assert tags["host"].startswith(socket.gethostname())
-        assert tags["pid"].isdecimal()
+        assert tags["mlflow.pipeline.host"].startswith(socket.gethostname())
+        assert tags["mlflow.pipeline.pid"].isdecimal()
         parent = MlflowClient(uri).get_run(tags["mlflow.parentRunId"])
         assert parent.data.tags["sweep"] == tags["sweep"]
         inputs = MlflowClient(uri).get_run(one.info.run_id).inputs.dataset_inputs

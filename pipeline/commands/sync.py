@@ -1,5 +1,6 @@
 """`pipeline sync`: stores in MLflow what it lacks of the workspace's outs: runs, and the champion's model."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from pipeline import outs, records, repository, sweep
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking import direct, leftovers, models, queries
+from pipeline.tracking import direct, leftovers, models, queries, views
 
 
 def sync() -> str:
@@ -42,4 +43,7 @@ def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequen
     lacking, is_evaluated = queries.lacking(params.track.experiment, evaluated)
     if lacking or not is_evaluated:
         direct.restore(params, evaluated, artifacts, champion)
+    else:
+        summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
+        views.refresh(params.track.experiment, summary, params.evaluate.metric)
     return lacking

@@ -12,11 +12,14 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+import mlflow
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.rest_utils import http_request
 from mlflow.utils.uri import append_to_uri_path
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,7 +27,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from pipeline import repository
 from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import Point, StoredRun
+from pipeline.tracking.runs import Point, StoredRun, known_tags, stored_key
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback before our message
 
@@ -57,9 +60,11 @@ class StoreError(Exception):
 class Experiment:
     """An experiment as MLflow holds it."""
 
+    name: str
     experiment_id: str
     artifact_location: str
     is_deleted: bool
+    tags: Mapping[str, str]
 
 
 class Client:
@@ -97,11 +102,24 @@ class Client:
         found = self._ask(self._client.get_experiment_by_name, name)
         if found is None:
             return None
-        return Experiment(found.experiment_id, found.artifact_location, found.lifecycle_stage != "active")
+        is_deleted = found.lifecycle_stage != "active"
+        return Experiment(name, found.experiment_id, found.artifact_location, is_deleted, found.tags)
 
     def create_experiment(self, name: str, location: str | None) -> None:
         """Create an experiment; `location` is where its artifacts lie, None for the server's choice."""
         self._ask(self._client.create_experiment, name, location, KIND)
+
+    def tag_experiment(self, experiment_id: str, key: str, value: str) -> None:
+        """Set a tag of an experiment."""
+        self._ask(self._client.set_experiment_tag, experiment_id, key, value)
+
+    def version(self) -> str:
+        """Return the version of the MLflow that shows the store: the server's, else the one here; empty if unknown."""
+        if not self.remote:
+            return str(mlflow.__version__)
+        with failing(self.uri):
+            answer = self._ask(http_request, get_default_host_creds(self.uri), "/version", "GET")
+            return str(answer.text) if answer.ok else ""
 
     def run(self, run_id: str) -> StoredRun:
         """Read a run."""
@@ -124,7 +142,8 @@ class Client:
 
     def create_run(self, experiment_id: str, begun: int, tags: Mapping[str, str], name: str) -> StoredRun:
         """Create a run that says RUNNING; `begun` is in milliseconds since 1970."""
-        return plain(self._ask(self._client.create_run, experiment_id, begun, dict(tags), name))
+        named = {stored_key(key): value for key, value in tags.items()}
+        return plain(self._ask(self._client.create_run, experiment_id, begun, named, name))
 
     def delete_run(self, run_id: str) -> None:
         """Delete a run, so that no search finds it."""
@@ -140,7 +159,8 @@ class Client:
         """Store points of metrics, params and tags in one request; MLflow stores all tags at once, last."""
         metrics = [entities.Metric(key, point.value, point.at, point.step) for key, point in points]
         given = [entities.Param(key, value) for key, value in params.items()]
-        self._ask(self._client.log_batch, run_id, metrics, given, [entities.RunTag(key, tags[key]) for key in tags])
+        named = [entities.RunTag(stored_key(key), value) for key, value in tags.items()]
+        self._ask(self._client.log_batch, run_id, metrics, given, named)
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Delete a tag."""
@@ -198,7 +218,7 @@ def plain(run: entities.Run) -> StoredRun:
     info, data = run.info, run.data
     name, artifact_uri = str(info.run_name), str(info.artifact_uri)
     fields = info.run_id, name, info.status, info.start_time, info.end_time, artifact_uri
-    return StoredRun(*fields, data.tags, data.params, data.metrics, tuple(datasets))
+    return StoredRun(*fields, known_tags(data.tags), data.params, data.metrics, tuple(datasets))
 
 
 def has_tables(uri: str) -> bool:

@@ -14,13 +14,13 @@ from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
 from pipeline.sweep import Run, sweep_id
-from pipeline.tracking import datasets, leftovers, models, values
+from pipeline.tracking import datasets, descriptions, figures, leftovers, links, models, names, values, views
 from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.parents import Parent, is_evaluated
 from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.repeats import Repeats, has_weights
-from pipeline.tracking.runs import FINISHED, PARENT, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTE, PARENT, StoredRun
 from pipeline.tracking.store import Store, answering
 
 KEPT = (
@@ -58,6 +58,7 @@ class Direct:
         self.params, self.runs, self.clock, self.report = params, runs, clock, report
         self.growth = Growth(params.train.epochs, params.track.points)
         self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
+        self.elsewhere = 0  # runs of the sweep that an earlier sweep's run lists
         self.started: dict[str, float] = {}  # fingerprint -> when the stage began the run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
         leftovers.end_dead_runs(self.store)
@@ -66,6 +67,10 @@ class Direct:
         self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs)}
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
+        self.summary, self.label, date = summary, values.data_label(summary), names.date_of(summary)
+        self.about = descriptions.data(summary, self.label, date)
+        self.title = names.sweep_name(runs, values.table_name(summary), date, self.tags.get("dvc_experiment", ""))
+        self.names = names.run_names(runs)
         self.datasets = datasets.describe(summary, self.tags["source_md5"], self.tags["data_md5"])
         self.parent = self._open_parent({"restored": restored} if restored else {})
         threading.Thread(target=self._beat, daemon=True).start()
@@ -74,8 +79,8 @@ class Direct:
         patch = repository.changes()
         if patch:
             self.tags["git_changes"] = f"{sha256(patch).hexdigest()}.patch"
-        configured = values.sweep_params(self.params)
-        parent = Parent.open(self.store, {**self.tags, **extra}, self.owner, configured, self.datasets, self.clock())
+        tags, configured = {**self.tags, "data": self.label, **extra}, values.sweep_params(self.params, self.label)
+        parent = Parent.open(self.store, tags, self.owner, configured, self.datasets, self.clock(), self.title)
         if patch:
             parent.log_file(self.tags["git_changes"], patch)
         return parent
@@ -96,7 +101,7 @@ class Direct:
                     self._open(run, self.store.find(run.fingerprint))
 
     def _open(self, run: Run, found: Sequence[StoredRun], **extra: str) -> None:
-        params = values.run_params(run, self.params)
+        params = values.run_params(run, self.params, self.summary)
         # A run that has not ended is not sealed: continue it only if it is what this process would have begun.
         stored = next((one for one in found if one.is_complete or self._may_continue(one, params)), None)
         if stored is None:
@@ -112,8 +117,12 @@ class Direct:
         tags = {"role": "run", "fingerprint": run.fingerprint, PARENT: self.parent.run.run_id}
         tags["record_format"] = str(FORMAT)
         tags["dvc_stage"] = f"train@{run.variant}"  # even if another stage, or none, stores it
+        place = self.store.experiment.experiment_id, self.parent.run.run_id
+        if "contradicts" in extra:
+            tags["went_wrong"] = "contradicts another run"
+        tags[NOTE] = descriptions.run(run, self.title, *place, self.about)
         begun = self.started.get(run.fingerprint, self.clock())
-        return self.store.create(run.name, {**self.tags, **tags, **extra}, begun)
+        return self.store.create(self.names[run.fingerprint], {**self.tags, **tags, **extra}, begun)
 
     def _may_continue(self, stored: StoredRun, params: Mapping[str, str]) -> bool:
         try:
@@ -187,9 +196,17 @@ class Direct:
         if not kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
             for path in artifacts:
                 self.parent.log_file(path.name, path.read_bytes())
-            self.parent.complete(self.runs, champion)
+            found = figures.compute(evaluated, champion)
+            self.parent.complete(self.runs, champion, found, self._note(evaluated, artifacts, champion), self.clock())
         if done := models.update(self.params, evaluated, champion):
             print(done)
+
+    def _note(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> str:
+        place, metric = (self.store.experiment.experiment_id, self.parent.run.run_id), self.params.evaluate.metric
+        pages = {path.stem: links.run_page(*place, path.name) for path in artifacts if path.suffix == ".html"}
+        pages |= views.update(self.store, self.label, metric, self.clock())
+        note = descriptions.sweep(evaluated, champion, metric, self.about, self.elsewhere, pages)
+        return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.png'], place[1])}"
 
     def _complete_run(self, record: Record, restored: str) -> bool:
         # Returns whether the stored run is another machine's.
@@ -199,8 +216,9 @@ class Direct:
             if record.run.fingerprint in self.own:
                 self._end(record)
                 stored = self.store.find(record.run.fingerprint)
+            self.elsewhere += all(run.tags.get(PARENT) != self.parent.run.run_id for run in stored)
             if own := next((run for run in stored if has_weights(run, record)), None):
-                self._log_metrics(own, record, record.metrics)
+                self._log_metrics(own, record.metrics)
                 return False
             return all(run.is_complete for run in stored) and self._complete_other(stored, record, restored)
 
@@ -211,13 +229,13 @@ class Direct:
             self._open(record.run, [], contradicts=stored[0].run_id, restored=restored)
             self._end(record)
             own = next(run for run in self.store.find(record.run.fingerprint) if has_weights(run, record))
-            self._log_metrics(own, record, record.metrics)
+            self._log_metrics(own, record.metrics)
         elif record.metrics.keys() - close.metrics.keys():
-            self._log_metrics(close, record, self.repeats.own_metrics(close, record))
+            self._log_metrics(close, self.repeats.own_metrics(close, record))
         return close is not None
 
-    def _log_metrics(self, run: StoredRun, record: Record, metrics: Mapping[str, float]) -> None:
-        self.store.log_metrics(run, metrics, record.run.epochs - 1, self.clock())
+    def _log_metrics(self, run: StoredRun, metrics: Mapping[str, float]) -> None:
+        self.store.log_metrics(run, metrics, self.clock())
 
     def end(self, status: str, error: str) -> None:
         """End the stage: runs left open get `status`; the sweep is finished, or waits for its next stage."""

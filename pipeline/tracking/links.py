@@ -5,6 +5,7 @@ Without `workflowType` in the link, MLflow's sidebar opens on pages about langua
 """
 
 import os
+from collections.abc import Sequence
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from pipeline import repository
@@ -24,19 +25,29 @@ def address() -> str:
 
 def runs_link(experiment_id: str, view: str = "") -> str:
     """Link to an experiment's runs, arranged as in a saved view if one is named by its key."""
-    shared = {"viewStateShareKey": view} if view else {}
-    return _link(f"experiments/{quote(experiment_id, safe='')}/runs", shared)
+    return f"{address()}/{runs_page(experiment_id, view)}"
+
+
+def runs_page(experiment_id: str, view: str = "", mode: str = "") -> str:
+    """Link to an experiment's runs from another of the pages; with mode CHART, to their charts."""
+    chosen = {"viewStateShareKey": view, "compareRunsMode": mode}
+    return _page(("experiments", experiment_id, "runs"), {key: value for key, value in chosen.items() if value})
 
 
 def run_link(experiment_id: str, run_id: str) -> str:
     """Link to one run: a configuration's or a sweep's."""
-    return _link(f"experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}", {})
+    return f"{address()}/{run_page(experiment_id, run_id)}"
+
+
+def run_page(experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """Link to one run, or to one of its artifacts, from another of the pages, wherever they are served."""
+    return _page(("experiments", experiment_id, "runs", run_id, *(["artifacts", artifact] if artifact else [])), {})
 
 
 def model_link(name: str) -> str:
     """Link to a registered model and its versions."""
-    return _link(f"models/{quote(name, safe='')}", {})
+    return f"{address()}/{_page(('models', name), {})}"
 
 
-def _link(page: str, query: dict[str, str]) -> str:
-    return f"{address()}/#/{page}?{urlencode(TRAINING | query)}"
+def _page(path: Sequence[str], query: dict[str, str]) -> str:
+    return f"#/{'/'.join(quote(part, safe='') for part in path)}?{urlencode(TRAINING | query)}"

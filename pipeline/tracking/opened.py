@@ -62,7 +62,7 @@ class Opened:
         content = save(dict(record.tensors))
         self.store.log_artifact(self.run, WEIGHTS, content)
         tags = {**made_with, "weights_md5": weights_md5(content), "seal_files": seals.of_files(curve.items(), content)}
-        tags |= {"diverged": text(record.diverged)} if record.diverged else {}
+        tags |= {"diverged": text(record.diverged), "went_wrong": "diverged"} if record.diverged else {}
         status = status_of(record.diverged)
         end = None if "restored" in self.run.tags else milliseconds(at)  # when a restored run ended is unknown
         self.log_points(curve, at, tags | {"seal": self._seal(status, end, tags, curve)})

@@ -11,9 +11,9 @@ from pipeline import outs
 from pipeline.sweep import Run, fingerprint
 from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import FINISHED, SCHEDULED, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTE, SCHEDULED, StoredRun
 from pipeline.tracking.store import Store
-from pipeline.tracking.values import milliseconds
+from pipeline.tracking.values import md5_of, milliseconds
 
 CONTENTS = "contents.json"
 CONTENTS_BYTES = 2**27  # enough for a million runs
@@ -48,6 +48,7 @@ class Parent:
         params: Mapping[str, str],
         datasets: Sequence[Dataset],
         begun: float,
+        title: str,
     ) -> Self:
         """Find or create a sweep's run, and set it to RUNNING.
 
@@ -58,10 +59,10 @@ class Parent:
             params: params.yaml.
             datasets: the sweep's.
             begun: when the stage began, in seconds since 1970.
+            title: what MLflow's pages call a new run.
         """
         with store.lock:
             found = find(store, tags["sweep"])
-            title = f"{tags.get('dvc_experiment', 'sweep')} {tags['sweep']}"
             run = found or store.create(title, {**tags, "role": "sweep"}, begun)
             if found:
                 store.take(run, owner)
@@ -83,14 +84,25 @@ class Parent:
         self.store.log_artifact(self.run, name, content)
         self.files[name] = sha256(content).hexdigest()
 
-    def complete(self, runs: Sequence[Run], champion: str) -> None:
-        """Store the list of the sweep's contents, and seal the sweep: its evaluation is stored."""
+    def complete(self, runs: Sequence[Run], champion: str, metrics: Mapping[str, float], note: str, at: float) -> None:
+        """Store the list of the sweep's contents, and seal the sweep: its evaluation is stored.
+
+        Args:
+            runs: all of the sweep's.
+            champion: its configuration.
+            metrics: the sweep's own.
+            note: its description, stored unless a person wrote or removed one.
+            at: when it was evaluated, in seconds since 1970.
+        """
         listed = Contents(runs={run.fingerprint: run.name for run in runs}, files=self.files)
         content = listed.model_dump_json(indent=2).encode()
         self.store.log_artifact(self.run, CONTENTS, content)
         tags = {"champion": champion, "seal_files": sha256(content).hexdigest()}
-        stored = self.store.client.run(self.run.run_id).contents
-        self.store.log_tags(self.run, tags | {"seal": stored.with_(tags).seal()})
+        stored = self.store.client.run(self.run.run_id)
+        self.store.log_metrics(stored, metrics, at)
+        if is_ours(stored):
+            tags |= {NOTE: note, "note_md5": md5_of(note)}
+        self.store.log_tags(self.run, tags | {"seal": stored.contents.with_(tags, metrics).seal()})
 
     def end(self, at: float) -> None:
         """End the sweep if it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
@@ -98,6 +110,12 @@ class Parent:
             status = FINISHED if is_evaluated(self.store.client.run(self.run.run_id)) else SCHEDULED
             unknown = status == SCHEDULED or "restored" in self.run.tags
             self.store.client.set_status(self.run.run_id, status, None if unknown else milliseconds(at))
+
+
+def is_ours(run: StoredRun) -> bool:
+    """Tell whether the pipeline wrote a run's description, or nobody did."""
+    note = run.tags.get(NOTE)
+    return run.tags.get("note_md5") == (None if note is None else md5_of(note))
 
 
 def is_evaluated(parent: StoredRun) -> bool:

@@ -1,4 +1,4 @@
-"""A stored run in plain values: is it whole, and does its seal match? Does not import MLflow."""
+"""A stored run in plain values: its names, is it whole, does its seal match? Does not import MLflow."""
 
 import time
 from collections.abc import Mapping
@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline import lifetime
-from pipeline.tracking import seals
+from pipeline.tracking import figures, seals
 from pipeline.tracking.datasets import Dataset
 
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
 PARENT = "mlflow.parentRunId"  # the tag with the id of the sweep's run
+NOTE = "mlflow.note.content"  # the tag with a run's description
 WEIGHTS = "weights.safetensors"
+HIDDEN = "mlflow.pipeline."  # prefix, out of sight on MLflow's pages, that tags of the machinery have in the store
+MACHINERY = frozenset(
+    {
+        *("host", "pid", "pid_started", "heartbeat", "attempt", "note_md5"),
+        *("seal", "seal_files", "seal_confirmed"),
+    }
+)
 
 
 class Point(NamedTuple):
@@ -26,11 +34,12 @@ class Point(NamedTuple):
 class StoredRun:
     """A run as it was read.
 
-    start, end: in milliseconds since 1970. metrics: the last value of each.
+    title: what MLflow's pages call it; a person may have changed it. start, end: in milliseconds since 1970.
+    metrics: the last value of each.
     """
 
     run_id: str
-    name: str
+    title: str
     status: str
     start: int
     end: int | None
@@ -39,6 +48,12 @@ class StoredRun:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     datasets: tuple[Dataset, ...]
+
+    @property
+    def name(self) -> str:
+        """Name the run as the outs do, from its params; its title if it has none, as a sweep's run."""
+        axes = [self.params.get(key) for key in ("variant", "batch_size", "lr", "seed")]
+        return self.title if None in axes else "{} bs={} lr={} seed={}".format(*axes)
 
     @property
     def is_complete(self) -> bool:
@@ -54,7 +69,9 @@ class StoredRun:
     def contents(self) -> seals.Contents:
         """Return what `seal` covers of the run."""
         if self.tags.get("role") == "sweep":
-            return seals.Contents(self.params, self.tags, frozenset(one.description for one in self.datasets))
+            described = frozenset(one.description for one in self.datasets)
+            own = {key: value for key, value in self.metrics.items() if key in figures.NAMES}
+            return seals.Contents(self.params, self.tags, described, metrics=own)
         # The rest of a dataset is shared by all runs, and sealed with the sweep.
         named = frozenset(one.identity for one in self.datasets)
         return seals.Contents(self.params, self.tags, named, self.status, self.start, self.end, self.metrics)
@@ -64,6 +81,17 @@ class StoredRun:
         """Tell whether the run is sealed, altered, or unsealed: it has not ended, or is older than seals."""
         sealed = self.tags.get("role") == "sweep" or self.is_complete
         return self.contents.state() if sealed else seals.UNSEALED
+
+
+def stored_key(key: str) -> str:
+    """Return the name that a tag has in the store."""
+    return HIDDEN + key if key in MACHINERY else key
+
+
+def known_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return a stored run's tags under the pipeline's own names; older versions did not hide any."""
+    hidden = {key.removeprefix(HIDDEN): value for key, value in tags.items() if key.startswith(HIDDEN)}
+    return {key: value for key, value in tags.items() if not key.startswith(HIDDEN)} | hidden
 
 
 def status_of(diverged: str) -> str:

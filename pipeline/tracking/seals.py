@@ -9,11 +9,12 @@ to the store can also write a matching seal.
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Self
 
 from pipeline.records import RUN_METRICS
+from pipeline.tracking import figures
 
 TAGS = frozenset(
     {
@@ -24,13 +25,14 @@ TAGS = frozenset(
         *("architecture", "kernels", "torch", "record_format"),
     }
 )
+METRICS = frozenset({*RUN_METRICS, *figures.NAMES})
 SEALED, UNSEALED, ALTERED = "sealed", "unsealed", "altered"
 CONFIRMATIONS = "confirmed"  # prefix of the tags that count repeats; they have a seal of their own, as the counts grow
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What `seal` covers of a run; of a sweep's run, only params, tags and datasets, as its status still changes.
+    """What `seal` covers of a run; of a sweep's run, neither status nor times, as they still change.
 
     status: MLflow's. start, end: in milliseconds since 1970. datasets: each a tuple of texts.
     """
@@ -41,19 +43,18 @@ class Contents:
     status: str = ""
     start: int | None = None
     end: int | None = None
-    metrics: Mapping[str, float] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def with_(self, tags: Mapping[str, str], metrics: Mapping[str, float] | None = None) -> Self:
         """Return the contents with the tags and metrics that are stored along with the seal."""
-        known = dict(self.metrics or {}) | dict(metrics or {})
-        return replace(self, tags={**self.tags, **tags}, metrics=known if self.metrics is not None else None)
+        return replace(self, tags={**self.tags, **tags}, metrics={**self.metrics, **(metrics or {})})
 
     def seal(self) -> str:
         """Hash the contents."""
         values = asdict(self) | {"datasets": sorted(self.datasets)}
         values["tags"] = {key: value for key, value in self.tags.items() if key in TAGS}
-        if self.metrics is not None:
-            values["metrics"] = {key: value for key, value in self.metrics.items() if key in RUN_METRICS}
+        metrics = {key: value for key, value in (self.metrics or {}).items() if key in METRICS}
+        values["metrics"] = metrics if metrics or self.status else None  # older sweeps have none
         return digest(values)
 
     def state(self) -> str:

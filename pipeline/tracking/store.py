@@ -20,7 +20,7 @@ from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.records import CURVE
 from pipeline.tracking import client, location, seals
 from pipeline.tracking.client import NOTHING, WAIT_SECONDS, Client, Experiment, StoreError, failing
-from pipeline.tracking.runs import FINISHED, RUNNING, Point, StoredRun
+from pipeline.tracking.runs import FINISHED, HIDDEN, RUNNING, Point, StoredRun
 from pipeline.tracking.values import milliseconds, text
 
 BATCH = 1000  # most metrics that MLflow takes at once
@@ -100,13 +100,14 @@ class Store:
 
     def running(self, owner: Mapping[str, str] = NOTHING) -> list[StoredRun]:
         """Find the runs that say RUNNING; given an owner's tags, only its own."""
-        whose = [f"tags.{key} = '{value}'" for key, value in owner.items()]
-        return list(self._search(" and ".join([f"attributes.status = '{RUNNING}'", *whose])))
+        found = self._search(
+            f"attributes.status = '{RUNNING}'"
+        )  # few: compared here, as older runs' tags have no prefix
+        return [run for run in found if owner.items() <= run.tags.items()]
 
     def owned(self) -> list[StoredRun]:
         """Find the runs that say RUNNING and name the process that fills them in."""
-        named = [f"tags.{key} LIKE '%'" for key in OWNED]
-        return list(self._search(" and ".join([f"attributes.status = '{RUNNING}'", *named])))
+        return [run for run in self.running() if run.tags.keys() >= set(OWNED)]
 
     def sweeps(self, sweep: str) -> Iterator[StoredRun]:
         """Find the runs that represent a sweep itself, earliest first."""
@@ -143,7 +144,7 @@ class Store:
         run = self.client.create_run(self.experiment.experiment_id, milliseconds(begun), tags, name)
         if self.client.remote:
             # The client repeats a request whose answer was lost, and the server then creates a run for each.
-            for ghost in list(self._search(f"tags.attempt = '{attempt}'")):
+            for ghost in list(self._search(f"tags.`{HIDDEN}attempt` = '{attempt}'")):
                 if ghost.run_id != run.run_id:
                     self.client.delete_run(ghost.run_id)
         return run
@@ -151,13 +152,14 @@ class Store:
     def take(self, run: StoredRun, owner: Mapping[str, str]) -> None:
         """Set an abandoned run to RUNNING again, with the tags of the process that continues it."""
         self.client.set_status(run.run_id, RUNNING)
-        self.log_tags(run, {**owner, "heartbeat": f"{time.time():.0f}"})
+        mended = {"went_wrong": ""} if "went_wrong" in run.tags else {}
+        self.log_tags(run, {**owner, "heartbeat": f"{time.time():.0f}", **mended})
         if "error" in run.tags:
             self.client.delete_tag(run.run_id, "error")
 
     def stop(self, run: StoredRun, status: str, end: int, error: str) -> None:
         """End an incomplete run, and store why; `end` is in milliseconds since 1970."""
-        self.log_tags(run, {"error": error})
+        self.log_tags(run, {"error": error, "went_wrong": status.lower()})
         self.client.set_status(run.run_id, status, end)
 
     def log_params(self, run: StoredRun, params: Mapping[str, str]) -> None:
@@ -185,15 +187,22 @@ class Store:
         if tags or points:
             self.client.log(run.run_id, points, tags={key: text(value) for key, value in tags.items()})
 
-    def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], step: int, at: float) -> None:
-        """Store metrics that the run lacks, or has with another value, and seal them."""
+    def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], at: float) -> None:
+        """Store metrics that the run lacks, or has with another value, and seal them.
+
+        They are stored at step 0: MLflow's pages then draw bars. A new value comes after the old one, at its step.
+        """
         new = {key: value for key, value in metrics.items() if math.isfinite(value) and run.metrics.get(key) != value}
         if not new:
             return
         before = run.contents
         if "seal" in run.tags:  # one of the two matches after a kill between the requests
             self.log_tags(run, {"seal": f"{before.with_({}, new).seal()} {before.seal()}"})
-        self.log_tags(run, {}, [(key, Point(step, value, milliseconds(at))) for key, value in new.items()])
+        points = []
+        for key, value in new.items():
+            held = self.client.history(run.run_id, key) if key in run.metrics else []
+            points.append((key, Point(max((point.step for point in held), default=0), value, milliseconds(at))))
+        self.log_tags(run, {}, points)
 
     def log_artifact(self, run: StoredRun, name: str, content: bytes) -> None:
         """Store a file with a run."""

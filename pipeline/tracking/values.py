@@ -1,6 +1,7 @@
 """Converts the pipeline's values to MLflow's params, tags and times. Does not import MLflow."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,14 +26,25 @@ def text(value: object) -> str:
     return f"{written[: VALUE_LENGTH - 100]}… {len(written)} characters, sha256 {whole}"
 
 
-def sweep_params(params: Params) -> dict[str, str]:
-    """Return params.yaml as the params of a sweep's run."""
-    return {key: text(value) for key, value in flat(params.model_dump()).items()}
+def sweep_params(params: Params, label: str) -> dict[str, str]:
+    """Return params.yaml, and the data's label, as the params of a sweep's run."""
+    return {key: text(value) for key, value in ({"data": label} | flat(params.model_dump())).items()}
 
 
-def run_params(run: Run, params: Params) -> dict[str, str]:
-    """Return all that configures a run, under the names in params.yaml except for what the sweep varies."""
+def run_params(run: Run, params: Params, summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return the data's label, and all that configures a run, named as in params.yaml except for the sweep's axes.
+
+    Batch size and lr are there a second time for MLflow's charts, which know neither `full` nor logarithmic axes.
+
+    Args:
+        run: the run.
+        params: params.yaml.
+        summary: of the prepared data, summary.json.
+    """
     own = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    rows = summary["train_rows"][0]
+    own |= {"data": data_label(summary), "log10_lr": round(math.log10(run.lr), 6)}
+    own |= {"batch_rows": rows if run.batch_size == "full" else min(run.batch_size, rows)}
     return {key: text(value) for key, value in (own | flat({"data": params.data.model_dump()})).items()}
 
 
@@ -82,6 +94,11 @@ def source_tags() -> dict[str, str]:
         "mlflow.user": repository.user(),
     }
     return tags | {key: value for key, value in shown.items() if value}
+
+
+def md5_of(written: str) -> str:
+    """Hash a text."""
+    return md5(written.encode(), usedforsecurity=False).hexdigest()
 
 
 def weights_md5(content: bytes) -> str:

@@ -1,0 +1,71 @@
+"""What MLflow's pages call a sweep and its runs. Does not import MLflow."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pipeline import repository
+from pipeline.sweep import Run
+
+SHOWN = 15  # characters of a name that the narrowest column of the pages shows
+
+
+def short(number: float) -> str:
+    """Write a number the shorter way: 0.01, 1e-5; it still reads back with the same bits."""
+    digits = Decimal(repr(number)).normalize()
+    return min(f"{digits:f}", f"{digits:e}".replace("+", ""), key=len)
+
+
+def run_names(runs: Sequence[Run]) -> dict[str, str]:
+    """Name the runs of one sweep by what varies in it, fingerprint -> name; no two begin with the same 15 characters.
+
+    Such as `b2 1e-5 s1 matrix`: batch size, lr, seed and variant. Where the beginnings would be equal, the name starts
+    with the run's number in the sweep.
+    """
+    columns = [
+        ["full" if run.batch_size == "full" else f"b{run.batch_size}" for run in runs],
+        [short(run.lr) for run in runs],
+        [f"s{run.seed}" for run in runs],
+    ]
+    varying = [column for column in columns if len(set(column)) > 1]
+    names = [" ".join(parts) for parts in zip(*varying, [run.variant for run in runs], strict=True)]
+    if len({name[:SHOWN] for name in names}) < len(names):
+        width = len(str(len(names)))
+        names = [f"{number:0{width}} {name}" for number, name in enumerate(names, 1)]
+    return dict(zip([run.fingerprint for run in runs], names, strict=True))
+
+
+def sweep_name(runs: Sequence[Run], table: str, date: str, experiment: str) -> str:
+    """Name a sweep by its DVC experiment, its table, its axes, what all runs share, and the table's date."""
+    axes = {
+        "{} variants": {run.variant for run in runs},
+        "{} batch sizes": {f"batch size {run.batch_size}" for run in runs},
+        "{} lr": {f"lr {short(run.lr)}" for run in runs},
+        "{} seeds": {f"seed {run.seed}" for run in runs},
+    }
+    varying = " × ".join(axis.format(len(values)) for axis, values in axes.items() if len(values) > 1)
+    shared = [next(iter(values)) for values in axes.values() if len(values) == 1]
+    epochs = [f"{number} epochs" for number in sorted({run.epochs for run in runs})]
+    parts = " · ".join(filter(None, [varying, *shared, *epochs, f"data of {date}"]))
+    return ": ".join(filter(None, [experiment, table, parts]))
+
+
+def date_of(summary: Mapping[str, Any]) -> str:
+    """Return when a table was last changed, as YYYY-MM-DD: the commit that changed it, else the file's own date.
+
+    Args:
+        summary: of the prepared data, summary.json.
+    """
+    source = summary["source"]
+    paths = ["--", source, f"{source}.dvc"]
+    if not repository.git("status", "--porcelain", *paths) and (
+        date := repository.git("log", "-1", "--format=%cs", *paths)
+    ):
+        return date
+    try:
+        changed = Path(source).stat().st_mtime
+    except OSError:  # a clone after `dvc pull` need not have it
+        return "unknown date"
+    return datetime.fromtimestamp(changed, UTC).date().isoformat()

@@ -1,0 +1,113 @@
+"""A store with two sweeps and runs that diverged, served by `pipeline ui`, and a browser to look at it."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from conftest import copy_checkout, environment, free_port, run, shorten
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Response
+
+CHROMIUM = shutil.which("chromium") or ""
+# The assistant's panel covers a third of a page until a person closes it; MLflow keeps that in the browser.
+ASSISTANT = """
+localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
+"""
+# Without authentication there are no users; MLflow's pages ask nevertheless.
+MLFLOWS_OWN = "/ajax-api/2.0/mlflow/users/current"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A repository, and where its pages are: the address and the link that `pipeline ui` prints."""
+
+    repository: Path
+    address: str
+    link: str
+
+
+@dataclass
+class Watched:
+    """A page of a browser, and what went wrong on it: errors, failed requests, requests to other hosts."""
+
+    page: "Page"
+    faults: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        self.page.add_init_script(ASSISTANT)
+        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("console", self._hear)
+        self.page.on("response", self._see)
+        self.page.on("request", lambda request: self._check(request.url))
+
+    def _check(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:", "about:")):
+            self.faults.append(f"asks another host: {url}")
+
+    def _hear(self, message: "ConsoleMessage") -> None:
+        # A failed request is also a message, whose location is the request's.
+        if message.type == "error" and MLFLOWS_OWN not in str(message.location.get("url")):
+            self.faults.append(f"console: {message.text} ({message.location.get('url')})")
+
+    def _see(self, response: "Response") -> None:
+        if response.status >= 400 and MLFLOWS_OWN not in response.url:
+            self.faults.append(f"{response.status}: {response.url}")
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a sweep of 4 runs, and a later one of 2 whose larger lr diverges."""
+    folder = shorten(copy_checkout(tmp_path_factory.mktemp("swept")))
+    run("dvc", "repro", cwd=folder)
+    settings = ("-S", "variants=[matrix]", "-S", "sweep.lr=[1e-6,1e-3]", "-S", "sweep.batch_size=[full]")
+    run("dvc", "exp", "run", "--temp", "--name", "later", *settings, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served(swept: Path) -> Iterator[Served]:
+    """The pages of `swept`; at the end, Ctrl-C leaves no process behind."""
+    port = free_port()
+    command = ["pipeline", "ui", "--no-open", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=swept, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    link = process.stdout.readline().strip()
+    assert process.stdout.readline().startswith("Ctrl-C")
+    below = psutil.Process(process.pid).children(recursive=True)
+    yield Served(swept, f"http://127.0.0.1:{port}", link)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(30) == 0
+    assert not psutil.wait_procs(below, timeout=10)[1]
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """Debian's chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make setup")
+    if not CHROMIUM:
+        pytest.skip("needs chromium: apt-get install chromium")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def watched(browser: "Browser") -> Iterator[Watched]:
+    """A new page, without another test's cookies and storage."""
+    page = browser.new_page(viewport={"width": 1600, "height": 1400})
+    page.set_default_timeout(60_000)
+    opened = Watched(page)
+    opened.watch()
+    yield opened
+    page.close()
