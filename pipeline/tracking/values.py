@@ -1,10 +1,13 @@
 """Converts the pipeline's values to MLflow's params, tags and times. Does not import MLflow."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import md5, sha256
+from pathlib import Path
+from typing import Any
 
 from pipeline import repository
 from pipeline.params import Params
@@ -31,6 +34,34 @@ def run_params(run: Run, params: Params) -> dict[str, str]:
     """Return all that configures a run, under the names in params.yaml except for what the sweep varies."""
     own = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
     return {key: text(value) for key, value in (own | flat({"data": params.data.model_dump()})).items()}
+
+
+def data_label(summary: Mapping[str, Any]) -> str:
+    """Name a sweep's data: the table, and 6 digits of a hash over its content, target and split.
+
+    Runs with the same label were tested on the same rows and may be ranked against each other. The label holds nothing
+    that would have to be quoted in a search.
+
+    Args:
+        summary: of the prepared data, summary.json.
+    """
+    same = json.dumps([summary["source_md5"], summary["target"], summary["split"]], sort_keys=True)
+    table = re.sub(r"[^\w.-]+", "-", _stem(summary))
+    return f"{table} {sha256(same.encode()).hexdigest()[:6]}"
+
+
+def table_name(summary: Mapping[str, Any]) -> str:
+    """Name a sweep's table in `a-z0-9_-` alone; one that has nothing of these is named by a hash.
+
+    Args:
+        summary: of the prepared data, summary.json.
+    """
+    slug = re.sub("[^a-z0-9_-]+", "-", _stem(summary).lower()).strip("-")
+    return slug or f"table-{sha256(_stem(summary).encode()).hexdigest()[:6]}"
+
+
+def _stem(summary: Mapping[str, Any]) -> str:
+    return Path(summary["source"]).stem
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
