@@ -12,7 +12,7 @@ from conftest import environment, serving
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from PIL import Image
-from playwright.sync_api import Browser, Error, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from pipeline.params import load
 from pipeline.tracking import links
@@ -24,21 +24,35 @@ VIEWS = {
     "sweeps": "Sweeps",
     "went-wrong": "What went wrong",
 }
+CHARTS = ("loss-curves", "lr-batch-size")  # views that MLflow opens as a table unless their link says so
 SAVED = "mlflow.sharedViewState."
 SIZE = ViewportSize(width=1440, height=860)
+NO_ASSISTANT = """
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""  # MLflow's first visit would cover a quarter of each page
 
 
 def take(clone: Path, images: Path) -> None:
     """Take every picture of a clone in which the guide's commands have run."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or sys.exit("docs: chromium is missing")
-    subprocess.run(["dvc", "plots", "show", "-o", "dvc_plots"], cwd=clone, env=environment(), check=True)
+    browser_file = chromium() or sys.exit("docs: chromium is missing; on Debian: apt-get install chromium")
+    for command in (["python", "-m", "pipeline.commands.vega"], ["dvc", "plots", "show", "-o", "dvc_plots"]):
+        subprocess.run(command, cwd=clone, env=environment(), check=True)
+    images.mkdir(exist_ok=True)
     with sync_playwright() as playwright, serving(clone) as address:
         os.environ["PIPELINE_UI"] = address
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        for name, link in pages(clone).items():
-            shoot(browser, link, images / f"{name}.png")
-        shoot(browser, (clone / "report.html").as_uri(), images / "report-dark.png", dark=True)
+        browser = playwright.chromium.launch(executable_path=browser_file, args=["--no-sandbox", "--disable-gpu"])
+        for scheme in ("light", "dark"):
+            context = browser.new_context(viewport=SIZE, color_scheme=scheme)
+            context.add_init_script(NO_ASSISTANT)
+            for name, link in pages(clone).items() if scheme == "light" else [("report-dark", report(clone))]:
+                shoot(context.new_page(), link, images / f"{name}.png")
         browser.close()
+
+
+def chromium() -> str | None:
+    """Find Debian's or Ubuntu's chromium."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def pages(clone: Path) -> dict[str, str]:
@@ -51,14 +65,20 @@ def pages(clone: Path) -> dict[str, str]:
         [ident], "tags.role = 'run' and status = 'FINISHED'", order_by=["metrics.`cv/mse`"], max_results=1
     )
     model = next(one.name for one in client.search_registered_models() if one.name.startswith(experiment.name))
+    views = {name: links.runs_link(ident, view_key(experiment, title)) for name, title in VIEWS.items()}
     return {
-        **{name: links.runs_link(ident, view_key(experiment, title)) for name, title in VIEWS.items()},
+        **{name: link + ("&compareRunsMode=CHART" if name in CHARTS else "") for name, link in views.items()},
         "sweep": links.run_link(ident, sweep.info.run_id),
         "run": links.run_link(ident, best.info.run_id),
         "model": links.model_link(model),
-        "report": (clone / "report.html").as_uri(),
+        "report": report(clone),
         "plots": (clone / "dvc_plots/index.html").as_uri(),
     }
+
+
+def report(clone: Path) -> str:
+    """Link to the report, at its pictures."""
+    return f"{(clone / 'report.html').as_uri()}#pictures"
 
 
 def view_key(experiment: Experiment, title: str) -> str:
@@ -74,22 +94,19 @@ def view_key(experiment: Experiment, title: str) -> str:
     sys.exit(f"docs: no saved view {title}; there are: {', '.join(views)}")
 
 
-def shoot(browser: Browser, link: str, file: Path, dark: bool = False) -> None:
+def shoot(page: Page, link: str, file: Path) -> None:
     """Take a picture of a page once it is drawn, in at most 256 colours."""
-    page = browser.new_page(viewport=SIZE, color_scheme="dark" if dark else "light")
     page.goto(link)
     settle(page)
     picture = Image.open(BytesIO(page.screenshot(animations="disabled")))
-    file.parent.mkdir(exist_ok=True)
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"docs: {file.name} {file.stat().st_size // 1024} KB", flush=True)
     page.close()
 
 
 def settle(page: Page) -> None:
-    """Wait until a page asks for nothing more, and its charts have been drawn."""
-    try:
-        page.wait_for_load_state("networkidle", timeout=15_000)
-    except Error:
-        print(f"docs: {page.url} goes on loading", file=sys.stderr)
-    page.wait_for_timeout(1500)
+    """Wait until nothing has been added to a page for 2 s, but 20 s at most: MLflow's pages never cease to ask."""
+    sizes = [0]
+    while len(sizes) < 40 and (len(sizes) < 5 or len(set(sizes[-4:])) > 1):
+        page.wait_for_timeout(500)
+        sizes.append(page.evaluate("document.getElementsByTagName('*').length + document.body.innerText.length"))
