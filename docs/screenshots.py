@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from conftest import environment, serving
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from PIL import Image
-from playwright.sync_api import Page, ViewportSize, sync_playwright
+from playwright.sync_api import Page, Request, ViewportSize, sync_playwright
 
 from pipeline.params import load
 from pipeline.tracking import links
@@ -96,17 +98,24 @@ def view_key(experiment: Experiment, title: str) -> str:
 
 def shoot(page: Page, link: str, file: Path) -> None:
     """Take a picture of a page once it is drawn, in at most 256 colours."""
+    pending: set[Request] = set()
+    page.on("request", pending.add)
+    page.on("requestfinished", pending.discard)
+    page.on("requestfailed", pending.discard)
     page.goto(link)
-    settle(page)
+    settle(page, pending)
     picture = Image.open(BytesIO(page.screenshot(animations="disabled")))
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"docs: {file.name} {file.stat().st_size // 1024} KB", flush=True)
     page.close()
 
 
-def settle(page: Page) -> None:
-    """Wait until nothing has been added to a page for 2 s, but 20 s at most: MLflow's pages never cease to ask."""
-    sizes = [0]
-    while len(sizes) < 40 and (len(sizes) < 5 or len(set(sizes[-4:])) > 1):
+def settle(page: Page, pending: Collection[Request]) -> None:
+    """Wait until a page has neither asked for anything nor changed for 2 s, but 60 s at most."""
+    size, quiet, until = 0, 0, time.monotonic() + 60
+    while quiet < 4 and time.monotonic() < until:
         page.wait_for_timeout(500)
-        sizes.append(page.evaluate("document.getElementsByTagName('*').length + document.body.innerText.length"))
+        before, size = size, page.evaluate("document.getElementsByTagName('*').length + document.body.innerText.length")
+        quiet = 0 if pending or size != before else quiet + 1
+    if quiet < 4:
+        print(f"docs: {page.url} is not settled; it waits for {[request.url for request in pending]}", file=sys.stderr)
