@@ -99,9 +99,9 @@ def view_key(experiment: Experiment, title: str) -> str:
 def shoot(page: Page, link: str, file: Path) -> None:
     """Take a picture of a page once it is drawn, in at most 256 colours."""
     pending: set[Request] = set()
-    page.on("request", pending.add)
-    page.on("requestfinished", pending.discard)
-    page.on("requestfailed", pending.discard)
+    page.on("request", lambda request: pending.update([request]))
+    page.on("requestfinished", lambda request: pending.difference_update([request]))
+    page.on("requestfailed", lambda request: pending.difference_update([request]))
     page.goto(link)
     settle(page, pending)
     picture = Image.open(BytesIO(page.screenshot(animations="disabled")))
