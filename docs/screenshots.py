@@ -29,6 +29,7 @@ VIEWS = {
 CHARTS = ("loss-curves", "lr-batch-size")  # views that MLflow opens as a table unless their link says so
 SAVED = "mlflow.sharedViewState."
 SIZE = ViewportSize(width=1440, height=860)
+ASKING = {"fetch", "xhr"}  # a worker's script is reported as asked for, and never as answered
 NO_ASSISTANT = """
 localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
 localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
@@ -99,7 +100,7 @@ def view_key(experiment: Experiment, title: str) -> str:
 def shoot(page: Page, link: str, file: Path) -> None:
     """Take a picture of a page once it is drawn, in at most 256 colours."""
     pending: set[Request] = set()
-    page.on("request", lambda request: pending.update([request]))
+    page.on("request", lambda request: pending.update([request] if request.resource_type in ASKING else []))
     page.on("requestfinished", lambda request: pending.difference_update([request]))
     page.on("requestfailed", lambda request: pending.difference_update([request]))
     page.goto(link)
