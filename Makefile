@@ -18,7 +18,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup repro test acceptance lint ui bench chaos processors resolve clean
+.PHONY: help setup repro test acceptance lint ui bench chaos processors resolve docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ chaos: setup ## kill the pipeline, start stages at once, alter recorded things; 
 
 processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
 	PYTHONPATH=tests python tests/processors.py $(PROCESSORS)
+
+docs: setup ## make the guide's outputs and pictures again, from real runs in a temporary clone
+	PYTHONPATH=docs:tests python docs/render.py
 
 resolve: setup ## resolve constraints.txt for each Python and platform; install nothing
 	python tests/resolve.py

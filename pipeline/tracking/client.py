@@ -113,7 +113,7 @@ class Client:
         """Set a tag of an experiment."""
         self._ask(self._client.set_experiment_tag, experiment_id, key, value)
 
-    def version(self) -> str:
+    def mlflow_version(self) -> str:
         """Return the version of the MLflow that shows the store: the server's, else the one here; empty if unknown."""
         if not self.remote:
             return str(mlflow.__version__)

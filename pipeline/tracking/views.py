@@ -96,7 +96,7 @@ def link(experiment: str, summary: Mapping[str, Any] | None) -> str:
         uri = repository.without_password(repository.store_uri())
         raise InputError(f"{uri}: nothing of experiment {experiment!r} is stored there; run: dvc repro")
     key = leaderboard_key(data_label(summary)) if summary else ""
-    shown = VIEW + key in store.experiment.tags and store.client.version() in VERSIONS
+    shown = VIEW + key in store.experiment.tags and store.client.mlflow_version() in VERSIONS
     return links.runs_link(store.experiment.experiment_id, key if shown else "")
 
 
@@ -109,7 +109,7 @@ def update(store: Store, label: str, metric: str, at: float) -> dict[str, str]:
         metric: that chose its champion.
         at: in seconds since 1970.
     """
-    if store.client.version() not in VERSIONS:
+    if store.client.mlflow_version() not in VERSIONS:
         return {}
     found, place = {}, store.experiment.experiment_id
     with store.lock:

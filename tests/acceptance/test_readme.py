@@ -1,12 +1,24 @@
 """What a user reads and sees: the README's commands as they come, and MLflow's own pages."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from conftest import REPOSITORY, default_store, run, search, serving
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPOSITORY, default_store, environment, free_port, run, search, serving
+
+SERVERS = ("pipeline ui", "mlflow models serve")
+ELSEWHERE = ("make test", "make acceptance", "make processors")  # what is running, and what runs too long
 
 
 def test_a_bare_mlflow_ui_lists_the_runs(default_run: Path) -> None:
@@ -36,19 +48,126 @@ def readme_commands() -> list[str]:
     return commands
 
 
+@contextmanager
+def started(command: str, folder: Path) -> Iterator[str]:
+    """Start a server as in a second terminal, on a free port; yield its address once it answers."""
+    address = f"http://127.0.0.1:{free_port()}"
+    command = re.sub(r"\s+#.*", "", command).partition(" --port")[0]
+    server = subprocess.Popen(
+        ["bash", "-euc", f"exec {command} --port {address.rpartition(':')[2]}"],
+        cwd=folder,
+        env=environment(BROWSER="true"),  # a browser that opens nothing
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(240):
+            try:
+                with urllib.request.urlopen(f"{address}/health", timeout=10) as answer:
+                    assert answer.status == 200
+                break
+            except OSError:
+                assert server.poll() is None, f"{command} ended with {server.returncode}"
+                time.sleep(0.5)
+        else:
+            pytest.fail(f"{command} does not answer")
+        yield address
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGINT)  # Ctrl-C
+        server.wait(60)
+
+
+def first_run(_: str, clone: Path) -> None:
+    assert len(search(default_store(clone))) == 48
+    assert (clone / "report.html").stat().st_size > 10_000
+
+
+def leaderboard(printed: str, clone: Path) -> None:
+    champion = json.loads((clone / "metrics.json").read_text())["champion"]["configuration"]
+    assert champion in printed.splitlines()[1]
+
+
+def rates(_: str, clone: Path) -> None:
+    runs = search(default_store(clone), "tags.role = 'run' and tags.dvc_experiment = 'rates'")
+    ended = {(float(one.data.params["lr"]), one.info.status) for one in runs}
+    assert ended == {(1e-6, "FINISHED"), (4e-5, "FINISHED"), (5e-5, "FAILED")}  # those of 1e-5 are stored already
+
+
+def own_table(_: str, clone: Path) -> None:
+    runs = search(default_store(clone), "tags.role = 'run' and tags.dvc_experiment = 'line'")
+    assert max(one.data.metrics["cv/r2"] for one in runs) > 0.99
+
+
+def queued(_: str, clone: Path) -> None:
+    runs = search(default_store(clone), "tags.role = 'run' and params.init = 'default'")
+    assert {one.data.params["variant"] for one in runs} == {"module"}
+
+
+def variant(_: str, clone: Path) -> None:
+    assert {one.info.status for one in search(default_store(clone), "params.variant = 'mlp'")} == {"FINISHED"}
+
+
+def predicted(printed: str, _: Path) -> None:
+    values = [float(line.rpartition(",")[2]) for line in printed.splitlines()[1:]]
+    np.testing.assert_allclose(values, SCORES["final"], atol=3)
+
+
+def served(printed: str, _: Path) -> None:
+    X1 = np.column_stack([SCORES[["quiz1", "quiz2", "quiz3"]], np.ones(len(SCORES))])
+    best = np.array([80, 85, 90, 1]) @ np.linalg.lstsq(X1, SCORES["final"])[0]
+    [value] = re.findall(r"\d+\.\d+", printed)
+    assert abs(float(value) - best) < 3
+
+
+def identical(printed: str, _: Path) -> None:
+    assert re.search(r"^[0-9a-f]{32}: identical$", printed, re.MULTILINE)
+
+
+SCORES = pd.read_csv(REPOSITORY / "data/raw/scores.csv")
+CHECKS: dict[str, Callable[[str, Path], None]] = {
+    "make repro": first_run,
+    "pipeline leaderboard": leaderboard,
+    "dvc exp run --temp --name rates": rates,
+    "dvc exp run --temp --name line": own_table,
+    "dvc exp run --run-all": queued,
+    "dvc exp run --temp -S 'variants=[mlp]'": variant,
+    "pipeline predict": predicted,
+    "curl": served,
+    "pipeline reproduce": identical,
+}
+
+
+def check(command: str, printed: str, clone: Path) -> str:
+    """Check what a command has done, beyond its exit code; return which of CHECKS it was."""
+    [begin] = [begin for begin in CHECKS if command.startswith(begin)] or [""]
+    if begin:
+        CHECKS[begin](printed, clone)
+    if "--temp" in command:
+        assert run("git", "status", "--porcelain", "--", "params.yaml", "dvc.lock", cwd=clone).stdout == ""
+    return begin
+
+
 def test_the_readmes_commands_work_in_their_order(clone: Path) -> None:
     commands = readme_commands()
-    assert len(commands) > 10
+    assert len(commands) > 20
     # The environment is installed already, and the tests are what is running.
     (clone / ".venv").mkdir()
     for path in Path(sys.prefix).iterdir():
         (clone / ".venv" / path.name).symlink_to(path)
     (clone / ".venv/installed").unlink(missing_ok=True)
     (clone / ".venv/installed").touch()
-    for command in commands:
-        if command.startswith(
-            ("git clone", "cd ", ". .venv", "make test", "make acceptance", "make processors", "make ui", "mlflow ui")
-        ):
+    checked = set()
+    for command, following in zip(commands, [*commands[1:], ""], strict=True):
+        if command.startswith((". .venv", "curl", *ELSEWHERE)):
             continue
-        run("bash", "-euc", command, cwd=clone)
+        if not command.startswith(SERVERS):
+            checked.add(check(command, run("bash", "-euc", command, cwd=clone).stdout, clone))
+            continue
+        with started(command, clone) as address:
+            if following.startswith("curl"):
+                asking = re.sub(r"http://127\.0\.0\.1:\d+", address, following)
+                checked.add(check(following, run("bash", "-euc", asking, cwd=clone).stdout, clone))
+    assert checked >= set(CHECKS)
     assert {one.info.status for one in search(default_store(clone))} <= {"FINISHED", "FAILED"}
