@@ -5,7 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from sweeps import params, results, table
@@ -78,7 +78,7 @@ def test_each_picture_is_an_svg_with_a_title_a_description_and_the_page_s_colour
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(drawings) == 6
     for drawing in drawings:
-        root = ElementTree.fromstring(drawing.replace("<svg", '<svg xmlns:xlink="x"', 1))
+        root = ET.fromstring(drawing.replace("<svg", '<svg xmlns:xlink="x"', 1))
         assert root.attrib["role"] == "img"
         assert [child.tag for child in root[:2]] == ["title", "desc"]
         assert root.attrib["aria-labelledby"].split() == [child.attrib["id"] for child in root[:2]]
