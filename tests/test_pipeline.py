@@ -109,7 +109,8 @@ def test_top_prints_the_best_runs_with_their_ids(default_run: Path) -> None:
     assert len(lines) == 4
     best = min(stored(default_run), key=lambda one: float(one.data.metrics["cv/mse"]))
     assert f"{best.data.metrics['cv/mse']:.6g}" in lines[1]
-    known = {one.info.run_id: one.info.run_name for one in stored(default_run)}
+    form = "{variant} bs={batch_size} lr={lr} seed={seed}"
+    known = {one.info.run_id: form.format(**one.data.params) for one in stored(default_run)}
     assert all(known[line.split()[-1]] in line for line in lines[1:])
     by_r2 = run("pipeline", "top", "-n", "1", "--by", "cv/r2", cwd=default_run).stdout.splitlines()[1]
     assert max(one.data.metrics["cv/r2"] for one in stored(default_run)) == pytest.approx(float(by_r2.split()[4]))
@@ -173,7 +174,7 @@ def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None
             assert one.info.status == "FINISHED"
             assert one.data.metrics == undisturbed[one.info.run_name].data.metrics
             assert curve(tmp_path, one) == curve(default_run, undisturbed[one.info.run_name])
-    shown = run("pipeline", "top", "-n", "96", cwd=default_run, extra=store).stdout
+    shown = run("pipeline", "top", "--all", "-n", "96", cwd=default_run, extra=store).stdout
     assert "lr=0.01" not in shown
     assert len(shown.splitlines()) == 13
 
