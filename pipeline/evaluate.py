@@ -46,7 +46,7 @@ def main() -> None:
         of = f" --sweep {sweep_id}" if "DVC_EXP_NAME" in os.environ else ""  # it may run in a copy of the workspace
         with unheard(sys.stdout):
             boards.print_best(f"pipeline leaderboard{of}")
-            print(f"\n{tracking.links}" if tracking.links else "")
+            print(f"\n{tracking.news}" if tracking.news else "")
 
 
 def conclude(display: Display, runs: int, tracking: Piped) -> None:

@@ -178,7 +178,7 @@ def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None
             assert one.info.status == "FINISHED"
             assert one.data.metrics == undisturbed[plain(one).name].data.metrics
             assert curve(tmp_path, one) == curve(default_run, undisturbed[plain(one).name])
-    shown = run("pipeline", "top", "-n", "96", cwd=default_run, extra=store).stdout
+    shown = run("pipeline", "top", "--all", "-n", "96", cwd=default_run, extra=store).stdout
     assert "lr=0.01" not in shown
     assert len(shown.splitlines()) == 13
 

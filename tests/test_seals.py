@@ -92,7 +92,7 @@ def test_a_run_whose_metric_was_forged_is_marked_and_is_not_the_best(store: str)
     alter(store, f"UPDATE latest_metrics SET value = 1e-9 WHERE run_uuid = '{victim}' AND key = 'cv/mse'")
     rows = top()
     assert [row["run_id"] for row in rows] == [*[row["run_id"] for row in before[:-1]], victim]
-    assert (rows[-1]["seal"], rows[-1]["cv/mse"]) == ("altered", "1e-09")
+    assert (rows[-1]["seal"], rows[-1]["cv/mse"]) == ("altered", 1e-9)
     few = top(limit=2)  # the true two best, and the forged one, which claims to be better, below them
     assert [row["run_id"] for row in few] == [before[0]["run_id"], before[1]["run_id"], victim]
 

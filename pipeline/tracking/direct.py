@@ -58,6 +58,7 @@ class Direct:
         self.params, self.runs, self.clock, self.report = params, runs, clock, report
         self.growth = Growth(params.train.epochs, params.track.points)
         self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
+        self.said: list[str] = []  # what a person should know when the stage has ended
         self.elsewhere = 0  # runs of the sweep that an earlier sweep's run lists
         self.started: dict[str, float] = {}  # fingerprint -> when the stage began the run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
@@ -192,14 +193,14 @@ class Direct:
             kept += self._complete_run(record, restored)
             self.report()
         if kept:
-            print(KEPT.format(kept, len(evaluated)))
+            self.said.append(KEPT.format(kept, len(evaluated)))
         if not kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
             for path in artifacts:
                 self.parent.log_file(path.name, path.read_bytes())
             found = figures.compute(evaluated, champion)
             self.parent.complete(self.runs, champion, found, self._note(evaluated, artifacts, champion), self.clock())
         if done := models.update(self.params, evaluated, champion):
-            print(done)
+            self.said.append(done)
 
     def _note(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> str:
         place, metric = (self.store.experiment.experiment_id, self.parent.run.run_id), self.params.evaluate.metric
@@ -259,3 +260,4 @@ def restore(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Pat
     direct = Direct(params, [record.run for record in evaluated], os.getpid(), values.now())
     direct.complete(evaluated, artifacts, champion)
     direct.end(FINISHED, "")
+    print("\n".join(direct.said))

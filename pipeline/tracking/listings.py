@@ -13,9 +13,9 @@ from pipeline.evaluation.boards import configuration
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.printing import Row
 from pipeline.records import RUN_METRICS
-from pipeline.tracking import parents, seals
+from pipeline.tracking import parents, seals, views
 from pipeline.tracking.display import shown
-from pipeline.tracking.links import run_link, runs_link
+from pipeline.tracking.links import run_link
 from pipeline.tracking.runs import StoredRun
 from pipeline.tracking.store import Store, answering
 
@@ -155,10 +155,11 @@ def links_of(experiment: str, sweep: str) -> list[str]:
 
 def links(store: Store, parent_id: str) -> list[str]:
     """Link to an evaluated sweep in MLflow's pages; none before its evaluation."""
-    if not parents.is_evaluated(store.client.run(parent_id)):
+    parent = store.client.run(parent_id)
+    if not parents.is_evaluated(parent):
         return []
-    experiment_id = store.experiment.experiment_id
-    return [f"the sweep in MLflow: {run_link(experiment_id, parent_id)}", f"its runs: {runs_link(experiment_id)}"]
+    sweep = run_link(store.experiment.experiment_id, parent_id)
+    return [f"the sweep in MLflow: {sweep}", f"its leaderboard: {views.link_for(store, parent.params.get('data', ''))}"]
 
 
 def data_of(run: StoredRun) -> str:

@@ -161,8 +161,8 @@ class Piped:
         return self.heard.count(STORED)
 
     @property
-    def links(self) -> str:
-        """The links to an evaluated sweep in MLflow's pages, a line for each; empty before its end."""
+    def news(self) -> str:
+        """What a person should know of an evaluated sweep, and links to MLflow's pages, a line for each."""
         return self.heard.replace(STORED, b"").decode()
 
     def _hear(self, seconds: float) -> bool:
@@ -228,7 +228,7 @@ def reporter(pipe: int) -> Callable[[bytes], None]:
 
 
 def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
-    """Store what the stage sends, and report each stored run and, at last, links; the other end of the pipes.
+    """Store what the stage sends, and report each stored run and, at last, news; the other end of the pipes.
 
     Returns:
         0, STORE_LOST if the store fails, or INPUT_WRONG.
@@ -245,7 +245,7 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
         while not isinstance(message, End):
             at, message = receive(messages)
             carry_out(message, direct)
-        report("\n".join(listings.links(direct.store, direct.parent.run.run_id)).encode())
+        report("\n".join([*direct.said, *listings.links(direct.store, direct.parent.run.run_id)]).encode())
     except StoreError as error:
         print(error, file=sys.stderr)
         return STORE_LOST

@@ -95,8 +95,14 @@ def link(experiment: str, summary: Mapping[str, Any] | None) -> str:
     if store is None:
         uri = repository.without_password(repository.store_uri())
         raise InputError(f"{uri}: nothing of experiment {experiment!r} is stored there; run: dvc repro")
-    key = leaderboard_key(data_label(summary)) if summary else ""
-    shown = VIEW + key in store.experiment.tags and store.client.mlflow_version() in VERSIONS
+    return link_for(store, data_label(summary) if summary else "")
+
+
+def link_for(store: Store, label: str) -> str:
+    """Link to the leaderboard of a data label; to all runs if it has no view."""
+    experiment = store.client.experiment(store.experiment.name)  # with the tags of now
+    key = leaderboard_key(label)
+    shown = experiment and VIEW + key in experiment.tags and store.client.mlflow_version() in VERSIONS
     return links.runs_link(store.experiment.experiment_id, key if shown else "")
 
 
