@@ -201,6 +201,13 @@ def test_of_r2_more_is_better() -> None:
     assert order(leaderboard(records, "cv/r2")) == [0.9, 0.5, 0.2]
 
 
+def test_of_configurations_that_tie_the_one_with_the_smaller_training_loss_comes_first() -> None:
+    loud = scored(1, {"cv/mse": 1.0, "train/mse": 7.0}, lr=1e-4)
+    quiet = scored(1, {"cv/mse": 1.0, "train/mse": 0.5}, lr=2e-4)
+    worse = scored(1, {"cv/mse": 2.0, "train/mse": 0.1}, lr=3e-4)
+    assert order(leaderboard([loud, worse, quiet], "cv/mse")) == [2e-4, 1e-4, 3e-4]
+
+
 def test_configurations_that_tie_stay_in_the_order_of_params() -> None:
     names = ["module", "handwritten", "linear", "matrix"]
     board = leaderboard([record for name in names for record in mse(1.0, 2.0, variant=name)], "cv/mse")

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import RUN_METRICS, Record
+from pipeline.records import CURVE, RUN_METRICS, Record
 
 Float64 = NDArray[np.float64]
 
@@ -19,7 +19,8 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
     """Rank the configurations by `metric`, best first, with the mean and standard deviation of each metric over seeds.
 
     `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged; a configuration with a
-    diverged run ranks below all those without.
+    diverged run ranks below all those without. Of equals, the one with the smaller training loss ranks first: a fold
+    with fewer rows than all may hide that the fit on all rows is worse.
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in evaluated:
@@ -38,7 +39,8 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
     board = pd.DataFrame(rows)
     board["worse"] = board[f"{metric} mean"] * (-1 if metric in HIGHER_IS_BETTER else 1)
     board["any"] = board["diverged"] > 0
-    return board.sort_values(["any", "worse"], kind="stable", ignore_index=True).drop(columns=["any", "worse"])
+    order = ["any", "worse", f"{CURVE} mean"]
+    return board.sort_values(order, kind="stable", ignore_index=True).drop(columns=["any", "worse"])
 
 
 def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) -> list[list[Record]]:
