@@ -95,9 +95,15 @@ def _said(name: str, number: int, run: StoredRun) -> str:
 
 
 def best(evaluated: Sequence[Record], configuration: str, metric: str) -> Record:
-    """Choose a configuration's best run, the first of equals."""
+    """Choose a configuration's best run, the first of equals.
+
+    Raises:
+        InputError: it has none.
+    """
     sign = -1 if metric in HIGHER_IS_BETTER else 1
     runs = [one for one in evaluated if one.run.configuration == configuration and not one.diverged]
+    if not runs:
+        raise InputError(f"{configuration}: no run of this configuration has weights to serve")
     return min(runs, key=lambda one: (metric not in one.metrics, sign * one.metrics.get(metric, 0)))
 
 
