@@ -20,6 +20,7 @@ import pytest
 from conftest import default_store, environment, free_port, run, serving
 from mlflow import MlflowClient
 from numpy.typing import NDArray
+from ruamel.yaml import YAML
 
 NAME = "regression-scores"
 CHAMPION = f"models:/{NAME}@champion"
@@ -203,17 +204,12 @@ def test_a_model_that_is_not_linear_is_served_with_the_code_that_it_carries_and_
     clone: Path, tmp_path: Path
 ) -> None:
     (clone / "pipeline/variants/mlp.py").write_text(MLP)
-    text = (clone / "params.yaml").read_text()
-    for old, new in {
-        "variants: [handwritten, matrix, linear, module]": "variants: [mlp]",
-        "init: zeros": "init: default",
-        "standardize: false": "standardize: true",
-        "lr: [1e-5]": "lr: [1e-3]",
-        "epochs: 1000": "epochs: 50",
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
-    (clone / "params.yaml").write_text(text)
+    settings = YAML(typ="safe").load(clone / "params.yaml")
+    settings["variants"] = ["mlp"]
+    settings["data"]["standardize"] = True
+    settings["train"] |= {"init": "default", "epochs": 50}
+    settings["sweep"]["lr"] = [1e-3]
+    YAML().dump(settings, clone / "params.yaml")
     run("dvc", "repro", cwd=clone)
     X = table(1000)
     (clone / "new.csv").write_text("".join(f"{','.join(map(str, row))}\n" for row in [COLUMNS, *X.tolist()]))
