@@ -346,8 +346,8 @@ def test_runs_of_the_outs_that_mlflow_lacks_are_named_until_they_are_stored(
 
 
 def test_make_repro_stores_what_mlflow_lacks(small: Path) -> None:
-    told = run("make", "--dry-run", "repro", cwd=small).stdout.splitlines()
-    assert told.index("pipeline doctor --mend") < told.index("dvc repro") < told.index("pipeline sync")
+    told = run("make", "--dry-run", "repro", cwd=small).stdout
+    assert 0 < told.index("pipeline doctor --mend\n") < told.index("dvc repro\n") < told.index("pipeline sync\n")
 
 
 def test_no_password_is_shown(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_the_leaderboards_of_all_sweeps_are_ranked_together_and_altered_ones_com
     ]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := copy_store(inside, tmp_path / "mlflow.db"))
     [parent] = [one for one in search(uri, "tags.role = 'sweep'") if one.data.tags["sweep"] == rows[0]["sweep"]]
-    MlflowClient(uri).set_tag(parent.info.run_id, "seal_files", "0" * 64)
+    MlflowClient(uri).set_tag(parent.info.run_id, "mlflow.pipeline.seal_files", "0" * 64)
     altered = listed(capsys, "leaderboard", "--all")
     assert [row["seal"] for row in altered] == ["sealed"] * (6 - len(mine)) + ["altered"] * len(mine)
 

@@ -18,6 +18,7 @@ from pipeline import outs, params, records
 from pipeline.__main__ import main
 from pipeline.params import InputError
 from pipeline.tracking import models, predictor
+from pipeline.tracking.client import plain
 
 NAME = "regression-scores"
 
@@ -56,10 +57,10 @@ def test_evaluate_registers_the_champion_s_best_run_and_an_experiment_nothing(sm
     [version] = versions(default_store(small))  # the queued experiment `other` has evaluated, too
     best = MlflowClient(uri).get_run(version.run_id)
     board = outs.read_csv(small / outs.LEADERBOARD)
-    assert best.info.run_name.startswith(f"{board[0]['configuration']} seed=")
+    assert plain(best).name.startswith(f"{board[0]['configuration']} seed=")
     told = {key: best.data.tags[key] for key in ("fingerprint", "data_md5", "source_md5", "weights_md5")}
     value = str(best.data.metrics["cv/mse"])
-    told |= {"run_id": best.info.run_id, "configuration": best.info.run_name, "metric": "cv/mse", "value": value}
+    told |= {"run_id": best.info.run_id, "configuration": plain(best).name, "metric": "cv/mse", "value": value}
     assert version.tags == told
     assert champion(default_store(small)).version == version.version
     [output] = best.outputs.model_outputs
@@ -109,7 +110,7 @@ def test_what_a_person_promoted_stays_until_he_gives_the_choice_back(
 def test_a_changed_champion_takes_the_alias_over(uri: str) -> None:
     settings = params.load()
     evaluated = records.read_evaluated(settings.variants)
-    other = MlflowClient(uri).get_run(other_run(uri)).info.run_name.rpartition(" seed=")[0]
+    other = plain(MlflowClient(uri).get_run(other_run(uri))).name.rpartition(" seed=")[0]
     assert "version 2 is the champion" in models.update(settings, evaluated, other)
     assert champion(uri).tags["configuration"].startswith(other)
 

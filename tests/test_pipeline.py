@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -123,34 +122,6 @@ def test_top_prints_the_best_runs_with_their_ids(default_run: Path) -> None:
     assert "accuracy" in wrong.stderr
 
 
-def test_a_temporary_experiment_lands_in_the_repositorys_store(clone: Path) -> None:
-    settings = {
-        "data.source": "data/raw/line.csv",
-        "data.features": "[x]",
-        "data.target": "y",
-        "data.split.folds": "3",
-        "train.init": "default",
-        "train.epochs": "2000",
-        "sweep.lr": "[0.01]",
-        "sweep.seed": "[1]",
-        "sweep.batch_size": "[full]",
-        "variants": "[linear]",
-    }
-    options = [part for key, value in settings.items() for part in ("-S", f"{key}={value}")]
-    run("dvc", "exp", "run", "--temp", "--name", "line", *options, cwd=clone)
-    assert not (clone / "data/trained").exists()
-    children = {one.data.params["variant"]: one for one in stored(clone)}
-    assert set(children) == {"linear"}
-    tags = children["linear"].data.tags
-    assert (tags["dvc_experiment"], tags["git_dirty"]) == ("line", "false")
-    assert tags["dvc_baseline"] == run("git", "rev-parse", "HEAD", cwd=clone).stdout.strip()
-    weights = load_file(Path(children["linear"].info.artifact_uri.removeprefix("file://")) / "weights.safetensors")
-    assert weights["W"][0].item() == pytest.approx(1.999366, rel=1e-5)
-    assert weights["b"][0].item() == pytest.approx(0.001442, rel=1e-3)
-    assert children["linear"].data.metrics["train/mse"] == pytest.approx(2.9956e-07, rel=2e-2)
-    assert tree(clone) == ""
-
-
 def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None:
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     run(
@@ -181,33 +152,6 @@ def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None
     shown = run("pipeline", "top", "--all", "-n", "96", cwd=default_run, extra=store).stdout
     assert "lr=0.01" not in shown
     assert len(shown.splitlines()) == 13
-
-
-def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(clone: Path) -> None:
-    run("dvc", "exp", "run", *QUICK, cwd=clone)
-    before = {one.info.run_id: one.data.metrics for one in stored(clone)}
-    assert len(before) == 8
-    repeated = run("dvc", "repro", "--force", cwd=clone).stdout
-    assert repeated.count("Running stage") == 4
-    assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
-    assert {len(curve(clone, one)) for one in stored(clone)} == {20}
-    with (clone / "pipeline/variants/linear.py").open("a") as file:
-        file.write("# a comment\n")
-    commented = run("dvc", "repro", cwd=clone).stdout
-    assert re.findall("Running stage '(.*)'", commented) == [
-        "train@linear"
-    ]  # the same bytes: evaluate has nothing to do
-    assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
-    confirmed = Counter((one.data.params["variant"], one.data.tags["confirmed"]) for one in stored(clone))
-    assert confirmed == {("matrix", "1"): 4, ("linear", "2"): 4}
-    with (clone / "pipeline/variants/linear.py").open("a") as file:
-        file.write("EDITED = True\n")
-    edited = run("dvc", "repro", cwd=clone).stdout
-    assert re.findall("Running stage '(.*)'", edited) == ["train@linear", "evaluate"]
-    assert len(stored(clone)) == 12
-    assert {one.info.status for one in stored(clone) + stored(clone, "sweep")} == {"FINISHED"}
-    new = [one for one in stored(clone) if one.info.run_id not in before]
-    assert {(one.data.params["variant"], one.data.tags["git_dirty"]) for one in new} == {("linear", "true")}
 
 
 def test_make_help_names_every_target() -> None:

@@ -201,7 +201,14 @@ def test_stages_say_how_much_is_stored_and_evaluate_ends_with_the_leaderboard_an
         "matrix bs=2",
         "linear bs=2",
     ]
-    assert re.fullmatch(r"the sweep in MLflow: http://127.0.0.1:5000/#/experiments/1/runs/[0-9a-f]{32}\?.*", lines[6])
+    pages = "http://127.0.0.1:5000/#"
+    news = [
+        "regression-scores: version 1 is the champion: matrix bs=full lr=1e-05 seed=1",
+        rf"{pages}/models/regression-scores\?.*",
+        rf"the sweep in MLflow: {pages}/experiments/1/runs/[0-9a-f]{{32}}\?.*",
+        rf"its leaderboard: {pages}/experiments/1/runs\?.*viewStateShareKey=leaderboard-[0-9a-f]{{6}}",
+    ]
+    assert all(re.fullmatch(pattern, line) for pattern, line in zip(news, lines[6:], strict=True)), lines
     assert all(cell_len(line) > 80 for line in lines[:1])  # nothing is left out where no terminal sets a width
 
 

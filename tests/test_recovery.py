@@ -1,12 +1,10 @@
 """Whatever is killed, signalled or started at once: every run once, none that says RUNNING falsely, the same bits."""
 
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,11 +71,6 @@ def any_run(folder: Path) -> bool:
         if (folder / "mlflow.db").exists() and any(one.data.tags.get("role") == "run" for one in stored(folder)):
             return True
     return False
-
-
-def newer(folder: Path, began: float) -> bool:
-    """Tell whether a folder holds a file that was written since."""
-    return folder.exists() and any(path.stat().st_mtime > began for path in folder.glob("[!.]*"))
 
 
 def wait_for(folder: Path, status: str) -> list[Run]:
@@ -161,44 +154,3 @@ def test_a_stage_stops_when_its_dvc_was_killed(trained: Path, tmp_path: Path) ->
         runs = wait_for(tmp_path, "KILLED")
     assert len(runs) > 1
     assert {one.info.status for one in runs} == {"KILLED"}
-
-
-def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained: Path, tmp_path: Path) -> None:
-    epochs, code = 4000, "from pipeline.training import checkpoints\ncheckpoints.SECONDS = 0.3"
-    (tmp_path / "undisturbed").mkdir()
-    folder, checkpoints = trained / "data/trained/matrix", trained / ".dvc/tmp/checkpoints"
-    chance = random.Random(0)
-    with lasting(trained, epochs):
-        assert start_training(trained, tmp_path / "undisturbed").wait(120) == 0
-        undisturbed = {path.name: path.read_bytes() for path in folder.iterdir()}
-        for path in folder.iterdir():
-            path.unlink()
-        for _ in range(5):
-            began = time.time()
-            process = start_training(trained, tmp_path, code)
-            while process.poll() is None and not newer(checkpoints, began):
-                time.sleep(0.02)
-            time.sleep(chance.uniform(0, 0.5))
-            assert process.poll() is None, "it ended before it was killed"
-            process.kill()
-            process.wait()
-        assert start_training(trained, tmp_path, code).wait(120) == 0
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == undisturbed
-    assert list(checkpoints.iterdir()) == []
-    runs = [one for one in wait_for(tmp_path, "FINISHED") if one.data.tags["role"] == "run"]
-    assert len(runs) == 4
-    client = MlflowClient(store(tmp_path)["MLFLOW_TRACKING_URI"])
-    for one in runs:
-        assert one.info.status == "FINISHED"
-        steps = Counter(point.step for point in client.get_metric_history(one.info.run_id, "train/mse"))
-        assert set(steps) == {*range(0, epochs, 50), epochs - 1}
-        assert max(steps.values()) == 1
-
-
-def test_killed_anywhere_dvc_repro_finishes_the_job(tmp_path: Path) -> None:
-    repository = chaos.prepare(tmp_path / "repository", "matrix, linear")
-    assert chaos.tally(repository, kills=2, seed=3, count=8) == []
-
-
-def test_processes_that_start_at_once_on_a_missing_store_store_each_run_once(trained: Path, tmp_path: Path) -> None:
-    assert chaos.start_at_once(trained, tmp_path, 4) == []

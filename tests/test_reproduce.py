@@ -22,6 +22,8 @@ from pipeline.table.prepared import check_prepared
 from pipeline.tracking import queries
 from pipeline.tracking.stored import parse_params
 
+STAGES_SAY = ("prepare: ", "train ", "evaluate: ")  # on the way, on standard error
+
 
 def reproduce(repository: Path, runs: Sequence[Run], uri: str | None = None, *switches: str) -> tuple[int, str]:
     """Run the command; return its exit code and all that it printed."""
@@ -37,8 +39,7 @@ def identical(runs: Sequence[Run]) -> tuple[int, set[str]]:
 
 
 def lines(answer: tuple[int, str]) -> tuple[int, set[str]]:
-    shown = ("prepare: ", "train ", "evaluate: ")  # what its stages say on the way
-    return answer[0], {line for line in answer[1].splitlines() if not line.startswith(shown)}
+    return answer[0], {line for line in answer[1].splitlines() if not line.startswith(STAGES_SAY)}
 
 
 def copy_without_store(repository: Path, folder: Path) -> Path:
@@ -154,7 +155,8 @@ def test_one_flipped_bit_of_a_tensor_and_one_changed_point_are_named(small: Path
     assert code == 1
     assert "grad_W: 1 of 3 values differ" in printed
     assert "train/mse: 1 of 20 points differ, by at most 1; the first, step 10" in printed
-    said = [line.split(":")[0] for line in printed[printed.index(one.info.run_id) :].splitlines()]
+    answer = printed[printed.index(one.info.run_id) :].splitlines()
+    said = [line.split(":")[0] for line in answer if not line.startswith(STAGES_SAY)]
     assert said == [one.info.run_id, "  weights_md5", "  grad_W", "  train/mse"]
 
 

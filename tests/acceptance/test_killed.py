@@ -1,11 +1,18 @@
-"""`make repro` goes on wherever a kill left DVC."""
+"""Wherever a kill leaves DVC or a stage, `make repro` or the next stage goes on, and each run is stored once."""
 
+import random
 import signal
+import time
+from collections import Counter
 from pathlib import Path
 
 import chaos
 import pytest
 from conftest import run
+from mlflow import MlflowClient
+from test_recovery import lasting, start_training, store, trained, wait_for
+
+__all__ = ["trained"]  # a fixture
 
 KILLED = """
 import os, signal, sys
@@ -34,3 +41,49 @@ def test_make_repro_goes_on_where_a_bare_dvc_repro_was_killed_in_the_act_of_writ
     assert f"{name}: was " in told
     assert "matrix bs=full" in told
     assert chaos.store_faults(f"sqlite:///{repository / 'mlflow.db'}", 4) == []
+
+
+def newer(folder: Path, began: float) -> bool:
+    """Tell whether a folder holds a file that was written since."""
+    return folder.exists() and any(path.stat().st_mtime > began for path in folder.glob("[!.]*"))
+
+
+def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained: Path, tmp_path: Path) -> None:
+    epochs, code = 4000, "from pipeline.training import checkpoints\ncheckpoints.SECONDS = 0.3"
+    (tmp_path / "undisturbed").mkdir()
+    folder, checkpoints = trained / "data/trained/matrix", trained / ".dvc/tmp/checkpoints"
+    chance = random.Random(0)
+    with lasting(trained, epochs):
+        assert start_training(trained, tmp_path / "undisturbed").wait(120) == 0
+        undisturbed = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for path in folder.iterdir():
+            path.unlink()
+        for _ in range(5):
+            began = time.time()
+            process = start_training(trained, tmp_path, code)
+            while process.poll() is None and not newer(checkpoints, began):
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0, 0.5))
+            assert process.poll() is None, "it ended before it was killed"
+            process.kill()
+            process.wait()
+        assert start_training(trained, tmp_path, code).wait(120) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == undisturbed
+    assert list(checkpoints.iterdir()) == []
+    runs = [one for one in wait_for(tmp_path, "FINISHED") if one.data.tags["role"] == "run"]
+    assert len(runs) == 4
+    client = MlflowClient(store(tmp_path)["MLFLOW_TRACKING_URI"])
+    for one in runs:
+        assert one.info.status == "FINISHED"
+        steps = Counter(point.step for point in client.get_metric_history(one.info.run_id, "train/mse"))
+        assert set(steps) == {*range(0, epochs, 50), epochs - 1}
+        assert max(steps.values()) == 1
+
+
+def test_killed_anywhere_dvc_repro_finishes_the_job(tmp_path: Path) -> None:
+    repository = chaos.prepare(tmp_path / "repository", "matrix, linear")
+    assert chaos.tally(repository, kills=2, seed=3, count=8) == []
+
+
+def test_processes_that_start_at_once_on_a_missing_store_store_each_run_once(trained: Path, tmp_path: Path) -> None:
+    assert chaos.start_at_once(trained, tmp_path, 4) == []
