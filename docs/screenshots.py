@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Page, Request, ViewportSize, sync_playwright
 
 from pipeline.params import load
-from pipeline.tracking import links
+from pipeline.tracking.pages import links
 
 VIEWS = {
     "leaderboard": "Leaderboard",

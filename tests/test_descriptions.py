@@ -7,7 +7,7 @@ import numpy as np
 from test_names import sweep
 
 from pipeline.records import Record
-from pipeline.tracking import descriptions, figures
+from pipeline.tracking.pages import descriptions, figures
 
 SUMMARY: dict[str, Any] = {
     "source": "data/raw/scores.csv",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.tracking import links
+from pipeline.tracking.pages import links
 
 
 @pytest.fixture(autouse=True)

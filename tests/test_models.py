@@ -17,8 +17,8 @@ from mlflow.entities.model_registry import ModelVersion
 from pipeline import outs, params, records
 from pipeline.__main__ import main
 from pipeline.params import InputError
-from pipeline.tracking import models, predictor
 from pipeline.tracking.client import plain
+from pipeline.tracking.models import champions, predictor
 
 NAME = "regression-scores"
 
@@ -44,7 +44,7 @@ def champion(uri: str) -> ModelVersion:
 
 def update(insist: bool = False) -> str:
     settings = params.load()
-    return models.update(settings, records.read_evaluated(settings.variants), outs.champion(), insist)
+    return champions.update(settings, records.read_evaluated(settings.variants), outs.champion(), insist)
 
 
 def other_run(uri: str) -> str:
@@ -111,7 +111,7 @@ def test_a_changed_champion_takes_the_alias_over(uri: str) -> None:
     settings = params.load()
     evaluated = records.read_evaluated(settings.variants)
     other = plain(MlflowClient(uri).get_run(other_run(uri))).name.rpartition(" seed=")[0]
-    assert "version 2 is the champion" in models.update(settings, evaluated, other)
+    assert "version 2 is the champion" in champions.update(settings, evaluated, other)
     assert champion(uri).tags["configuration"].startswith(other)
 
 
@@ -128,13 +128,13 @@ def test_a_run_that_diverged_was_altered_or_is_unknown_is_refused(uri: str) -> N
     client, run_id = MlflowClient(uri), other_run(uri)
     client.set_tag(run_id, "data_md5", "0" * 32)
     with pytest.raises(InputError, match="was altered after it ended"):
-        models.promote(params.load(), run_id)
+        champions.promote(params.load(), run_id)
     client.set_tag(run_id, "diverged", "fold 1, epoch 3")
     with pytest.raises(InputError, match="diverged in fold 1, epoch 3"):
-        models.promote(params.load(), run_id)
+        champions.promote(params.load(), run_id)
     for unknown in ("0" * 32, "0" * 8, "x", "../../x"):
         with pytest.raises(InputError, match=r"not found|starts so|is not a run id"):
-            models.promote(params.load(), unknown)
+            champions.promote(params.load(), unknown)
     assert len(versions(uri)) == 1
 
 

@@ -10,7 +10,7 @@ from conftest import enter, run
 
 from pipeline.params import BatchSize
 from pipeline.sweep import Run
-from pipeline.tracking import names
+from pipeline.tracking.pages import names
 
 
 def sweep(

@@ -9,9 +9,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipeline import outs, params, records
-from pipeline.tracking import figures
 from pipeline.tracking.client import plain
 from pipeline.tracking.direct import Direct
+from pipeline.tracking.pages import figures
 from pipeline.tracking.runs import NOTE
 from pipeline.tracking.values import md5_of
 

@@ -11,8 +11,8 @@ from conftest import copy_store, enter, search
 from mlflow import MlflowClient
 
 from pipeline.__main__ import main
-from pipeline.tracking import views
 from pipeline.tracking.client import Client
+from pipeline.tracking.pages import views
 from pipeline.tracking.store import Store
 
 

@@ -23,8 +23,8 @@ from pipeline.params import InputError, load, printable
 from pipeline.progress import Display
 from pipeline.table import float32, raw
 from pipeline.table.raw import Fault
-from pipeline.tracking import models, predictor
-from pipeline.tracking.predictor import Predictor
+from pipeline.tracking.models import champions, predictor
+from pipeline.tracking.models.predictor import Predictor
 
 CELLS = 2**16  # read at once
 TOO_LARGE = "its prediction is too large for float32"
@@ -46,7 +46,7 @@ def predict(source: Path, output: Path | None, run: str, version: int | None) ->
     refuse_itself(source, output)
     params = load()
     experiment = params.track.experiment
-    run = run or models.run_of(experiment, {"source": params.data.source}, version)
+    run = run or champions.run_of(experiment, {"source": params.data.source}, version)
     model = predictor.recall(experiment, run)
     with writing(output) as file, Display("predict", Console(stderr=True, highlight=False, soft_wrap=True)) as display:
         lines = read(source)

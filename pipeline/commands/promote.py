@@ -2,7 +2,7 @@
 
 from pipeline import outs, records, repository
 from pipeline.params import InputError, load
-from pipeline.tracking import models
+from pipeline.tracking.models import champions
 
 
 def promote(run: str) -> str:
@@ -13,12 +13,12 @@ def promote(run: str) -> str:
     """
     params = load()
     if run:
-        return models.promote(params, run)
+        return champions.promote(params, run)
     try:
         evaluated, champion = records.read_evaluated(params.variants), outs.champion()
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
     if not champion:
         raise InputError(f"{outs.METRICS}: there is no champion, as every run diverged")
-    done = models.update(params, evaluated, champion, insist=True)
+    done = champions.update(params, evaluated, champion, insist=True)
     return done or "the sweep's champion is the version that is served already"

@@ -8,7 +8,9 @@ from pipeline import outs, records, repository, sweep
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking import direct, leftovers, models, queries, views
+from pipeline.tracking import direct, leftovers, queries
+from pipeline.tracking.models import champions
+from pipeline.tracking.pages import views
 
 
 def sync() -> str:
@@ -28,7 +30,7 @@ def sync() -> str:
     if not current:
         raise InputError("the outs were made with other params, data or code than those here; run: dvc repro")
     lacking = store_lacking(params, evaluated, outs.evaluation(), champion)
-    registered = models.update(params, evaluated, champion)
+    registered = champions.update(params, evaluated, champion)
     stored = f"{len(evaluated)} runs, " + (f"{lacking} of them stored now" if lacking else "all stored")
     return "\n".join(filter(None, [stored, registered]))
 

@@ -14,9 +14,11 @@ from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
 from pipeline.sweep import Run, sweep_id
-from pipeline.tracking import datasets, descriptions, figures, leftovers, links, models, names, values, views
+from pipeline.tracking import datasets, leftovers, values
 from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
+from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
+from pipeline.tracking.pages import descriptions, figures, links, names, views
 from pipeline.tracking.parents import Parent, is_evaluated
 from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.repeats import Repeats, has_weights
@@ -199,7 +201,7 @@ class Direct:
                 self.parent.log_file(path.name, path.read_bytes())
             found = figures.compute(evaluated, champion)
             self.parent.complete(self.runs, champion, found, self._note(evaluated, artifacts, champion), self.clock())
-        if done := models.update(self.params, evaluated, champion):
+        if done := champions.update(self.params, evaluated, champion):
             self.said.append(done)
 
     def _note(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> str:

@@ -13,9 +13,10 @@ from pipeline.evaluation.boards import configuration
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.printing import Row
 from pipeline.records import RUN_METRICS
-from pipeline.tracking import parents, seals, views
+from pipeline.tracking import parents, seals
 from pipeline.tracking.display import shown
-from pipeline.tracking.links import run_link
+from pipeline.tracking.pages import views
+from pipeline.tracking.pages.links import run_link
 from pipeline.tracking.runs import StoredRun
 from pipeline.tracking.store import Store, answering
 

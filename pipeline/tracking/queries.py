@@ -11,7 +11,7 @@ from pipeline.sweep import sweep_id
 from pipeline.tracking import parents, stored
 from pipeline.tracking.client import StoreError
 from pipeline.tracking.display import first_line, shown
-from pipeline.tracking.links import run_link
+from pipeline.tracking.pages.links import run_link
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import PARENT, WEIGHTS, StoredRun
 from pipeline.tracking.store import Store, answering

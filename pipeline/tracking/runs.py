@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline import lifetime
-from pipeline.tracking import figures, seals
+from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
+from pipeline.tracking.pages import figures
 
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
 PARENT = "mlflow.parentRunId"  # the tag with the id of the sweep's run

@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Self
 
 from pipeline.records import RUN_METRICS
-from pipeline.tracking import figures
+from pipeline.tracking.pages import figures
 
 TAGS = frozenset(
     {

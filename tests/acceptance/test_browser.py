@@ -8,7 +8,7 @@ import pytest
 from conftest import default_store, search
 
 from acceptance.conftest import Served, Watched
-from pipeline.tracking import links, views
+from pipeline.tracking.pages import links, views
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -17,10 +17,12 @@ from typing import Any
 from pipeline import outs, repository, sweep
 from pipeline.params import HIGHER_IS_BETTER, InputError, Params
 from pipeline.records import RUN_METRICS, Record
-from pipeline.tracking import links, predictor, stored
+from pipeline.tracking import stored
 from pipeline.tracking.client import StoreError
-from pipeline.tracking.predictor import Predictor
-from pipeline.tracking.registry import Registry, Served, Version
+from pipeline.tracking.models import predictor
+from pipeline.tracking.models.predictor import Predictor
+from pipeline.tracking.models.registry import Registry, Served, Version
+from pipeline.tracking.pages import links
 from pipeline.tracking.repeats import has_weights
 from pipeline.tracking.runs import WEIGHTS, StoredRun
 from pipeline.tracking.store import Store, answering

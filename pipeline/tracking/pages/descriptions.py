@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from pipeline.records import RUN_METRICS, Record
 from pipeline.sweep import Run
-from pipeline.tracking import figures, links
 from pipeline.tracking.display import shown
+from pipeline.tracking.pages import figures, links
 
 MOST = 10  # columns, or configurations that diverged, named one by one
 

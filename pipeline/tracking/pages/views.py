@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import repository
 from pipeline.params import HIGHER_IS_BETTER, METRICS, InputError
 from pipeline.records import CURVE, RUN_METRICS
-from pipeline.tracking import figures, links
+from pipeline.tracking.pages import figures, links
 from pipeline.tracking.runs import FINISHED
 from pipeline.tracking.store import Store, answering
 from pipeline.tracking.values import data_label, md5_of, milliseconds
