@@ -82,6 +82,7 @@ def test_elsewhere_than_at_a_terminal_it_prints_a_plain_line_every_five_seconds(
     assert "\r" not in out.getvalue()
     told = [line for line in lines if "epoch" in line]
     assert [re.findall("epoch ([0-9]+) of 1,000", line) for line in told] == [["40"], ["80"], ["120"], ["160"]]
+    assert all(line.endswith(", 8 epochs/s") for line in told)  # 0.125 s each
     assert "0 of 2 runs stored" in told[0]
     assert f"best train/mse {np.linspace(9, 2, 1000)[39]:.4g}" in told[0]
 
@@ -118,7 +119,7 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch, clock
     shown, out = training(terminal=True)
     train(shown, clock, 0.125, 80)
     assert "\x1b" not in out.getvalue()
-    assert out.getvalue().count("epoch") == 2
+    assert out.getvalue().count("epoch ") == 2
 
 
 def test_it_passes_on_what_it_sees_and_counts_what_diverged() -> None:

@@ -1,6 +1,7 @@
 """Shows how the runs of one variant train: what is done, how long the rest takes, and the best loss so far."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class Training:
         self.runs = len({run for stack in stacks for run, _ in stack.fits})
         self.place = -1  # of the stack in training
         self.skipped: float | None = None  # work that a checkpoint saved
+        self.begun: tuple[float, int] | None = None  # when the stack's first epoch here was done, and which that was
         self.best = math.inf
         self.announced = False
         self.finished = self.diverged = 0
@@ -43,6 +45,7 @@ class Training:
     def start(self, runs: Sequence[Run]) -> None:
         """Go on to the next stack."""
         self.place += 1
+        self.begun = None
         self.tracking.start(runs)
 
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
@@ -50,6 +53,8 @@ class Training:
         self.tracking.follow(places, curves, epoch)
         if self.skipped is None:
             self.skipped = self.work[self.place] * (epoch - 1) / curves.shape[1]
+        if self.begun is None:
+            self.begun = time.monotonic(), epoch
         if self.display.is_due():
             self._draw(curves[list(places.values()), epoch - 1], epoch, curves.shape[1])
 
@@ -94,7 +99,16 @@ class Training:
             f"{self.tracking.stored:,} of {count(self.runs, 'run')} stored",
             f"batch size {stack.fits[0][0].batch_size}: epoch {epoch:,} of {epochs:,}",
             f"stack {self.place + 1} of {len(self.stacks)}",
+            self._rate(epoch),
         )
+
+    def _rate(self, epoch: int) -> str:
+        assert self.begun is not None
+        at, first = self.begun
+        if epoch == first:
+            return ""
+        rate = (epoch - first) / (time.monotonic() - at)
+        return f"{rate:,.0f} epochs/s" if rate >= 10 else f"{rate:.2g} epochs/s"
 
     def _seconds_left(self, done: float) -> float:
         made = done - (self.skipped or 0)
