@@ -1,5 +1,6 @@
 """How a stage or command ends when it is stopped, refuses its input, or cannot read or write: without a traceback."""
 
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,9 @@ def say_why(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         SystemExit: with the exit code.
     """
     stage = Path(sys.argv[0]).stem in STAGES
+    go_on = "go on with: dvc repro" if "DVC_EXP_NAME" not in os.environ else "go on with the same: dvc exp run"
     if issubclass(kind, KeyboardInterrupt):
-        again = "; finished stages are kept; go on with: dvc repro" if stage else ""
+        again = f"; finished stages are kept; {go_on}" if stage else ""
         print(f"stopped{again}", file=sys.stderr)
         raise SystemExit(STOPPED)
     if isinstance(error, InputError):
@@ -28,7 +30,7 @@ def say_why(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         raise SystemExit(1)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        again = "; mend this, and go on with: dvc repro" if stage else ""
+        again = f"; mend this, and {go_on}" if stage else ""
         print(f"{where}{error.strerror or error}{again}", file=sys.stderr)
         raise SystemExit(1)
     sys.__excepthook__(kind, error, trace)

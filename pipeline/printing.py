@@ -50,8 +50,8 @@ def as_table(rows: Sequence[Row], optional: Sequence[str] = (), console: Console
     widths = {key: max(map(cell_len, cells[key])) for key in columns}
     left_out: list[str] = []
     if console.is_terminal:
-        for key in filter(columns.__contains__, optional):
-            if too_wide(widths, console) > 0:
+        for key in dict.fromkeys(optional):
+            if key in cells and too_wide(widths, console) > 0:
                 left_out.append(key)
                 del cells[key], widths[key]
         first = next(iter(widths), "")

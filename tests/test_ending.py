@@ -136,3 +136,13 @@ def test_another_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -
     error = ValueError("on purpose")
     ending.say_why(ValueError, error, None)
     assert capsys.readouterr().err == "ValueError: on purpose\n"
+
+
+def test_a_stopped_stage_of_an_experiment_is_gone_on_with_by_the_same_experiment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pipeline/train.py"])
+    monkeypatch.setenv("DVC_EXP_NAME", "rates")
+    with pytest.raises(SystemExit):
+        ending.say_why(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err.endswith("go on with the same: dvc exp run\n")

@@ -133,3 +133,23 @@ def test_commands_work_from_any_folder_of_the_repository(small: Path, tmp_path: 
         == run("pipeline", "leaderboard", cwd=small).stdout
     )
     assert "no repository is here" in run("pipeline", "leaderboard", cwd=folder, check=False).stderr
+
+
+@pytest.mark.usefixtures("inside")
+def test_top_fits_a_narrow_terminal_and_starts_with_the_champions_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["top", "-n", "1"])
+    out, err = capsys.readouterr()
+    assert "not shown, for lack of width: seal, excess_mse, cv/mae, train/mse, cv/r2" in err
+    assert out.splitlines()[1].startswith(f"{outs.champion()} seed=1")  # matrix, of which linear is the equal
+
+
+@pytest.mark.usefixtures("inside")
+def test_top_says_why_it_lists_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["top", "--data", "nonsense"])
+    out, err = capsys.readouterr()
+    assert out == "no runs\n"
+    assert "pipeline runs" in err

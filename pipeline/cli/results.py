@@ -51,10 +51,14 @@ def top(
     )
     rows = listings.top(params.track.experiment, metric, count, scope)
     columns = ("run", *dict.fromkeys((metric, *METRICS)), "data", "seal", "run_id")
-    optional = ("seal", "excess_mse", "cv/mae", "train/mse", "cv/r2", "data", *METRICS)
+    optional = ("seal", "excess_mse", "cv/mae", "train/mse", "cv/r2", "cv/mse", "data")
     print_rows(rows, form, [some(row, columns) for row in rows], [key for key in optional if key != metric])
-    if rows and not form:
+    if form:
+        return
+    if rows:
         click.echo(f"the best: {rows[0]['link']}", err=True)
+    else:
+        click.echo(f"none is stored with a {metric}; those that diverged, or are missing: pipeline runs", err=True)
 
 
 @click.command()

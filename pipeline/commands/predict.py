@@ -18,7 +18,7 @@ import pandas as pd
 from pandas.io.common import get_handle, infer_compression  # type: ignore[import-not-found] # as the reader does
 from rich.console import Console
 
-from pipeline import outs
+from pipeline import outs, progress
 from pipeline.params import InputError, load, printable
 from pipeline.progress import Display
 from pipeline.table import float32, raw
@@ -43,7 +43,7 @@ def predict(source: Path, output: Path | None, run: str, version: int | None) ->
     Raises:
         InputError: the run cannot predict, or the table's columns or cells are not what it needs.
     """
-    refuse_itself(source, output)
+    refuse_place(source, output)
     params = load()
     experiment = params.track.experiment
     run = run or champions.run_of(experiment, {"source": params.data.source}, version)
@@ -51,15 +51,17 @@ def predict(source: Path, output: Path | None, run: str, version: int | None) ->
     with writing(output) as file, Display("predict", Console(stderr=True, highlight=False, soft_wrap=True)) as display:
         lines = read(source)
         rows = write(file, source, display.reading(lines) if display.redraws else lines, model)
-    return f"{rows:,} rows predicted by {model.name} (run {model.run_id})"
+    return f"{progress.count(rows, 'row')} predicted by {model.name} (run {model.run_id})"
 
 
-def refuse_itself(source: Path, output: Path | None) -> None:
-    """Refuse to write over the table that is read.
+def refuse_place(source: Path, output: Path | None) -> None:
+    """Refuse to write over the table that is read, or where no folder is.
 
     Raises:
-        InputError: both are the same file.
+        InputError: both are the same file, or the output's folder is missing.
     """
+    if output and not output.parent.is_dir():
+        raise InputError(f"{printable(output.parent)}: no such folder, to write {printable(output.name)} in")
     if output and output.exists() and source.exists() and output.samefile(source):
         raise InputError(f"{printable(output)}: is the table to predict; choose another file for --output")
 

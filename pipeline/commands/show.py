@@ -64,7 +64,7 @@ def in_workspace(params: Params, named: str | None) -> Shown | None:
         [one for one in evaluated if one.run.fingerprint.startswith(named)] if named else of(evaluated, best, params)
     )
     if not found and named is None:
-        raise InputError("there is no champion: every run diverged; see pipeline runs, and try a smaller sweep.lr")
+        raise InputError("there is no champion: every run diverged; try a smaller sweep.lr, or data.standardize=true")
     if len(found) > 1 and named:
         raise InputError(f"{named}: is the start of {len(found)} fingerprints: {', '.join(map(described, found))}")
     return from_outs(found[0], summary, [one.run for one in evaluated], params) if found else None

@@ -43,3 +43,5 @@ def print_best(command: str, most: int = 10) -> None:
     as_table(rows_to_show(rows[:most]), OPTIONAL)
     if len(rows) > most:
         print(f"… and {len(rows) - most:,} more: {command}")
+    if not any(row["runs"] for row in rows):
+        print("there is no champion: every run diverged; try a smaller sweep.lr, or data.standardize=true")

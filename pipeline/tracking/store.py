@@ -93,10 +93,14 @@ class Store:
         return self._search("tags.role = 'run'")
 
     def best(self, metric: str, page: int) -> Iterator[StoredRun]:
-        """Find the finished runs that have a metric, best first, `page` a request."""
+        """Find the finished runs that have a metric, best first, `page` a request.
+
+        Of equals, the one with the smaller training loss comes first, then the earlier one, as on the leaderboard.
+        """
         condition = f"attributes.status = '{FINISHED}' and tags.role = 'run' and metrics.`{metric}` > -1e308"
         order = f"metrics.`{metric}` {'DESC' if metric in HIGHER_IS_BETTER else 'ASC'}"
-        return self._search(condition, [order], min(PAGE, page))
+        ties = [] if metric == CURVE else [f"metrics.`{CURVE}` ASC"]
+        return self._search(condition, [order, *ties, "attributes.start_time ASC"], min(PAGE, page))
 
     def running(self, owner: Mapping[str, str] = NOTHING) -> list[StoredRun]:
         """Find the runs that say RUNNING; given an owner's tags, only its own."""

@@ -146,7 +146,7 @@ def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> s
     if registry is None or model is None or chosen is None:
         raise InputError(
             f"{name}: no model of this name is registered, or none is its champion; "
-            "run: make repro, or pipeline promote RUN"
+            "run: make repro, or pipeline promote RUN; a sweep of which every run diverged has no champion"
         )
     versions = {one.number: one for one in registry.versions(name)}
     if chosen not in versions:
