@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from pipeline.__main__ import main
 from pipeline.params import InputError, load
 from pipeline.tracking import location
 from pipeline.tracking.direct import Direct
+from pipeline.tracking.store import Store
 
 
 def test_pipeline_runs_lists_exactly_the_runs_of_a_revision(
@@ -169,6 +171,8 @@ def test_a_store_that_does_not_answer_gets_a_message(
     address = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("open", "look"):
+        monkeypatch.setattr(Store, name, partial(getattr(Store, name), patience=0.0))
     with pytest.raises((InputError, SystemExit)) as ended:  # doctor prints its findings
         main([command])
     assert isinstance(ended.value, InputError) or str(ended.value) == "1"
