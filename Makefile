@@ -59,7 +59,7 @@ lint: setup ## check format, lint and types
 ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 	@pipeline ui $(if $(PORT),--port $(PORT))
 
-bench: repro ## measure the default sweep, a sweep of 1,008 runs, and stacks against plain PyTorch loops
+bench: repro ## measure sweeps, looking at them, and stacks against plain PyTorch loops
 	PYTHONPATH=tests python tests/bench.py
 
 chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally

@@ -1,6 +1,7 @@
-"""Measure the README's claims about speed: stacks, pinned kernels, and whole commands in fresh clones."""
+"""Measure the README's claims about speed: stacks, pinned kernels, sweeps in fresh clones, and looking at them."""
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -8,36 +9,52 @@ from collections import deque
 from pathlib import Path
 from statistics import median
 
-from conftest import REPOSITORY, copy_checkout, run  # before torch: pipeline pins its kernels
+from conftest import REPOSITORY, copy_checkout, environment, run  # before torch: pipeline pins its kernels
 
 # isort: split
+import bench_looking as looking
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from pipeline import KERNELS, sweep
+from pipeline import KERNELS, outs, sweep
 from pipeline.params import load
 from pipeline.train import train_stack
 from pipeline.training import data
 from pipeline.variants import loop, make
 
 
-def seconds(*command: str, cwd: Path) -> float:
-    begin = time.perf_counter()
-    run(*command, cwd=cwd)
-    return time.perf_counter() - begin
-
-
-def commands() -> None:
-    """Time the default sweep into an empty store, its repeat, and a sweep of 1,008 runs."""
+def sweeps() -> None:
+    """Time the default sweep into an empty store, its repeat, and a sweep of 1,008 runs; then look at them."""
     with tempfile.TemporaryDirectory() as folder:
         repository = copy_checkout(Path(folder))
-        print(f"dvc repro, 48 runs, empty store   {seconds('dvc', 'repro', cwd=repository):8.1f} s", flush=True)
-        print(f"dvc repro, nothing changed        {seconds('dvc', 'repro', cwd=repository):8.2f} s", flush=True)
+        whole, evaluate = stages("dvc", "repro", cwd=repository)
+        print(f"dvc repro, 48 runs, empty store   {whole:8.1f} s, of which evaluate {evaluate:.1f} s", flush=True)
+        print(f"dvc repro, nothing changed        {looking.seconds('dvc', 'repro', cwd=repository):8.2f} s", flush=True)
+        looking.starts(repository)
+        looking.ending(repository)
+        looking.predictions(repository)
     with tempfile.TemporaryDirectory() as folder:
         repository = copy_checkout(Path(folder))
         rates = f"sweep.lr=[{','.join(f'{number}e-6' for number in range(1, 22))}]"
-        elapsed = seconds("dvc", "exp", "run", "-S", rates, cwd=repository)
-        print(f"dvc exp run, 1,008 runs           {elapsed:8.1f} s", flush=True)
+        whole, evaluate = stages("dvc", "exp", "run", "-S", rates, cwd=repository)
+        print(f"dvc exp run, 1,008 runs           {whole:8.1f} s, of which evaluate {evaluate:.1f} s", flush=True)
+        looking.report(repository / outs.REPORT, 1008)
+
+
+def stages(*command: str, cwd: Path) -> tuple[float, float]:
+    """Return the seconds that a command of DVC takes, and those of its stage evaluate, which comes last."""
+    begin = evaluate = time.perf_counter()
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment(PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for told in process.stdout:
+            if told.startswith("Running stage 'evaluate'"):
+                evaluate = time.perf_counter()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}: ended with {process.returncode}")
+    end = time.perf_counter()
+    return end - begin, end - evaluate
 
 
 def plain(rows: torch.Tensor, y: torch.Tensor, batch_size: int, epochs: int) -> float:
@@ -116,4 +133,5 @@ if __name__ == "__main__":
         sys.exit("data/prepared: is missing; run: make repro")
     stacks()
     pinning()
-    commands()
+    looking.line()
+    sweeps()

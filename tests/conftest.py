@@ -1,5 +1,6 @@
 """Clones of this checkout, with the default sweep or a small one, and ways to look at their stores."""
 
+import io
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pipeline  # before numpy, which MLflow imports: it pins the kernels
@@ -20,6 +21,8 @@ from mlflow.entities import Run as StoredRun
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = ("small", "default_run", "trained")  # fixtures that outlive a test
+# Their tests make runs again, which takes half of the time of all tests that use `small`: another worker has its own.
+MAKE_RUNS_AGAIN = ("test_elsewhere", "test_hostile_records", "test_reproduce")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -29,7 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         used = getattr(item, "fixturenames", [])
         for name in SHARED:
             if name in used:
-                item.add_marker(pytest.mark.xdist_group(name))
+                group = f"{name} again" if item.path.stem in MAKE_RUNS_AGAIN else name
+                item.add_marker(pytest.mark.xdist_group(group))
                 break
 
 
@@ -68,6 +72,18 @@ def copy_checkout(folder: Path) -> Path:
     run("git", "add", "--all", cwd=folder)
     run("git", "commit", "--quiet", "--message", "Checkout", cwd=folder)
     return folder
+
+
+def reproduce() -> None:
+    """Do in this process what `dvc repro` does in the working folder, as DVC takes seconds to start; print nothing.
+
+    Raises:
+        DvcException: as a command, DVC would end with it.
+    """
+    from dvc.repo import Repo  # noqa: PLC0415
+
+    with redirect_stdout(io.StringIO()), Repo() as repo:
+        repo.reproduce()
 
 
 def free_port() -> int:

@@ -24,12 +24,15 @@ EMULATOR = "qemu-x86_64"
 WITH_AVX2 = ("Haswell", "EPYC", "Skylake-Client")  # Intel, AMD, Intel
 WITHOUT = "Nehalem"
 OUTS = ("data/prepared", "data/trained", "data/evaluated", "plots", "leaderboard.csv", "metrics.json", "report.html")
-# name: rows, features, batch sizes, epochs. For products of 400 numbers or more, torch uses MKL.
+# name: rows (0: those of scores.csv), features, batch sizes, learning rates, epochs. For products of 400 numbers or
+# more, torch uses MKL. Only several learning rates draw all pictures; the largest of `rates` and `steep` diverges.
 TABLES = {
-    "default": (0, 3, [1, 2, 4, "full"], 20),
-    "tall": (2000, 8, [64, 500], 3),
-    "wide": (60, 120, [32, "full"], 10),
-    "both": (900, 60, [128, "full"], 3),
+    "default": (0, 3, [1, 2, 4, "full"], [1e-5], 20),
+    "rates": (0, 3, [1, 2, "full"], [1e-6, 3e-6, 1e-5, 1e-3], 40),
+    "tall": (2000, 8, [64, 500], [1e-3], 3),
+    "steep": (1200, 8, [64, "full"], [1e-3, 1e-2, 1e1], 40),
+    "wide": (60, 120, [32, "full"], [1e-3], 10),
+    "both": (900, 60, [128, "full"], [1e-3], 3),
 }
 
 
@@ -37,16 +40,16 @@ def make_repository(folder: Path, table: str) -> Path:
     """Make a checkout whose sweep is that of one of TABLES."""
     folder.mkdir(parents=True)
     copy_checkout(folder)
-    rows, k, sizes, epochs = TABLES[table]
+    rows, k, sizes, rates, epochs = TABLES[table]
     params: dict[str, Any] = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-    params["train"]["epochs"], params["sweep"]["batch_size"], params["sweep"]["seed"] = epochs, sizes, [1, 2]
+    params["train"]["epochs"], params["sweep"] = epochs, {"batch_size": sizes, "lr": rates, "seed": [1, 2]}
     if rows:
         names = [f"x{i}" for i in range(k)]
         chance = random.Random(table)
         cells = [[str(chance.randrange(-3000, 3000) / 1000) for _ in range(k + 1)] for _ in range(rows)]
         (folder / "table.csv").write_text("\n".join(map(",".join, [[*names, "y"], *cells])) + "\n")
         params["data"] |= {"source": "table.csv", "features": names, "target": "y", "standardize": True}
-        params["sweep"]["lr"], params["data"]["split"]["folds"] = [1e-3], 3
+        params["data"]["split"]["folds"] = 3
     YAML(typ="safe", pure=True).dump(params, folder / "params.yaml")
     return folder
 

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from conftest import copy_store, default_store, enter, run, search
+from conftest import copy_store, default_store, enter, reproduce, run, search
+from dvc.exceptions import DvcException
 from mlflow import MlflowClient
 
 from pipeline import lifetime
@@ -151,11 +152,12 @@ def test_a_lock_file_that_dvc_cannot_read_is_named_and_its_mending_works(
     diagnose: Diagnose, small: Path, name: str, content: str
 ) -> None:
     (small / name).write_text(content)
-    assert run("dvc", "repro", cwd=small, check=False).returncode != 0
+    with pytest.raises((DvcException, NotImplementedError)):
+        reproduce()
     what, mend = only(diagnose("--deep"))
     assert what.startswith(str(small / name))
     run("bash", "-euc", mend, cwd=small)
-    run("dvc", "repro", cwd=small)
+    reproduce()
     assert doctor.examine(deep=True).findings == []
     assert run("git", "status", "--porcelain", cwd=small).stdout == ""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import enter, environment, run
+from conftest import enter, environment, reproduce, run
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
@@ -55,7 +55,7 @@ def goes_on(repository: Path) -> bool:
 
 
 def rerun(repository: Path) -> None:
-    run("dvc", "repro", "--quiet", cwd=repository)
+    reproduce()
     assert (repository / "b").read_bytes() == (repository / "a").read_bytes()
 
 
@@ -82,7 +82,8 @@ def test_wherever_dvc_lock_is_cut_it_is_restored_if_and_only_if_dvc_stops_at_it(
 def test_a_half_written_rwlock_is_removed(repository: Path, half: str, capsys: pytest.CaptureFixture[str]) -> None:
     (repository / "a").write_text("two\n")
     (repository / locks.RWLOCK).write_text(half)
-    assert run("dvc", "repro", cwd=repository, check=False).returncode != 0
+    with pytest.raises(DvcException):
+        reproduce()
     main(["doctor", "--mend"])
     assert capsys.readouterr().out == ".dvc/tmp/rwlock: was half-written; removed\n"
     rerun(repository)

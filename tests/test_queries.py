@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from pipeline.__main__ import main
 from pipeline.params import InputError, load
 from pipeline.tracking import location
 from pipeline.tracking.direct import Direct
+from pipeline.tracking.store import Store
 
 
 def test_pipeline_runs_lists_exactly_the_runs_of_a_revision(
@@ -60,25 +62,33 @@ def rows(file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("command", [["top"], ["top", "--by", "cv/r2"], ["runs"], ["runs", "other"]])
-def test_asking_changes_nothing_in_the_store(small: Path, tmp_path: Path, command: list[str]) -> None:
+def test_asking_changes_nothing_in_the_store(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    enter(small, monkeypatch)
     with with_a_dead_run(small, tmp_path) as (uri, dead):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         before, file = rows(tmp_path / "mlflow.db"), (tmp_path / "mlflow.db").read_bytes()
-        said = run("pipeline", *command, cwd=small, extra={"MLFLOW_TRACKING_URI": uri}).stdout
-        assert len(said.splitlines()) > 2
+        main(command)
+        assert len(capsys.readouterr().out.splitlines()) > 2
         assert rows(tmp_path / "mlflow.db") == before
         assert (tmp_path / "mlflow.db").read_bytes() == file
         assert MlflowClient(uri).get_run(dead).info.status == "RUNNING"
 
 
 @pytest.mark.parametrize("command", ["top", "runs"])
-def test_asking_creates_neither_a_store_nor_tables_nor_an_experiment(small: Path, tmp_path: Path, command: str) -> None:
+def test_asking_creates_neither_a_store_nor_tables_nor_an_experiment(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    enter(small, monkeypatch)
     files = {name: tmp_path / name for name in ("missing.db", "empty.db", "other.db")}
     files["empty.db"].touch()
     location.create_sqlite(files["other.db"])
     before = rows(files["other.db"])
     for file in files.values():
-        said = run("pipeline", command, cwd=small, extra={"MLFLOW_TRACKING_URI": f"sqlite:///{file}"}).stdout
-        assert said.count("missing") == (4 if command == "runs" else 0)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        main([command])
+        assert capsys.readouterr().out.count("missing") == (4 if command == "runs" else 0)
     assert not files["missing.db"].exists()
     assert files["empty.db"].stat().st_size == 0
     assert rows(files["other.db"]) == before
@@ -161,6 +171,8 @@ def test_a_store_that_does_not_answer_gets_a_message(
     address = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("open", "look"):
+        monkeypatch.setattr(Store, name, partial(getattr(Store, name), patience=0.0))
     with pytest.raises((InputError, SystemExit)) as ended:  # doctor prints its findings
         main([command])
     assert isinstance(ended.value, InputError) or str(ended.value) == "1"

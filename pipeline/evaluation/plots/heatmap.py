@@ -34,8 +34,10 @@ def draw(results: Results) -> Picture:
     norm = scale(values.to_numpy(dtype=np.float64), results.metric in HIGHER_IS_BETTER)
     for group, one in zip(results.groups, axes, strict=True):
         own = table[table["variant"] == group.shown]
-        grid = own.pivot_table(index="batch_size", columns="lr", values="mean", dropna=False, sort=False)
-        grid = grid.reindex(index=[str(size) for size in sizes], columns=sorted(lrs))
+        means = dict(zip(zip(own["batch_size"], own["lr"], strict=True), own["mean"], strict=True))
+        names, columns = [str(size) for size in sizes], sorted(lrs)
+        cells = [[means.get((name, lr), np.nan) for lr in columns] for name in names]
+        grid = pd.DataFrame(cells, index=names, columns=columns)
         panel(one, grid, norm, "viridis" if results.metric in HIGHER_IS_BETTER else "viridis_r")
         one.set_title(readable(group.label, group.shown, 48))
     axes[0].set_ylabel("batch size")

@@ -1,0 +1,153 @@
+"""Measure what a person waits for who looks at results: commands, the report, predictions, and what showing costs."""
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from conftest import environment, run  # before torch: pipeline pins its kernels
+
+# isort: split
+import psutil
+from playwright.sync_api import Browser, sync_playwright
+from rich.console import Console
+
+from pipeline import outs, records, sweep
+from pipeline.params import load
+from pipeline.progress import Display
+from pipeline.tracking.protocol import Untracked
+from pipeline.train import train_stack
+from pipeline.training import data, progress
+
+COMMANDS = {"--help": 0.5, "--version": 0.5, "leaderboard": 0.5, "show": 0.5, "top": 2.0, "runs": 2.0}  # seconds wanted
+CHROMIUM = shutil.which("chromium")
+PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def seconds(*command: str, cwd: Path) -> float:
+    begin = time.perf_counter()
+    run(*command, cwd=cwd)
+    return time.perf_counter() - begin
+
+
+def starts(repository: Path) -> None:
+    """Time commands, the median of 5."""
+    for name, goal in COMMANDS.items():
+        elapsed = median(seconds("pipeline", name, cwd=repository) for _ in range(5))
+        print(f"pipeline {name:24} {elapsed:8.2f} s (goal {goal} s)", flush=True)
+
+
+def report(path: Path, runs: int) -> None:
+    """Measure a report's size, and how long chromium takes to draw it, the median of 5."""
+    print(f"report.html, {runs:5,} runs          {path.stat().st_size / 1e6:8.2f} MB (goal 3 MB)", flush=True)
+    if not CHROMIUM:
+        print("report.html in chromium: not measured, as there is no chromium: apt-get install chromium")
+        return
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        elapsed = median(draw(browser, path) for _ in range(5))
+        browser.close()
+    print(f"report.html opened in chromium    {elapsed:8.2f} s (goal 2 s)", flush=True)
+
+
+def draw(browser: Browser, path: Path) -> float:
+    page = browser.new_page()
+    begin = time.perf_counter()
+    page.goto(path.as_uri())  # waits until everything is loaded
+    page.evaluate(PAINTED)
+    elapsed = time.perf_counter() - begin
+    page.close()
+    return elapsed
+
+
+def predictions(repository: Path, rows: int = 1_000_000) -> None:
+    """Measure `pipeline predict` on rows of four columns, of which the champion needs three."""
+    chance = random.Random(0)
+    cells = (",".join(str(chance.randrange(101)) for _ in range(4)) for _ in range(rows))
+    table = repository / "rows.csv"
+    table.write_text("\n".join(["quiz1,quiz2,quiz3,final", *cells]) + "\n", encoding="utf-8")
+    begin, most = time.perf_counter(), 0
+    command = ["pipeline", "predict", table.name, "--output", "predicted.csv"]
+    with psutil.Popen(command, cwd=repository, env=environment()) as process:
+        while process.poll() is None:
+            most = max(most, process.memory_info().rss)
+            time.sleep(0.02)
+    print(f"pipeline predict, {rows:,} × 4  {time.perf_counter() - begin:8.1f} s, {most / 1e6:,.0f} MB", flush=True)
+
+
+def line() -> None:
+    """Time training with its line on a terminal in turn with none; print the ratio."""
+    prepared = data.load(Path("data/prepared/tensors.safetensors"))
+    one = next(run for run in sweep.plan(load()) if run.variant == "linear" and run.batch_size == 1)
+    stack = sweep.stacks([one], prepared.train_rows, prepared.X.shape[1])[0]
+
+    class Stored(Untracked):
+        stored = 0
+
+    def shown() -> None:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            display = Display("train linear", Console(file=nowhere, force_terminal=True, width=120))
+            training = progress.Training(display, Stored(), [stack], prepared.X.shape[1])  # type: ignore[arg-type]
+            training.start([one])
+            train_stack(stack, prepared, training.follow)
+
+    def timed(work: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        work()
+        return time.perf_counter() - begin
+
+    ratios = [timed(shown) / timed(lambda: train_stack(stack, prepared, lambda *_: None)) for _ in range(15)]
+    print(f"a stack with its line, to without {median(ratios):8.3f}", flush=True)
+
+
+def ending(repository: Path) -> None:
+    """Time what the end of a sweep adds for MLflow's pages, while the sweep is stored in an empty store."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        told = run("python", str(Path(__file__)), cwd=repository, extra=store).stdout
+    views, descriptions, registering = map(float, told.splitlines()[-1].split())
+    print(
+        f"at the end of a sweep             {views + descriptions + registering:8.2f} s: views {views:.2f}, "
+        f"descriptions {descriptions:.2f}, registering the champion {registering:.2f}",
+        flush=True,
+    )
+
+
+def store_again() -> list[float]:
+    """Store the workspace's sweep; return the seconds that views, descriptions and registering took."""
+    from pipeline.tracking import direct  # noqa: PLC0415 - loads MLflow, 1 s
+    from pipeline.tracking.models import champions  # noqa: PLC0415
+    from pipeline.tracking.pages import descriptions, views  # noqa: PLC0415
+
+    taken = []
+    for places in ([(views, "update")], [(descriptions, "run"), (descriptions, "sweep")], [(champions, "update")]):
+        spent = [0.0]
+        for module, name in places:
+            setattr(module, name, clocked(getattr(module, name), spent))
+        taken.append(spent)
+    params = load()
+    direct.restore(params, records.read_evaluated(params.variants), outs.evaluation(), outs.champion())
+    return [sum(spent) for spent in taken]
+
+
+def clocked(function: Callable[..., object], spent: list[float]) -> Callable[..., object]:
+    """Return the function, which now adds its seconds to `spent`."""
+
+    def timed(*arguments: object, **options: object) -> object:
+        begin = time.perf_counter()
+        try:
+            return function(*arguments, **options)
+        finally:
+            spent.append(time.perf_counter() - begin)
+
+    return timed
+
+
+if __name__ == "__main__":
+    print(*store_again())
+    sys.exit()
