@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
 REPOSITORY = Path(__file__).parent.parent
-SHARED = ("small", "default_run", "trained")  # fixtures that outlive a test
+SHARED = ("small", "default_run", "trained", "swept")  # fixtures that outlive a test
 
 
 @pytest.hookimpl(tryfirst=True)
