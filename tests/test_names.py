@@ -69,7 +69,7 @@ def test_a_sweep_is_named_by_its_table_its_axes_and_the_tables_date() -> None:
         "scores: 2 variants × 2 batch sizes × 3 seeds · lr 1e-5 · 1000 epochs · data of 2026-11-20"
     )
     assert names.sweep_name(sweep(), "line", "2026-11-20", "slower").startswith(
-        "slower: line: matrix · batch size full"
+        "slower · line: matrix · batch size full"
     )
 
 

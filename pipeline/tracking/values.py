@@ -34,7 +34,8 @@ def sweep_params(params: Params, label: str) -> dict[str, str]:
 def run_params(run: Run, params: Params, summary: Mapping[str, Any]) -> dict[str, str]:
     """Return the data's label, and all that configures a run, named as in params.yaml except for the sweep's axes.
 
-    Batch size and lr are there a second time for MLflow's charts, which know neither `full` nor logarithmic axes.
+    Batch size and lr are there a second time for MLflow's charts, which know neither `full` nor logarithmic axes, and
+    label an axis with the param's own name.
 
     Args:
         run: the run.
@@ -43,8 +44,8 @@ def run_params(run: Run, params: Params, summary: Mapping[str, Any]) -> dict[str
     """
     own = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
     rows = summary["train_rows"][0]
-    own |= {"data": data_label(summary), "log10_lr": round(math.log10(run.lr), 6)}
-    own |= {"batch_rows": rows if run.batch_size == "full" else min(run.batch_size, rows)}
+    own |= {"data": data_label(summary), "log10 of lr": round(math.log10(run.lr), 6)}
+    own |= {"rows per minibatch": rows if run.batch_size == "full" else min(run.batch_size, rows)}
     return {key: text(value) for key, value in (own | flat({"data": params.data.model_dump()})).items()}
 
 

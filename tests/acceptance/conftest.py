@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,9 @@ import pytest
 from conftest import copy_checkout, environment, free_port, run, shorten
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Response
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, ViewportSize
 
-CHROMIUM = shutil.which("chromium") or ""
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 # The assistant's panel covers a third of a page until a person closes it; MLflow keeps that in the browser.
 ASSISTANT = """
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
@@ -24,6 +25,11 @@ localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 """
 # Without authentication there are no users; MLflow's pages ask nevertheless.
 MLFLOWS_OWN = "/ajax-api/2.0/mlflow/users/current"
+# The table of runs, when MLflow replaces it while it is still being made, as another view is chosen.
+REPLACED = "AG Grid: unable to find bean reference frameworkOverrides"
+ABORTED = "net::ERR_ABORTED"  # a page was left before it had everything
+# More runs than MLflow's pages load at once, 100, nearly all of them worse than the first sweep's; the last diverges.
+LATER = [f"{1e-8 * 1.06**place:.4g}" for place in range(109)] + ["1e-3"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Watched:
         self.page.on("console", self._hear)
         self.page.on("response", self._see)
         self.page.on("request", lambda request: self._check(request.url))
+        self.page.on("requestfailed", self._miss)
 
     def _check(self, url: str) -> None:
         if not url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:", "about:")):
@@ -55,20 +62,40 @@ class Watched:
 
     def _hear(self, message: "ConsoleMessage") -> None:
         # A failed request is also a message, whose location is the request's.
-        if message.type == "error" and MLFLOWS_OWN not in str(message.location.get("url")):
+        own = MLFLOWS_OWN in str(message.location.get("url")) or message.text.startswith(REPLACED)
+        if message.type == "error" and not own:
             self.faults.append(f"console: {message.text} ({message.location.get('url')})")
 
     def _see(self, response: "Response") -> None:
         if response.status >= 400 and MLFLOWS_OWN not in response.url:
             self.faults.append(f"{response.status}: {response.url}")
 
+    def _miss(self, request: "Request") -> None:
+        if request.failure != ABORTED:
+            self.faults.append(f"{request.failure}: {request.url}")
+
+
+@contextmanager
+def opened(
+    browser: "Browser", width: int = 1440, height: int = 900, dark: bool = False, offline: bool = False
+) -> Iterator[Watched]:
+    """Open an empty page, without another's cookies and storage; at the end, fail if anything went wrong on it."""
+    size: ViewportSize = {"width": width, "height": height}
+    context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light", offline=offline)
+    context.set_default_timeout(60_000)
+    watched = Watched(context.new_page())
+    watched.watch()
+    yield watched
+    context.close()
+    assert watched.faults == []
+
 
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with a sweep of 4 runs, and a later one of 2 whose larger lr diverges."""
+    """A repository with a sweep of 4 runs, and a later one of 110 over the same data, of which one diverges."""
     folder = shorten(copy_checkout(tmp_path_factory.mktemp("swept")))
     run("dvc", "repro", cwd=folder)
-    settings = ("-S", "variants=[matrix]", "-S", "sweep.lr=[1e-6,1e-3]", "-S", "sweep.batch_size=[full]")
+    settings = ("-S", "variants=[matrix]", "-S", f"sweep.lr=[{','.join(LATER)}]", "-S", "sweep.batch_size=[full]")
     run("dvc", "exp", "run", "--temp", "--name", "later", *settings, cwd=folder)
     return folder
 
@@ -91,10 +118,10 @@ def served(swept: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
-    """Debian's chromium."""
+    """Debian's chromium, which Playwright drives as it is."""
     api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make setup")
     if not CHROMIUM:
-        pytest.skip("needs chromium: apt-get install chromium")
+        pytest.skip("needs chromium; on Debian: apt-get install chromium")
     options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
@@ -103,11 +130,7 @@ def browser() -> "Iterator[Browser]":
 
 
 @pytest.fixture
-def watched(browser: "Browser") -> Iterator[Watched]:
-    """A new page, without another test's cookies and storage."""
-    page = browser.new_page(viewport={"width": 1600, "height": 1400})
-    page.set_default_timeout(60_000)
-    opened = Watched(page)
-    opened.watch()
-    yield opened
-    page.close()
+def page(browser: "Browser") -> "Iterator[Page]":
+    """A page of a window that shows many rows at once."""
+    with opened(browser, height=1800) as watched:
+        yield watched.page

@@ -2,48 +2,35 @@
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import run
-from playwright.sync_api import Browser, Page, sync_playwright
 from sweeps import params, results, table
+from test_lift import Perceptron
 
+from acceptance.conftest import opened
 from pipeline.evaluation import pictures, report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH; on Debian: apt-get install chromium")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+AXE = "axe-core@4.14.1"
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """Debian's chromium, which Playwright drives as it is."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
 @contextmanager
-def opened(chromium: Browser, path: Path, width: int = 1100, scheme: str = "light") -> Iterator[Page]:
+def shown(browser: "Browser", path: Path, width: int = 1100, dark: bool = False) -> "Iterator[Page]":
     """Open a file without a network; fail if a request fails or the page reports an error."""
-    context = chromium.new_context(
-        offline=True,
-        viewport={"width": width, "height": 800},
-        color_scheme="dark" if scheme == "dark" else "light",
-    )
-    page, wrong = context.new_page(), []
-    page.on("requestfailed", lambda request: wrong.append(request.url))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.goto(path.as_uri(), wait_until="load")
-    yield page
-    context.close()
-    assert wrong == []
+    with opened(browser, width, dark=dark, offline=True) as watched:
+        watched.page.goto(path.as_uri(), wait_until="load")
+        yield watched.page
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +46,33 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def nonlinear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep whose second variant is not linear; some of its runs diverged."""
+    settings = params(variants=["matrix"], train_init="default")
+    settings = settings.model_copy(update={"variants": ["matrix", "perceptron"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "pipeline.variants.perceptron", SimpleNamespace(Model=Perceptron))
+        sweep = results(table(), settings)
+        path = tmp_path_factory.mktemp("report") / "report.html"
+        report.write(sweep, pictures.draw(sweep), path)
+    assert sweep.board["diverged"].sum() > 0
+    return path
+
+
+@pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The source of axe, which finds what keeps people from reading a page."""
     if not shutil.which("npm"):
         pytest.skip("npm is missing, which installs axe; on Debian: apt-get install npm")
     folder = tmp_path_factory.mktemp("axe")
-    run("npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4", cwd=folder)
+    run("npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), AXE, cwd=folder)
     return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
-def test_a_report_of_1000_runs_is_small_and_opens_at_once(chromium: Browser, large: Path) -> None:
+def test_a_report_of_1000_runs_is_small_and_opens_at_once(browser: "Browser", large: Path) -> None:
     assert large.stat().st_size < 3 * 2**20
     begun = time.monotonic()
-    with opened(chromium, large) as page:
+    with shown(browser, large) as page:
         page.evaluate(DRAWN)
         assert time.monotonic() - begun < 2
         assert page.locator("svg[role=img]").count() == 6
@@ -83,16 +84,20 @@ def test_a_report_of_1000_runs_is_small_and_opens_at_once(chromium: Browser, lar
 
 
 @pytest.mark.parametrize("width", [360, 768, 1400])
-def test_the_page_never_scrolls_sideways(chromium: Browser, large: Path, width: int) -> None:
-    with opened(chromium, large, width) as page:
+def test_the_page_never_scrolls_sideways(browser: "Browser", large: Path, width: int) -> None:
+    with shown(browser, large, width) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(chromium: Browser, large: Path, axe: str, scheme: str) -> None:
-    with opened(chromium, large, scheme=scheme) as page:
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("which", ["large", "nonlinear"])
+def test_axe_finds_nothing_serious(
+    browser: "Browser", request: pytest.FixtureRequest, axe: str, which: str, dark: bool
+) -> None:
+    with shown(browser, request.getfixturevalue(which), dark=dark) as page:
         background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-        assert background == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(13, 17, 23)")
+        assert background == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
+        assert page.locator("svg[role=img]").count() == 6
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         page.evaluate(axe)
         found = page.evaluate("axe.run()")["violations"]
@@ -100,24 +105,24 @@ def test_axe_finds_nothing_serious(chromium: Browser, large: Path, axe: str, sch
     assert serious == [], json.dumps(serious)[:2000]
 
 
-def test_its_print_has_all_pictures_and_no_dark_page(chromium: Browser, large: Path) -> None:
-    with opened(chromium, large, scheme="dark") as page:
+def test_its_print_has_all_pictures_and_no_dark_page(browser: "Browser", large: Path) -> None:
+    with shown(browser, large, dark=True) as page:
         page.emulate_media(media="print", color_scheme="dark")
         assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
         assert len(page.pdf(format="A4")) > 50_000
 
 
-def test_the_pipeline_s_own_report_is_drawn(chromium: Browser, small: Path) -> None:
-    with opened(chromium, small / "report.html") as page:
+def test_the_pipeline_s_own_report_is_drawn(browser: "Browser", small: Path) -> None:
+    with shown(browser, small / "report.html") as page:
         assert page.locator("svg[role=img]").count() == 4  # one learning rate: no lr, no heat map
         assert "pipeline reproduce" in page.inner_text("#main")
 
 
 @pytest.mark.parametrize("command", ["show", "diff"])
-def test_dvc_s_plots_page_is_drawn_with_what_setup_installs(chromium: Browser, small: Path, command: str) -> None:
+def test_dvc_s_plots_page_is_drawn_with_what_setup_installs(browser: "Browser", small: Path, command: str) -> None:
     run("python", "-m", "pipeline.commands.vega", cwd=small)
     run("dvc", "plots", command, *(["other"] if command == "diff" else []), "-o", "dvc_plots", cwd=small)
-    with opened(chromium, small / "dvc_plots/index.html") as page:
+    with shown(browser, small / "dvc_plots/index.html") as page:
         page.wait_for_function("document.querySelectorAll('#loss svg, #loss canvas').length > 0")
         page.wait_for_timeout(1000)
         places = page.locator("body > div").filter(has=page.locator("svg, canvas")).all()
@@ -126,11 +131,11 @@ def test_dvc_s_plots_page_is_drawn_with_what_setup_installs(chromium: Browser, s
         assert "has nothing to draw" in page.inner_text("body") or command == "diff"
 
 
-def test_without_it_the_page_says_what_to_do(chromium: Browser, small: Path) -> None:
+def test_without_it_the_page_says_what_to_do(browser: "Browser", small: Path) -> None:
     (small / ".dvc/tmp/vega.js").unlink(missing_ok=True)
     run("dvc", "plots", "show", "-o", "dvc_plots", cwd=small)
-    context = chromium.new_context(offline=True)
-    page = context.new_page()
-    page.goto((small / "dvc_plots/index.html").as_uri(), wait_until="load")
-    assert "run make setup in the repository" in page.inner_text("#loss")
-    context.close()
+    with opened(browser, offline=True) as watched:
+        watched.page.goto((small / "dvc_plots/index.html").as_uri(), wait_until="load")
+        assert "run make setup in the repository" in watched.page.inner_text("#loss")
+        assert watched.faults
+        watched.faults.clear()  # of what is missing

@@ -3,6 +3,7 @@
 The plane is spanned by the two principal directions of all paths, so that the panels show the same contours.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline import variants
 from pipeline.evaluation.metrics import product
-from pipeline.evaluation.plots.drawing import PALETTE, QUIET, Picture, number, panels, some
+from pipeline.evaluation.plots.drawing import INK, PALETTE, QUIET, Picture, number, panels, some
 from pipeline.evaluation.results import Results
 from pipeline.records import Record
 from pipeline.sweep import curve_steps
@@ -50,9 +51,8 @@ def draw(results: Results) -> Picture:
     points = [np.asarray(record.path, dtype=np.float64)[-len(steps) :] for record in kept]
     plane = principal(np.vstack(points))
     flat = [plane.project(one) for one in points]
-    figure, axes = panels(
-        len(kept), width=max(6.4, 2.6 * min(len(kept), 4)), height=3.1 * -(-len(kept) // 4), rows=-(-len(kept) // 4)
-    )
+    rows = math.ceil(len(kept) / (2 if len(kept) == 4 else 3))
+    figure, axes = panels(len(kept), height=0.4 + 2.6 * rows, rows=rows)
     grid = Grid.around(np.vstack(flat))
     losses = grid.losses(results, kept[0], plane)
     tables = []
@@ -64,8 +64,8 @@ def draw(results: Results) -> Picture:
         )
         values = [record.run.variant, str(record.run.batch_size), record.run.lr, steps, *path.T]
         tables.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
-    axes[0].set_ylabel("second principal direction")
-    axes[0].set_xlabel("first principal direction")
+    figure.supylabel("second principal direction", fontsize="medium", color=INK)
+    figure.supxlabel("first principal direction", fontsize="medium", color=INK)
     alt = "The weights' path over contours of the training loss, a panel for each batch size; a dot marks its end."
     return Picture("path", TITLE, pd.concat(tables, ignore_index=True), figure, says(kept, points), alt)
 

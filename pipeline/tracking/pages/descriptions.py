@@ -79,9 +79,8 @@ def _champion(evaluated: Sequence[Record], champion: str, metric: str) -> str:
             std = found.get(f"champion/{key} std")
             said[key] = f"{mean:.6g}" + ("" if std is None else f" ± {std:.2g}")
     seeds = f"{found[figures.CHAMPION_RUNS]:.0f} seed{'s' * (found[figures.CHAMPION_RUNS] > 1)}"
-    lines = [f"**Champion: {champion}, {metric} {said.get(metric, 'unknown')}** over {seeds}", ""]
-    lines += [f"| {' | '.join(said)} |", f"|{'---|' * len(said)}", f"| {' | '.join(said.values())} |"]
-    return "\n".join(lines)
+    rest = " · ".join(f"{key} {value}" for key, value in said.items() if key != metric)
+    return f"**Champion: {champion}, {metric} {said.get(metric, 'unknown')}** over {seeds}\n\n{rest}"
 
 
 def _counts(evaluated: Sequence[Record], elsewhere: int) -> str:

@@ -49,7 +49,7 @@ def sweep_name(runs: Sequence[Run], table: str, date: str, experiment: str) -> s
     shared = [next(iter(values)) for values in axes.values() if len(values) == 1]
     epochs = [f"{number} epochs" for number in sorted({run.epochs for run in runs})]
     parts = " · ".join(filter(None, [varying, *shared, *epochs, f"data of {date}"]))
-    return ": ".join(filter(None, [experiment, table, parts]))
+    return f"{' · '.join(filter(None, [experiment, table]))}: {parts}"
 
 
 def date_of(summary: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from pipeline import repository
@@ -27,8 +26,9 @@ WRITTEN = "mlflow.pipeline.view."  # prefix of the tags with the md5 of the view
 AXES = ("variant", "batch_size", "lr", "seed")
 CONVERGED = f"attributes.status = '{FINISHED}'"
 SECTION = "pipeline"  # of the page of charts
+MORE = "Best 100 runs; Load more, below the list"  # a section's title: longer ones are cut
 NAME = "attributes.`Run Name`"
-EQUAL: Mapping[str, int] = MappingProxyType({})
+CREATED = "runDateAndNestInfo"
 State = dict[str, Any]
 
 
@@ -152,8 +152,8 @@ def renewed(view: View, held: str | None, written: str | None, at: int) -> str:
 def leaderboard(runs: str, metric: str) -> State:
     """Rank the runs by the champion's metric; with their configuration and their other metrics."""
     rest = [key for key in METRICS if key != metric]
-    columns = [*of("metrics", metric), *of("params", *AXES, "epochs"), *of("metrics", *rest), *of("params", "data")]
-    return table(runs, f"metrics.`{metric}`", metric not in HIGHER_IS_BETTER, columns)
+    columns = [*of("metrics", metric), *of("params", *AXES, "data", "epochs"), *of("metrics", *rest)]
+    return table(runs, f"metrics.`{metric}`", metric not in HIGHER_IS_BETTER, columns, {NAME: 190})
 
 
 def sweeps(metric: str) -> State:
@@ -161,7 +161,7 @@ def sweeps(metric: str) -> State:
     rest = [f"champion/{key}" for key in METRICS if key != metric]
     columns = [*of("tags", "champion"), *of("metrics", f"champion/{metric}", f"champion/{metric} std")]
     columns += [*of("metrics", figures.RUNS, figures.DIVERGED, *rest), *of("params", "data")]
-    widths = {NAME: 430, "tags.`champion`": 190} | dict.fromkeys((c for c in columns if "/" in c), 165)
+    widths = {NAME: 390, "tags.`champion`": 190} | dict.fromkeys((c for c in columns if "champion/" in c), 150)
     return table("tags.role = 'sweep'", "attributes.start_time", False, columns, widths)
 
 
@@ -182,7 +182,7 @@ def lr_and_batch_size(runs: str, metric: str) -> State:
 
     Runs that predict worse than the mean are left out, as their figures leave no room for the others.
     """
-    axes = ["batch_rows", "log10_lr"]
+    axes = ["rows per minibatch", "log10 of lr"]
     sensible = f"{runs} and {CONVERGED} and metrics.`cv/r2` > 0"
     return charts(sensible, metric, [parallel(axes, [metric]), contour(axes[1], axes[0], metric)], [])
 
@@ -192,13 +192,13 @@ def of(kind: str, *keys: str) -> list[str]:
     return [f"{kind}.`{key}`" for key in keys]
 
 
-def table(condition: str, order: str, ascending: bool, columns: list[str], widths: Mapping[str, int] = EQUAL) -> State:
+def table(condition: str, order: str, ascending: bool, columns: list[str], widths: Mapping[str, int]) -> State:
     """Return the state of the page that lists runs; `widths` are in pixels."""
-    shown = [NAME, *columns, "runDateAndNestInfo", "duration"]
+    shown = [NAME, *columns, CREATED, "duration"]
     return page(condition, order, ascending) | {
         "selectedColumns": columns,
         "columnOrder": shown,
-        "columnWidths": {column: widths.get(column, 110) for column in shown} if widths else {},
+        "columnWidths": {column: widths.get(column, 100) for column in shown} | {CREATED: 140},
     }
 
 
@@ -207,7 +207,7 @@ def charts(condition: str, metric: str, cards: list[State], groups: list[str]) -
     by = [{"mode": "param", "groupByData": key} for key in groups]
     # MLflow adds a chart for every metric that has none, even a deleted one.
     cards = cards + [card("BAR", key, {"metricKey": key, "deleted": True}) for key in RUN_METRICS]
-    section = {"uuid": SECTION, "name": "Sweep", "display": True, "isReordered": False, "deleted": False}
+    section = {"uuid": SECTION, "name": MORE, "display": True, "isReordered": False, "deleted": False}
     return page(condition, f"metrics.`{metric}`", metric not in HIGHER_IS_BETTER) | {
         "compareRunCharts": cards,
         "compareRunSections": [{**section, "isGenerated": False, "columns": 1, "cardHeight": 470}],
