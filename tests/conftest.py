@@ -20,13 +20,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
 REPOSITORY = Path(__file__).parent.parent
-<<<<<<< HEAD
-SHARED = ("small", "default_run", "trained")  # fixtures that outlive a test
+SHARED = ("small", "default_run", "trained", "swept")  # fixtures that outlive a test
 # Their tests make runs again, which takes half of the time of all tests that use `small`: another worker has its own.
 MAKE_RUNS_AGAIN = ("test_elsewhere", "test_hostile_records", "test_reproduce")
-=======
-SHARED = ("small", "default_run", "trained", "swept")  # fixtures that outlive a test
->>>>>>> browser2/browser2
 
 
 @pytest.hookimpl(tryfirst=True)
