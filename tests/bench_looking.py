@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -73,7 +74,7 @@ def predictions(repository: Path, rows: int = 1_000_000) -> None:
     table.write_text("\n".join(["quiz1,quiz2,quiz3,final", *cells]) + "\n", encoding="utf-8")
     begin, most = time.perf_counter(), 0
     command = ["pipeline", "predict", table.name, "--output", "predicted.csv"]
-    with psutil.Popen(command, cwd=repository, env=environment()) as process:
+    with psutil.Popen(command, cwd=repository, env=environment(), stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             most = max(most, process.memory_info().rss)
             time.sleep(0.02)
