@@ -111,6 +111,7 @@ def test_a_perceptron_broadcasts_and_what_does_not_is_mapped(k: int) -> None:
 
 
 def test_a_model_that_cannot_be_lifted_is_refused_with_the_reasons() -> None:
+    torch.manual_seed(0)  # one seed in 64 drops the same numbers in the stack as alone
     with pytest.raises(InputError, match=r"by broadcasting: .*; by torch\.func\.vmap: .*andom"):
         lift(Random(3), torch.zeros(2, 4), 3)
     with pytest.raises(InputError, match=r"its y_pred is \(3,\) for 3 rows, not \(3, 1\)"):
