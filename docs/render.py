@@ -82,7 +82,8 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         clone = copy_checkout(Path(temporary))
         fill(clone)
-        screenshots.take(clone, REPOSITORY / "docs/images")
+        with screenshots.started() as browser:
+            screenshots.take(clone, REPOSITORY / "docs/images", browser)
 
 
 if __name__ == "__main__":

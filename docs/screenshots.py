@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from conftest import environment, serving
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from PIL import Image
-from playwright.sync_api import Page, Request, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playwright
 
 from pipeline.params import load
 from pipeline.tracking.pages import links
@@ -36,20 +37,28 @@ localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
 """  # MLflow's first visit would cover a quarter of each page
 
 
-def take(clone: Path, images: Path) -> None:
+def take(clone: Path, images: Path, browser: Browser) -> None:
     """Take every picture of a clone in which the guide's commands have run."""
-    browser_file = chromium() or sys.exit("docs: chromium is missing; on Debian: apt-get install chromium")
     for command in (["python", "-m", "pipeline.commands.vega"], ["dvc", "plots", "show", "-o", "dvc_plots"]):
         subprocess.run(command, cwd=clone, env=environment(), check=True)
     images.mkdir(exist_ok=True)
-    with sync_playwright() as playwright, serving(clone) as address:
+    with serving(clone) as address:
         os.environ["PIPELINE_UI"] = address
-        browser = playwright.chromium.launch(executable_path=browser_file, args=["--no-sandbox", "--disable-gpu"])
         for scheme in ("light", "dark"):
             context = browser.new_context(viewport=SIZE, color_scheme=scheme)
             context.add_init_script(NO_ASSISTANT)
             for name, link in pages(clone).items() if scheme == "light" else [("report-dark", report(clone))]:
                 shoot(context.new_page(), link, images / f"{name}.png")
+            context.close()
+
+
+@contextmanager
+def started() -> Iterator[Browser]:
+    """Start chromium."""
+    file = chromium() or sys.exit("docs: chromium is missing; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=file, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
         browser.close()
 
 

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
 REPOSITORY = Path(__file__).parent.parent
-SHARED = ("small", "default_run", "trained", "swept")  # fixtures that outlive a test
+SHARED = ("small", "default_run", "trained", "swept", "followed")  # fixtures that outlive a test
 # Their tests make runs again, which takes half of the time of all tests that use `small`: another worker has its own.
 MAKE_RUNS_AGAIN = ("test_elsewhere", "test_hostile_records", "test_reproduce")
 

@@ -7,6 +7,7 @@ import render
 import screenshots
 from conftest import REPOSITORY, copy_checkout, run
 from PIL import Image
+from playwright.sync_api import Browser
 from test_docs import GUIDE, same
 
 
@@ -24,10 +25,15 @@ def test_the_guide_s_outputs_are_what_a_fresh_clone_prints(followed: tuple[Path,
         assert same(printed[block], shown), f"{block}: run: make docs; it printed:\n{printed[block]}"
 
 
-@pytest.mark.skipif(not screenshots.chromium(), reason="chromium is not installed")
-def test_every_picture_is_taken_anew(followed: tuple[Path, dict[tuple[str, ...], str]], tmp_path: Path) -> None:
+def test_every_picture_is_taken_anew(
+    followed: tuple[Path, dict[tuple[str, ...], str]],
+    tmp_path: Path,
+    browser: Browser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clone, _ = followed
-    screenshots.take(clone, tmp_path)
+    monkeypatch.setenv("PIPELINE_UI", "")  # set again below, and left as it was at the end
+    screenshots.take(clone, tmp_path, browser)
     taken = {path.name: Image.open(path) for path in tmp_path.iterdir()}
     assert taken.keys() == {path.name for path in (REPOSITORY / "docs/images").iterdir()}
     for name, picture in taken.items():
