@@ -1,8 +1,7 @@
-"""params -> runs -> stacks, and the fingerprints that join DVC's outs to MLflow's runs."""
+"""params -> runs, and the fingerprints that join DVC's outs to MLflow's runs."""
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -23,9 +22,9 @@ SOURCES = (
     "training/lift.py",
     "training/optimizers.py",
     "training/parameters.py",
+    "training/stacks.py",
     "variants/{variant}.py",
 )
-STACK_FLOATS = 2**24  # the most numbers in one minibatch of a stack: 64 MB of float32
 
 
 @dataclass(frozen=True)
@@ -50,25 +49,6 @@ class Run:
     def name(self) -> str:
         """The run's name, for people."""
         return f"{self.configuration} seed={self.seed}"
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Fits that train together: they share variant, batch size and number of training rows."""
-
-    fits: tuple[tuple[Run, int], ...]  # (run, split)
-    rows: int
-
-    @property
-    def batch_size(self) -> int:
-        """The number of rows in a minibatch."""
-        size = self.fits[0][0].batch_size
-        return self.rows if size == "full" else min(size, self.rows)
-
-    @property
-    def key(self) -> str:
-        """A hash of everything that determines the result, equal for the same fits in the same order."""
-        return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits]})
 
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
@@ -97,24 +77,6 @@ def code_hash(variant: str, package: Path = PACKAGE) -> str:
 def sweep_id(runs: Sequence[Run]) -> str:
     """Identify a sweep by its runs."""
     return fingerprint({"runs": sorted(run.fingerprint for run in runs)})[:12]
-
-
-def stacks(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack]:
-    """Group one variant's runs, each on every split, into stacks of at most STACK_FLOATS numbers per minibatch.
-
-    Args:
-        runs: of one variant.
-        train_rows: the number of training rows of each split.
-        k: the number of features.
-    """
-    groups: dict[tuple[BatchSize, int], list[tuple[Run, int]]] = defaultdict(list)
-    for run, (split, rows) in product(runs, enumerate(train_rows)):
-        groups[run.batch_size, rows].append((run, split))
-    result = []
-    for (_, rows), fits in groups.items():
-        most = max(1, STACK_FLOATS // (Stack((fits[0],), rows).batch_size * k))
-        result += [Stack(tuple(fits[start : start + most]), rows) for start in range(0, len(fits), most)]
-    return result
 
 
 def curve_steps(epochs: int, points: int) -> list[int]:

@@ -5,22 +5,19 @@ Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, 
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import psutil
 import torch
-from torch import Tensor
 
-from pipeline import check_pins, outs, records, sweep, variants
+from pipeline import check_pins, outs, records, sweep
 from pipeline.params import InputError, Params, load
 from pipeline.progress import Display
 from pipeline.records import Record
-from pipeline.sweep import Run, Stack
+from pipeline.sweep import Run
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.piped import Piped
-from pipeline.tracking.protocol import Follow, Tracking
-from pipeline.training import data, fit, lift, parameters, progress
+from pipeline.tracking.protocol import Tracking
+from pipeline.training import data, engines, progress, stacks
 from pipeline.training.checkpoints import Checkpoints
 
 
@@ -39,11 +36,11 @@ def main() -> None:
     own = [run for run in runs if run.variant == name]
     check_memory(len(own), splits, params.train.epochs, psutil.virtual_memory().available)
     prepared = data.load(outs.PREPARED)
-    stacks = sweep.stacks(own, prepared.train_rows, prepared.X.shape[1])
+    planned = stacks.group(own, prepared.train_rows, prepared.X.shape[1])
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
     with Display(title) as display, Piped(params, runs, display) as tracking:
         checkpoints = Checkpoints()
-        shown = progress.Training(display, tracking, stacks, prepared.X.shape[1])
+        shown = progress.Training(display, tracking, planned, prepared.X.shape[1])
         records.write(outs.TRAINED / name, train(own, prepared, shown, checkpoints))
         checkpoints.clear()
     shown.conclude()
@@ -83,90 +80,16 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
 def train(runs: Sequence[Run], prepared: data.Prepared, tracking: Tracking, checkpoints: Checkpoints) -> list[Record]:
     """Train one variant's runs stack by stack, and report each to `tracking`; keep the paths of the first seed's."""
     done: dict[Run, Record] = {}
-    fits: dict[tuple[Run, int], Fitted] = {}
+    fits: dict[tuple[Run, int], stacks.Fitted] = {}
     splits = range(len(prepared.train))
-    for stack in sweep.stacks(runs, prepared.train_rows, prepared.X.shape[1]):
-        tracking.start([run for run, _ in stack.fits])
-        fits |= zip(stack.fits, train_stack(stack, prepared, tracking.follow, checkpoints, runs[0].seed), strict=True)
+    planned = stacks.group(runs, prepared.train_rows, prepared.X.shape[1])
+    for stack, fitted in engines.here(planned, prepared, tracking, checkpoints, runs[0].seed):
+        fits |= zip(stack.fits, fitted, strict=True)
         for run in dict.fromkeys(run for run, _ in stack.fits):
             if all((run, split) in fits for split in splits):
-                done[run] = collect(run, [fits.pop((run, split)) for split in splits], prepared)
+                done[run] = stacks.collect(run, [fits.pop((run, split)) for split in splits], prepared)
                 tracking.finish(done[run])
     return [done[run] for run in runs]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """One fit: its parameters (P,), curve (epochs,), epoch in which it diverged, or -1, and path (T, P) if kept."""
-
-    values: Tensor
-    curve: Tensor
-    diverged: int
-    path: Tensor | None = None
-
-
-def train_stack(
-    stack: Stack,
-    prepared: data.Prepared,
-    follow: Follow,
-    checkpoints: Checkpoints | None = None,
-    seed: int | None = None,
-) -> list[Fitted]:
-    """Train a stack; it takes and returns plain values, so that it can run anywhere.
-
-    Args:
-        stack: the fits.
-        prepared: the data.
-        follow: called with the curves after each epoch.
-        checkpoints: where to resume from, and keep the state.
-        seed: of the runs whose path on all training rows is kept.
-    """
-    first, k = stack.fits[0][0], prepared.X.shape[1]
-    device = first.device
-    seeds = [run.seed for run, _ in stack.fits]
-    begin = parameters.initial(first.variant, k, first.init, seeds).to(device)
-    model = lift.lift(variants.make(first.variant, k), begin, k)
-    followed = [r for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
-    state = fit.State.initial(model, first.epochs, len(followed))
-    key = stack.key
-    if checkpoints:
-        checkpoints.resume(key, state)
-    rows = data.Rows(prepared, [split for _, split in stack.fits], device)
-    order = data.MinibatchOrder(seeds, len(rows), stack.batch_size, range(state.epoch, state.curve.shape[1]))
-    lr = torch.tensor([run.lr for run, _ in stack.fits], device=device)
-    on_all_rows = {run.fingerprint: r for r, (run, split) in enumerate(stack.fits) if split == 0}
-
-    def after_epoch(state: fit.State) -> None:
-        follow(on_all_rows, state.curve.numpy(), state.epoch)
-        if checkpoints:
-            checkpoints.keep(key, state)
-
-    fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch, followed)
-    trained, paths = lift.values(model).cpu(), dict(zip(followed, state.path, strict=True))
-    ends = zip(trained, state.curve, state.diverged.tolist(), strict=True)
-    return [Fitted(*end, paths.get(r)) for r, end in enumerate(ends)]
-
-
-def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record:
-    """Build a run's record from its fits, one per split."""
-    k, rows = prepared.X.shape[1], prepared.train[0]
-    X, y = prepared.standardized(0)[rows], prepared.y[rows]
-    values, shapes = torch.stack([fitted.values for fitted in fits]), parameters.shapes(run.variant, k)
-    gradient = fit.gradient(variants.make(run.variant, k), values[0], X, y)
-    tensors = {
-        **parameters.named(values, shapes),
-        **{f"grad_{name}": value for name, value in parameters.named(gradient, shapes).items()},
-        "mean": prepared.mean,
-        "scale": prepared.scale,
-    }
-    diverged = "; ".join(
-        f"{f'fold {split}' if split else 'all training rows'}, epoch {fitted.diverged}"
-        for split, fitted in enumerate(fits)
-        if fitted.diverged >= 0
-    )
-    arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
-    path = fits[0].path
-    return Record(run, diverged, fits[0].curve.numpy(), arrays, path=None if path is None else path.numpy())
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline import KERNELS, outs, sweep
 from pipeline.params import load
-from pipeline.train import train_stack
-from pipeline.training import data
+from pipeline.training import data, stacks
 from pipeline.variants import loop, make
 
 
@@ -66,7 +65,7 @@ def plain(rows: torch.Tensor, y: torch.Tensor, batch_size: int, epochs: int) -> 
     return time.perf_counter() - begin
 
 
-def stacks() -> None:
+def stacked() -> None:
     """Time stacks of nn.Linear at batch size 2 in turn with plain loops; print the ratio per run."""
     prepared = data.load(Path("data/prepared/tensors.safetensors"))
     params = load()
@@ -76,13 +75,13 @@ def stacks() -> None:
         fits = tuple(
             (sweep.Run("linear", 2, 1e-5, seed, epochs, "zeros", "cpu", one.fingerprint), 0) for seed in range(count)
         )
-        ratios, stacked = [], []
+        ratios, times = [], []
         for _ in range(3):
             begin = time.perf_counter()
-            train_stack(sweep.Stack(fits, prepared.train_rows[0]), prepared, lambda *_: None)
-            stacked.append(time.perf_counter() - begin)
-            ratios.append(plain(prepared.X, prepared.y, 2, epochs) * count / stacked[-1])
-        elapsed, ratio = sorted(stacked)[1], sorted(ratios)[1]
+            stacks.train(stacks.Stack(fits, prepared.train_rows[0]), prepared, lambda *_: None)
+            times.append(time.perf_counter() - begin)
+            ratios.append(plain(prepared.X, prepared.y, 2, epochs) * count / times[-1])
+        elapsed, ratio = sorted(times)[1], sorted(ratios)[1]
         print(
             f"{count:5} runs in a stack, {epochs} epochs  {elapsed:8.2f} s, {ratio:6.1f} × as fast as one by one",
             flush=True,
@@ -103,7 +102,7 @@ def train_table(n: int, k: int, batch_size: int, count: int, epochs: int) -> flo
     prepared = data.Prepared(X, y, torch.ones(1, n, dtype=torch.bool), torch.zeros(1, k), torch.ones(1, k))
     runs = [sweep.Run("linear", batch_size, 1e-5, seed, epochs, "zeros", "cpu", "") for seed in range(count)]
     begin = time.perf_counter()
-    train_stack(sweep.Stack(tuple((run, 0) for run in runs), n), prepared, lambda *_: None)
+    stacks.train(stacks.Stack(tuple((run, 0) for run in runs), n), prepared, lambda *_: None)
     return time.perf_counter() - begin
 
 
@@ -131,7 +130,7 @@ if __name__ == "__main__":
         sys.exit()
     if not Path("data/prepared/tensors.safetensors").exists():
         sys.exit("data/prepared: is missing; run: make repro")
-    stacks()
+    stacked()
     pinning()
     looking.line()
     sweeps()

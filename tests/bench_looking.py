@@ -22,8 +22,7 @@ from pipeline import outs, records, sweep
 from pipeline.params import load
 from pipeline.progress import Display
 from pipeline.tracking.protocol import Untracked
-from pipeline.train import train_stack
-from pipeline.training import data, progress
+from pipeline.training import data, progress, stacks
 
 COMMANDS = {"--help": 0.5, "--version": 0.5, "leaderboard": 0.5, "show": 0.5, "top": 2.0, "runs": 2.0}  # seconds wanted
 CHROMIUM = shutil.which("chromium")
@@ -85,7 +84,7 @@ def line() -> None:
     """Time training with its line on a terminal in turn with none; print the ratio."""
     prepared = data.load(Path("data/prepared/tensors.safetensors"))
     one = next(run for run in sweep.plan(load()) if run.variant == "linear" and run.batch_size == 1)
-    stack = sweep.stacks([one], prepared.train_rows, prepared.X.shape[1])[0]
+    stack = stacks.group([one], prepared.train_rows, prepared.X.shape[1])[0]
 
     class Stored(Untracked):
         stored = 0
@@ -95,14 +94,14 @@ def line() -> None:
             display = Display("train linear", Console(file=nowhere, force_terminal=True, width=120))
             training = progress.Training(display, Stored(), [stack], prepared.X.shape[1])  # type: ignore[arg-type]
             training.start([one])
-            train_stack(stack, prepared, training.follow)
+            stacks.train(stack, prepared, training.follow)
 
     def timed(work: Callable[[], object]) -> float:
         begin = time.perf_counter()
         work()
         return time.perf_counter() - begin
 
-    ratios = [timed(shown) / timed(lambda: train_stack(stack, prepared, lambda *_: None)) for _ in range(15)]
+    ratios = [timed(shown) / timed(lambda: stacks.train(stack, prepared, lambda *_: None)) for _ in range(15)]
     print(f"a stack with its line, to without {median(ratios):8.3f}", flush=True)
 
 

@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from pipeline import sweep
 from pipeline.params import BatchSize, InputError, variant_names
-from pipeline.sweep import Run, Stack
-from pipeline.train import Fitted, check_memory, train_stack
-from pipeline.training import checkpoints, data, fit, lift, parameters
+from pipeline.sweep import Run
+from pipeline.train import check_memory
+from pipeline.training import checkpoints, data, fit, lift, parameters, stacks
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.data import MinibatchOrder, Prepared, Rows
 from pipeline.training.fit import State
 from pipeline.training.parameters import is_linear
+from pipeline.training.stacks import Fitted, Stack
 from pipeline.variants import Model, loop, make
 
 RAW = Path(__file__).parents[1] / "data/raw"
@@ -58,7 +59,7 @@ def run(
 def train(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> list[Fitted]:
     """Train (run, split)s as one stack."""
     stack = Stack(tuple(fits), prepared.train_rows[fits[0][1]])
-    return train_stack(stack, prepared, lambda *_: None)
+    return stacks.train(stack, prepared, lambda *_: None)
 
 
 def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> tuple[Model, State]:
@@ -186,9 +187,9 @@ def test_the_stacks_of_a_sweep_change_no_bit_of_a_run(name: str, monkeypatch: py
     runs = [run(name, 2, seed=seed, epochs=40) for seed in (1, 2)]
     ends = []
     for floats in (2**24, 2**4, 1):
-        monkeypatch.setattr(sweep, "STACK_FLOATS", floats)
-        stacks = sweep.stacks(runs, SCORES.train_rows, 3)
-        ends.append({key: one for stack in stacks for key, one in zip(stack.fits, train(stack.fits), strict=True)})
+        monkeypatch.setattr(stacks, "STACK_FLOATS", floats)
+        grouped = stacks.group(runs, SCORES.train_rows, 3)
+        ends.append({key: one for stack in grouped for key, one in zip(stack.fits, train(stack.fits), strict=True)})
     assert len(ends[0]) == 12
     assert all(same_bits(end[key], ends[0][key]) for end in ends[1:] for key in ends[0])
 
@@ -303,7 +304,7 @@ def test_training_resumed_half_way_ends_with_the_bits_of_undisturbed_training(
 @pytest.mark.parametrize("name", ["matrix", "handwritten"])
 def test_the_path_is_that_of_a_plain_loop_at_the_curve_s_epochs_for_the_asked_seed(name: str) -> None:
     stack = Stack(tuple(product([run(name, 2, seed=seed, epochs=250) for seed in (1, 2)], [0])), 5)
-    other, fitted = train_stack(stack, SCORES, lambda *_: None, seed=2)
+    other, fitted = stacks.train(stack, SCORES, lambda *_: None, seed=2)
     assert other.path is None
     assert fitted.path is not None
     steps = sweep.curve_steps(250, 101)
@@ -317,7 +318,7 @@ def test_the_path_is_that_of_a_plain_loop_at_the_curve_s_epochs_for_the_asked_se
 
 def test_only_fits_on_all_training_rows_have_a_path() -> None:
     fits = [(run("matrix", 2, seed=1, epochs=3), split) for split in (1, 2)]
-    assert all(one.path is None for one in train_stack(Stack(tuple(fits), 4), SCORES, lambda *_: None, seed=1))
+    assert all(one.path is None for one in stacks.train(Stack(tuple(fits), 4), SCORES, lambda *_: None, seed=1))
 
 
 def test_what_watches_training_is_called_after_every_epoch() -> None:

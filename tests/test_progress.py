@@ -21,8 +21,9 @@ from rich.console import Console
 from pipeline import progress
 from pipeline.progress import Display, duration
 from pipeline.records import Record
-from pipeline.sweep import Run, Stack
+from pipeline.sweep import Run
 from pipeline.training.progress import Training
+from pipeline.training.stacks import Stack
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from pipeline import outs, params, sweep
 from pipeline.sweep import Run
+from pipeline.training import stacks
 
 PLAN = """
 import json
@@ -147,21 +148,21 @@ def test_a_fingerprint_covers_what_dvc_trains_from() -> None:
 def test_stacks_hold_every_fit_once_and_none_is_too_large(
     plan: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch, floats: int
 ) -> None:
-    monkeypatch.setattr(sweep, "STACK_FLOATS", floats)
+    monkeypatch.setattr(stacks, "STACK_FLOATS", floats)
     runs, train_rows, k = plan({"variants": ["matrix"], "sweep.lr": [1e-5, 1e-4]}), [7, 6, 6, 5, 6], 3
-    stacks = sweep.stacks(runs, train_rows, k)
-    assert Counter(fit for stack in stacks for fit in stack.fits) == Counter(product(runs, range(5)))
-    for stack in stacks:
+    grouped = stacks.group(runs, train_rows, k)
+    assert Counter(fit for stack in grouped for fit in stack.fits) == Counter(product(runs, range(5)))
+    for stack in grouped:
         assert {train_rows[split] for _, split in stack.fits} == {stack.rows}
         sizes = {stack.rows if one.batch_size == "full" else one.batch_size for one, _ in stack.fits}
         assert sizes == {stack.batch_size}
         assert len(stack.fits) == 1 or len(stack.fits) * stack.batch_size * k <= floats
     if floats == 2**24:
-        assert len(stacks) == 4 * 3  # batch sizes, and numbers of training rows
+        assert len(grouped) == 4 * 3  # batch sizes, and numbers of training rows
 
 
 def test_a_batch_size_beyond_the_rows_is_the_rows(plan: Callable[..., list[Run]]) -> None:
-    (stack,) = sweep.stacks(plan(ONE | {"sweep.batch_size": [64]}), [5], 3)
+    (stack,) = stacks.group(plan(ONE | {"sweep.batch_size": [64]}), [5], 3)
     assert stack.batch_size == 5
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.progress import Display, count, duration
 from pipeline.records import Array, Record
-from pipeline.sweep import Run, Stack
+from pipeline.sweep import Run
+from pipeline.training.stacks import Stack
 
 if TYPE_CHECKING:
     from pipeline.tracking.piped import Piped
