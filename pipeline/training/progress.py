@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from pipeline.progress import Display, count, duration
 from pipeline.records import Array, Record
-from pipeline.sweep import Run
 from pipeline.training.stacks import Stack
 
 if TYPE_CHECKING:
@@ -43,21 +42,21 @@ class Training:
         self.finished = self.diverged = 0
         self.trained = 0.0  # seconds until the last run was
 
-    def start(self, runs: Sequence[Run]) -> None:
+    def start(self, stack: Stack) -> None:
         """Go on to the next stack."""
         self.place += 1
         self.begun = None
-        self.tracking.start(runs)
+        self.tracking.start([run for run, _ in stack.fits])
 
-    def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
+    def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
         """Show the epoch, if it is time to."""
-        self.tracking.follow(places, curves, epoch)
+        self.tracking.follow(stack.places, curves, epoch)
         if self.skipped is None:
             self.skipped = self.work[self.place] * (epoch - 1) / curves.shape[1]
         if self.begun is None:
             self.begun = time.monotonic(), epoch
         if self.display.is_due():
-            self._draw(curves[list(places.values()), epoch - 1], epoch, curves.shape[1])
+            self._draw(curves[list(stack.places.values()), epoch - 1], epoch, curves.shape[1])
 
     def finish(self, record: Record) -> None:
         """Count a trained run."""
