@@ -30,9 +30,7 @@ ALIASES = 10  # each merge of two aliases may double a file's content
 SHOWN = 20  # the most faults in one message
 # Keys whose part is not built yet: they take their default only.
 PENDING = (
-    *("data.split.final_test", "train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
-    *("train.stop.patience", "train.nested", "sweep.optimizer", "sweep.weight_decay", "sweep.schedule", "sweep.loss"),
-    *("sweep.epochs", "sweep.init", "sweep.only", "sweep.skip", "sweep.search.method", "evaluate.choose"),
+    *("data.split.final_test", "train.nested", "sweep.only", "sweep.skip", "sweep.search.method", "evaluate.choose"),
 )
 
 

@@ -24,7 +24,8 @@ RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
 class Record:
     """One run and its results; a variant's files hold those of its R runs, stacked.
 
-    diverged: where and in which epoch; empty if it did not. curve: (epochs,), float32, the training loss of each epoch.
+    diverged: where and in which epoch; empty if it did not. left: which fits left their stack, why and when. curve:
+    (epochs,), float32, the mean squared error of each epoch; NaN from where the run diverged or left on.
     tensors: all float32: the parameters of each split's fit, by name, each (S, …): W (S, k, 1) and b (S, 1) for a
     linear model; for each, grad_NAME (…), autograd's gradient of the first split's loss there; mean (S, k) and scale
     (S, k), which standardize X.
@@ -38,18 +39,28 @@ class Record:
     tensors: Mapping[str, Array]
     metrics: Mapping[str, float] = field(default_factory=dict)
     path: Array | None = None
+    left: str = ""
+
+    @property
+    def last(self) -> int:
+        """The last epoch of the curve that is known, or -1."""
+        known = np.flatnonzero(np.isfinite(self.curve))
+        return int(known[-1]) if len(known) else -1
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
     """Write one variant's table of runs, curves and weights, in the order of the records, and paths by fingerprint."""
     with outs.replacing(folder / "curves.safetensors") as temporary:
-        save_file({CURVE: np.stack([record.curve for record in records])}, temporary)
+        longest = max(len(record.curve) for record in records)
+        padded = [np.pad(one.curve, (0, longest - len(one.curve)), constant_values=np.nan) for one in records]
+        save_file({CURVE: np.stack(padded)}, temporary)
     with outs.replacing(folder / "weights.safetensors") as temporary:
         names = records[0].tensors
         save_file({name: np.stack([record.tensors[name] for record in records]) for name in names}, temporary)
     with outs.replacing(folder / "paths.safetensors") as temporary:
         save_file({one.run.fingerprint: one.path for one in records if one.path is not None}, temporary)
-    rows = [{"name": record.run.name, **asdict(record.run), "diverged": record.diverged} for record in records]
+    ends = [{"diverged": record.diverged, "left": record.left} for record in records]
+    rows = [{"name": one.run.name, **asdict(one.run), **end} for one, end in zip(records, ends, strict=True)]
     outs.write_csv(folder / "runs.csv", rows, list(rows[0]))
 
 
@@ -62,7 +73,8 @@ def read(folder: Path) -> list[Record]:
     records = []
     for r, row in enumerate(outs.read_csv(folder / "runs.csv")):
         own = {name: tensor[r] for name, tensor in tensors.items()}
-        records.append(Record(_run(row), row["diverged"], curves[r], own, path=paths.get(row["fingerprint"])))
+        run, path = _run(row), paths.get(row["fingerprint"])
+        records.append(Record(run, row["diverged"], curves[r, : run.epochs], own, path=path, left=row.get("left", "")))
     return records
 
 
@@ -86,4 +98,6 @@ def read_evaluated(variants: Sequence[str]) -> list[Record]:
 
 
 def _run(row: Mapping[str, str]) -> Run:
-    return Run(**{field: read(row[field]) for field, read in FIELDS.items()}, fingerprint=row["fingerprint"])
+    # Outs of earlier versions lack the axes that have come since.
+    given = {field: read(row[field]) for field, read in FIELDS.items() if row.get(field)}
+    return Run(**given, fingerprint=row["fingerprint"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import outs
-from pipeline.params import BatchSize, Params
+from pipeline.params import BatchSize, Params, Train
 from pipeline.source import bare
 
 PACKAGE = Path(__file__).parent
@@ -23,6 +23,7 @@ SOURCES = (
     "training/lift.py",
     "training/optimizers.py",
     "training/parameters.py",
+    "training/schedules.py",
     "training/stacks.py",
     "variants/{variant}.py",
 )
@@ -53,22 +54,39 @@ class Axis:
 AXES = (
     Axis("batch_size", "bs", "b", ("batch size", "batch sizes"), _size),
     Axis("lr", "lr", "", ("lr", "lr"), float),
+    Axis("optimizer", "optimizer", "", ("optimizer", "optimizers"), str, "sgd"),
+    Axis("weight_decay", "weight_decay", "wd", ("weight decay", "weight decays"), float, 0.0),
+    Axis("schedule", "schedule", "", ("schedule", "schedules"), str, "constant"),
+    Axis("loss", "loss", "", ("loss", "losses"), str, "mse"),
+    Axis("epochs", "epochs", "e", ("epochs", "numbers of epochs"), int, 1000),
+    Axis("init", "init", "", ("initial weights", "initial weights"), str, "zeros"),
     Axis("seed", "seed", "s", ("seed", "seeds"), int),
 )
 OF_CONFIGURATION = tuple(axis for axis in AXES if axis.name != "seed")  # all that runs of a configuration share
+USED = {  # the settings of an optimizer, schedule or loss
+    "momentum": ("momentum",),
+    "nesterov": ("momentum",),
+    "adam": ("beta1", "beta2", "eps"),
+    "adamw": ("beta1", "beta2", "eps"),
+    "step": ("step_every", "step_factor"),
+    "huber": ("huber_delta",),
+}
 # Run's fields but its fingerprint, and how each is read from text.
 FIELDS: Mapping[str, Callable[[str], Any]] = {
     "variant": str,
     **{axis.name: axis.read for axis in AXES},
-    "epochs": int,
-    "init": str,
     "device": str,
+    **dict.fromkeys(("momentum", "beta1", "beta2", "eps", "step_factor", "huber_delta", "min_delta"), float),
+    **dict.fromkeys(("step_every", "patience"), int),
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one configuration: a fit on all training rows and one for each fold."""
+    """One training of one configuration: a fit on all training rows and one for each fold.
+
+    From `momentum` on, the settings of its optimizer, schedule, loss and stopping: None where not used.
+    """
 
     variant: str
     batch_size: BatchSize
@@ -78,6 +96,19 @@ class Run:
     init: str
     device: str
     fingerprint: str
+    optimizer: str = "sgd"
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    loss: str = "mse"
+    momentum: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    eps: float | None = None
+    step_every: int | None = None
+    step_factor: float | None = None
+    huber_delta: float | None = None
+    patience: int | None = None
+    min_delta: float | None = None
 
     @property
     def configuration(self) -> str:
@@ -108,24 +139,34 @@ def _named(values: Mapping[str, Any], axes: Sequence[Axis]) -> str:
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
     """List every run of the sweep, in the order of params.yaml."""
-    data = outs.md5(prepared)
-    runs = []
+    data, chosen, runs = outs.md5(prepared), points(params), []
     for variant in params.variants:
         code = code_hash(variant)
-        for point in product(*(params.axis(axis.name) for axis in AXES)):
-            values = configured(params, variant, dict(zip((axis.name for axis in AXES), point, strict=True)))
+        for point in chosen:
+            values = configured(params, variant, point)
             runs.append(Run(**values, fingerprint=run_fingerprint(data, code, values)))
     return runs
 
 
+def points(params: Params) -> list[dict[str, Any]]:
+    """List the points of the sweep: a value for each axis."""
+    names = [axis.name for axis in AXES]
+    return [dict(zip(names, point, strict=True)) for point in product(*map(params.axis, names))]
+
+
 def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that configures a run, Run's fields but the fingerprint; `point` has a value for each axis."""
-    return {"variant": variant, **point, **shared(params)}
+    used = {name for axis in ("optimizer", "schedule", "loss") for name in USED.get(point[axis], ())}
+    used |= {"patience", "min_delta"} if params.train.stop.patience else set()
+    settings = {name: value for name, value in train_settings(params.train).items() if name in used}
+    return {"variant": variant, **point, "device": params.train.device, **settings}
 
 
-def shared(params: Params) -> dict[str, Any]:
-    """Return what configures all runs of a sweep alike."""
-    return params.train.model_dump(include={"epochs", "init", "device"})
+def train_settings(train: Train) -> dict[str, Any]:
+    """Return the settings that only some runs use, as Run names them."""
+    names = ("momentum", "eps", "step_every", "step_factor", "huber_delta")
+    betas = dict(zip(("beta1", "beta2"), train.betas, strict=True))
+    return {name: getattr(train, name) for name in names} | betas | train.stop.model_dump()
 
 
 def run_fingerprint(data: str, code: str, values: Mapping[str, Any]) -> str:

@@ -55,14 +55,10 @@ def records(prepared: Prepared, settings: Params) -> list[Record]:
     """Train and evaluate a sweep's runs."""
     made: list[Record] = []
     for variant in settings.variants:
-        grid = [
-            (size, lr, seed)
-            for size in settings.sweep.batch_size
-            for lr in settings.sweep.lr
-            for seed in settings.sweep.seed
-        ]
-        values = sweep.shared(settings)
-        runs = [Run(variant, *one, **values, fingerprint=sweep.fingerprint({"run": [variant, *one]})) for one in grid]
+        runs = []
+        for point in sweep.points(settings):
+            values = sweep.configured(settings, variant, point)
+            runs.append(Run(**values, fingerprint=sweep.fingerprint(values)))
         made += train.train(runs, prepared, Unwatched(), Here())
     return [replace(record, metrics=metrics.compute(record, prepared)) for record in made]
 

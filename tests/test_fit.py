@@ -18,7 +18,7 @@ from pipeline import sweep
 from pipeline.params import BatchSize, InputError, variant_names
 from pipeline.sweep import Run
 from pipeline.train import check_memory
-from pipeline.training import checkpoints, data, fit, lift, parameters, stacks
+from pipeline.training import checkpoints, data, fit, lift, optimizers, parameters, stacks
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.data import MinibatchOrder, Prepared, Rows
 from pipeline.training.fit import State
@@ -65,7 +65,9 @@ def train(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> list[
 def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> tuple[Model, State]:
     """Return a lifted model and its state."""
     one, k = fits[0][0], prepared.X.shape[1]
-    values = parameters.initial(one.variant, k, one.init, [one.seed for one, _ in fits]).to(prepared.X.dtype)
+    values = parameters.initial(one.variant, k, [one.init for one, _ in fits], [one.seed for one, _ in fits]).to(
+        prepared.X.dtype
+    )
     model = lift.lift(make(one.variant, k), values, k)
     return model, State.initial(model, one.epochs, len(followed(fits)))
 
@@ -86,8 +88,8 @@ def train_on(
     rows = Rows(prepared, [split for _, split in fits])
     size = Stack(tuple(fits), len(rows)).batch_size
     order = MinibatchOrder([one.seed for one, _ in fits], len(rows), size, range(state.epoch, fits[0][0].epochs))
-    lr = torch.tensor([one.lr for one, _ in fits], dtype=prepared.X.dtype)
-    return fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch, followed(fits))
+    optimizer = optimizers.make([one for one, _ in fits], state.parameters, state.optimizer, order.steps)
+    return fit.fit(model, state, data.minibatches(rows, order), order.steps, optimizer, after_epoch, followed(fits))
 
 
 def tensors(state: State) -> list[NDArray[Any]]:
@@ -121,7 +123,7 @@ def plain_loop(one: Run, split: int, prepared: Prepared = SCORES) -> tuple[list[
     X, y = prepared.X[rows], prepared.y[rows]
     size = len(X) if one.batch_size == "full" else one.batch_size
     model = make(one.variant, k)
-    vector_to_parameters(parameters.initial(one.variant, k, one.init, [one.seed])[0].to(X.dtype), model.parameters())
+    vector_to_parameters(parameters.initial(one.variant, k, [one.init], [one.seed])[0].to(X.dtype), model.parameters())
     sampler = Order(one.seed, len(X), size < len(X))
     loader: loop.Loader = DataLoader(TensorDataset(X, y), size, sampler=sampler)
     losses, before = np.zeros(one.epochs), vector(model)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,8 +96,9 @@ def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[sweep.R
         "sweep": sweep.sweep_id(runs),
         "fingerprint": run.fingerprint,
     }
-    configuration = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    configuration = {name: value for name in sweep.FIELDS if (value := getattr(run, name)) is not None}
     status = f"diverged: {record.diverged}" if record.diverged else "trained"
+    status += f"; left early: {record.left}" if record.left else ""
     curve = {epoch: float(loss) for epoch, loss in enumerate(record.curve) if math.isfinite(loss)}
     about = Shown(run.name, status, configuration, record.metrics, "", {}, None, {}, curve, origin)
     rows = load_file(outs.PREPARED)
@@ -134,6 +135,7 @@ def in_store(experiment: str, named: str) -> Shown:
     configuration = {name: stored.params[name] for name in sweep.FIELDS if name in stored.params}
     title = sweep.name(configuration)
     status = f"diverged: {tags['diverged']}" if "diverged" in tags else stored.status
+    status += f"; left early: {tags['left']}" if "left" in tags else ""
     curve = dict(sorted(stored.points.items()))
     about = Shown(title, status, configuration, stored.metrics, "", {}, None, {}, curve, origin)
     return with_weights(about, load(stored.weights), summary) if stored.weights else about

@@ -33,7 +33,7 @@ def compute(record: Record, prepared: Prepared) -> dict[str, float]:
         "cv/mse": float((residual**2).mean()),
         "cv/mae": float(np.abs(residual).mean()),
         "cv/r2": float(1 - (residual**2).mean() / spread) if spread > 0 else math.nan,
-        "train/mse": float(record.curve[-1]),
+        "train/mse": float(record.curve[record.last]),
         "excess_mse": excess,
         "grad_error": round_to(gradient_error(record, X, y[train[0]], error), 1e-13),  # relative to its terms' size
     }

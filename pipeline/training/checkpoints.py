@@ -63,6 +63,6 @@ class Checkpoints:
 
 def tensors(state: State) -> dict[str, Tensor]:
     """Name the tensors of a state."""
-    named = {"curve": state.curve, "diverged": state.diverged, "path": state.path}
+    named = {"curve": state.curve, "diverged": state.diverged, "path": state.path, "left": state.left}
     named |= {f"parameter {i}": tensor for i, tensor in enumerate(state.parameters)}
     return named | {f"optimizer {i}": tensor for i, tensor in enumerate(state.optimizer)}

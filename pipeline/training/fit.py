@@ -1,19 +1,22 @@
 """The training loop: one for all variants, for a stack of runs at once; a single run is a stack of one."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from pipeline.sweep import curve_steps
+from pipeline.sweep import Run, curve_steps
 from pipeline.training.data import Minibatch
-from pipeline.training.optimizers import SGD
+from pipeline.training.optimizers import Optimizer
 from pipeline.variants import Model
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+CROWD = 4  # a fit that left is only held until one in so many has left: composing a stack costs some epochs
 PATH_POINTS = 101  # the most epochs at which a path is kept; track.points would retrain a sweep for a curve's sake
 
 
@@ -28,6 +31,16 @@ def mse(y_pred: Tensor, y: Tensor) -> Tensor:
     return ((y_pred - y) ** 2).mean(dim=(-2, -1))
 
 
+def loss_of(run: Run) -> Loss:
+    """Return what a run minimizes: its mean over the rows of each run, (R, m, 1) and (R, m, 1) -> (R,)."""
+    if run.loss == "huber":
+        delta = run.huber_delta or 1.0
+        return lambda y_pred, y: F.huber_loss(y_pred, y, reduction="none", delta=delta).mean(dim=(-2, -1))
+    if run.loss == "mae":
+        return lambda y_pred, y: F.l1_loss(y_pred, y, reduction="none").mean(dim=(-2, -1))
+    return mse
+
+
 @dataclass
 class State:
     """The state of R runs in training: all that is needed to resume.
@@ -35,6 +48,7 @@ class State:
     parameters: of the lifted model, each (R, …), float32. curve: (R, epochs), float32, NaN where not trained.
     diverged: (R,), int64, the epoch in which the loss, or in the last one the parameters, stopped being finite, or -1.
     path: (F, T, P), float32, the parameters of F of the runs after each of T epochs, NaN where not trained.
+    left: (R,), int64, the epoch after which the fit left, or -1.
     epoch: the next one. optimizer: the optimizer's state, such as momentum, each (R, …); empty for SGD.
     """
 
@@ -42,6 +56,7 @@ class State:
     curve: Tensor
     diverged: Tensor
     path: Tensor
+    left: Tensor
     epoch: int = 0
     optimizer: list[Tensor] = field(default_factory=list)
 
@@ -51,7 +66,27 @@ class State:
         parameters = list(model.parameters())
         count, size = len(parameters[0]), sum(parameter[0].numel() for parameter in parameters)
         path = torch.full((followed, len(curve_steps(epochs, PATH_POINTS)), size), torch.nan)
-        return cls(parameters, torch.full((count, epochs), torch.nan), torch.full((count,), -1), path)
+        never = torch.full((count,), -1)
+        return cls(parameters, torch.full((count, epochs), torch.nan), never, path, never.clone())
+
+
+class Patience:
+    """Tells which runs are not worth going on with: those whose curve has not fallen for some epochs."""
+
+    def __init__(self, patience: int, min_delta: float, curve: Tensor, epoch: int) -> None:
+        """Look at the epochs that are done of a curve (R, epochs)."""
+        self.patience, self.min_delta = patience, min_delta
+        self.best = torch.full((len(curve),), torch.inf, dtype=torch.float64)
+        self.waited = torch.zeros(len(curve), dtype=torch.int64)
+        for done in range(epoch):
+            self.look(curve[:, done])
+
+    def look(self, losses: Tensor) -> Tensor:
+        """Look at an epoch's losses (R,); tell which runs have waited too long."""
+        better = losses.double() < self.best - self.min_delta
+        self.best = torch.where(better, losses.double(), self.best)
+        self.waited = torch.where(better, 0, self.waited + 1)
+        return self.waited >= self.patience
 
 
 def fit(
@@ -59,62 +94,93 @@ def fit(
     state: State,
     minibatches: Iterator[Minibatch],
     steps: int,
-    lr: Tensor,
+    optimizer: Optimizer,
     after_epoch: Callable[[State], object],
     followed: Sequence[int] = (),
+    loss_of: Loss = mse,
+    stop: tuple[int, float] | None = None,
+    until: int | None = None,
 ) -> State:
-    """Train a stack of R runs from `state.epoch` to its last epoch, in place.
+    """Train a stack of R runs from `state.epoch` on, in place, to its last epoch or until many of them have left.
 
     A run's loss in an epoch is the mean over its rows of the minibatch losses, each taken before its update. A run
-    whose loss stops being finite keeps the parameters it had then.
+    whose loss stops being finite keeps the parameters it had then, and so does one that has left.
 
     Args:
         model: a lifted one.
         state: the initial state, with that model's parameters.
         minibatches: X (R, m, k), y (R, m, 1), float32, for all epochs from `state.epoch` on.
         steps: the number of minibatches per epoch.
-        lr: (R,), float32.
+        optimizer: of that model's parameters.
         after_epoch: called with the state after each epoch.
         followed: the F runs whose path is kept, at the epochs of `curve_steps`.
+        loss_of: what is minimized; the curve is the mean squared error.
+        stop: patience and min_delta, by which runs leave; None if none does.
+        until: the number of epochs to have done at the end; None for all.
 
     Returns:
         `state`.
     """
-    parameters = state.parameters
-    optimizer = SGD(parameters, lr)
-    alive = (state.diverged < 0).to(lr.device)
-    kept = {epoch: place for place, epoch in enumerate(curve_steps(state.curve.shape[1], PATH_POINTS)) if followed}
-    for epoch in range(state.epoch, state.curve.shape[1]):
-        total, rows = torch.zeros_like(lr, dtype=torch.float64), 0  # finite losses may overflow a float32 sum
+    parameters, epochs = state.parameters, state.curve.shape[1]
+    patience = Patience(*stop, state.curve, state.epoch) if stop else None
+    device = parameters[0].device
+    going = ((state.diverged < 0) & (state.left < 0)).to(device)
+    kept = {epoch: place for place, epoch in enumerate(curve_steps(epochs, PATH_POINTS)) if followed}
+    for epoch in range(state.epoch, epochs if until is None else until):
+        optimizer.begin(epoch)
+        total, rows = torch.zeros(len(going), dtype=torch.float64, device=device), 0  # float32 sums may overflow
         for X, y in islice(minibatches, steps):
-            losses = mse(model(X), y)  # (R,)
-            loss = losses.sum()  # gives each run the gradient of its own loss
-            optimizer.zero_grad()
+            y_pred = model(X)
+            losses = mse(y_pred, y)  # (R,)
+            error = losses.sum()
+            # The sum gives each run the gradient of its own loss.
+            loss = error if loss_of is mse else loss_of(y_pred, y).sum()
+            for parameter in parameters:
+                parameter.grad = None
             loss.backward()
-            if not math.isfinite(loss.item()):
-                alive &= losses.detach().isfinite()
-            if not alive.all():
-                _hold(parameters, ~alive)
-            optimizer.step()
+            if not math.isfinite(error.item()):
+                going &= losses.detach().isfinite()
+            _step(optimizer, parameters, going)
             total += losses.detach().double() * X.shape[1]
             rows += X.shape[1]
-        state.curve[:, epoch] = torch.where(alive, total / rows, torch.nan).cpu()
-        state.diverged[~alive.cpu() & (state.diverged < 0)] = epoch
+        state.curve[:, epoch] = torch.where(going, total / rows, torch.nan).cpu()
+        state.diverged[~going.cpu() & (state.diverged < 0) & (state.left < 0)] = epoch
         if epoch in kept:
-            state.path[:, kept[epoch]] = torch.cat(
-                [one.detach()[followed].flatten(1) for one in parameters], dim=1
-            ).cpu()
+            now = torch.cat([one.detach()[followed].flatten(1) for one in parameters], dim=1).cpu()
+            state.path[:, kept[epoch]] = torch.where(state.left[followed][:, None] < 0, now, torch.nan)
         state.epoch = epoch + 1
+        if patience and epoch + 1 < epochs:
+            _leave(state, patience.look(state.curve[:, epoch]))
+            going = ((state.diverged < 0) & (state.left < 0)).to(device)
         after_epoch(state)
-    finite = torch.stack([parameter.detach().isfinite().flatten(1).all(dim=1) for parameter in parameters]).all(dim=0)
-    state.diverged[~finite.cpu() & (state.diverged < 0)] = state.epoch - 1  # the last update went too far
+        if patience and CROWD * int((state.left >= 0).sum()) >= len(going):
+            return state
+    if state.epoch == epochs:
+        state.diverged[~_finite(parameters) & (state.diverged < 0)] = epochs - 1  # the last update went too far
     return state
 
 
-def _hold(parameters: Iterable[Tensor], runs: Tensor) -> None:
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad[runs] = 0
+def _step(optimizer: Optimizer, parameters: Sequence[Tensor], going: Tensor) -> None:
+    if going.all():
+        optimizer.step()
+        return
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer.step()
+    with torch.no_grad():
+        for parameter, values in zip(parameters, before, strict=True):
+            parameter[~going] = values[~going]
+
+
+def _leave(state: State, waited: Tensor) -> None:
+    # A diverged run leaves as well, and one that waited is looked at as at the end of training.
+    staying = state.left < 0
+    state.diverged[staying & waited & (state.diverged < 0) & ~_finite(state.parameters)] = state.epoch - 1
+    state.left[staying & (waited | (state.diverged >= 0))] = state.epoch - 1
+
+
+def _finite(parameters: Sequence[Tensor]) -> Tensor:
+    finite = [parameter.detach().isfinite().flatten(1).all(dim=1) for parameter in parameters]
+    return torch.stack(finite).all(dim=0).cpu()
 
 
 def gradient(model: Model, values: Tensor, X: Tensor, y: Tensor) -> Tensor:

@@ -83,20 +83,20 @@ def in_float64(variant: str, tensors: Mapping[str, NDArray[np.float32]], k: int)
     return model.double() if isinstance(model, nn.Module) else model, values
 
 
-def initial(variant: str, k: int, init: str, seeds: Sequence[int]) -> Tensor:
+def initial(variant: str, k: int, inits: Sequence[str], seeds: Sequence[int]) -> Tensor:
     """Return the initial parameters (R, P), float32, of R runs of a variant with k features.
 
     Args:
         variant: its name.
         k: the number of features.
-        init: zeros; or default: drawn with each seed, by nn.Linear for a linear model, else by the model itself.
+        inits: of each run, zeros; or default: drawn with its seed, by nn.Linear for a linear model, else by the model.
         seeds: one per run.
     """
-    model = variants.make(variant, k)
-    if init == "zeros":
-        return torch.zeros(len(seeds), sum(map(math.prod, shapes_of(model))))
-    linear, drawn = is_linear(variant, k), []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        drawn.append(parameters_to_vector((nn.Linear(k, 1) if linear else variants.make(variant, k)).parameters()))
-    return torch.stack(drawn).detach()
+    values = torch.zeros(len(seeds), sum(map(math.prod, shapes_of(variants.make(variant, k)))))
+    linear = is_linear(variant, k)
+    for r, (init, seed) in enumerate(zip(inits, seeds, strict=True)):
+        if init == "default":
+            torch.manual_seed(seed)
+            model = nn.Linear(k, 1) if linear else variants.make(variant, k)
+            values[r] = parameters_to_vector(model.parameters()).detach()
+    return values

@@ -87,7 +87,7 @@ class Training:
         if record.diverged:
             self.diverged += 1
         else:
-            self.best = min(self.best, float(record.curve[-1]))
+            self.best = min(self.best, float(record.curve[record.last]))
         self.tracking.finish(record)
 
     def conclude(self) -> None:

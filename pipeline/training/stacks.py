@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -11,21 +11,44 @@ import torch
 from torch import Tensor
 
 from pipeline import variants
-from pipeline.params import BatchSize
 from pipeline.records import Array, Record
 from pipeline.sweep import Run, fingerprint
-from pipeline.training import data, fit, lift, parameters
+from pipeline.training import data, fit, lift, optimizers, parameters
 from pipeline.training.checkpoints import Checkpoints
 
 STACK_FLOATS = 2**24  # the most numbers in one minibatch of a stack: 64 MB of float32
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """One fit, as far as it is trained: all that it needs to go on.
+
+    values: its parameters (P,). curve: (epochs,), NaN where not trained. diverged: the epoch in which it did, or -1.
+    path: (T, P), if kept. epoch: the number of epochs done. optimizer: its state, a tensor (…) each; none at the end.
+    left: why and when it left its stack, empty if it did not.
+    """
+
+    values: Tensor
+    curve: Tensor
+    diverged: int
+    path: Tensor | None = None
+    epoch: int = 0
+    optimizer: tuple[Tensor, ...] = ()
+    left: str = ""
+
+
 @dataclass(frozen=True, eq=False)  # itself only: comparing and hashing fits would take longer than an epoch
 class Stack:
-    """Fits that train together: they share variant, batch size and number of training rows."""
+    """Fits that train together: they share variant, batch size, number of training rows, optimizer, loss and epochs.
+
+    begin: where they stand, if they do not start, all after as many epochs; those that have left are not trained.
+    until: the number of epochs after which they pause; None to go on to the end.
+    """
 
     fits: tuple[tuple[Run, int], ...]  # (run, split)
     rows: int
+    begin: tuple[Fitted, ...] = ()
+    until: int | None = None
 
     @property
     def batch_size(self) -> int:
@@ -36,7 +59,9 @@ class Stack:
     @property
     def key(self) -> str:
         """A hash of everything that determines the result, equal for the same fits in the same order."""
-        return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits]})
+        begun = next((one.epoch for one in self.begin if not one.left), 0)  # how they came there follows from the fits
+        own = {"begin": begun, "until": self.until} if begun or self.until else {}
+        return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits]} | own)
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -55,24 +80,15 @@ def group(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack]
         train_rows: the number of training rows of each split.
         k: the number of features.
     """
-    groups: dict[tuple[BatchSize, int], list[tuple[Run, int]]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[tuple[Run, int]]] = defaultdict(list)
     for run, (split, rows) in product(runs, enumerate(train_rows)):
-        groups[run.batch_size, rows].append((run, split))
+        groups[rows, run.batch_size, run.optimizer, run.loss, run.epochs].append((run, split))
     result = []
-    for (_, rows), fits in groups.items():
+    for fits in groups.values():
+        rows = train_rows[fits[0][1]]
         most = max(1, STACK_FLOATS // (Stack((fits[0],), rows).batch_size * k))
         result += [Stack(tuple(fits[start : start + most]), rows) for start in range(0, len(fits), most)]
     return result
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """One fit: its parameters (P,), curve (epochs,), epoch in which it diverged, or -1, and path (T, P) if kept."""
-
-    values: Tensor
-    curve: Tensor
-    diverged: int
-    path: Tensor | None = None
 
 
 def train(
@@ -84,6 +100,8 @@ def train(
 ) -> list[Fitted]:
     """Train a stack; it takes and returns plain values, so that it can run anywhere.
 
+    Fits that leave are dropped from it, a crowd at a time: the rest go on as a smaller stack.
+
     Args:
         stack: the fits.
         prepared: the data.
@@ -91,31 +109,88 @@ def train(
         checkpoints: where to resume from, and keep the state.
         seed: of the runs whose path on all training rows is kept.
     """
-    first, k = stack.fits[0][0], prepared.X.shape[1]
-    device = first.device
+    ends = dict(enumerate(stack.begin))
+    end, count = stack.until or stack.fits[0][0].epochs, len(stack.fits)
+
+    def going() -> list[int]:
+        return [r for r in range(count) if r not in ends or (not ends[r].left and ends[r].epoch < end)]
+
+    while places := going():
+        part = replace(
+            stack, fits=tuple(stack.fits[r] for r in places), begin=tuple(ends[r] for r in places if r in ends)
+        )
+        curves = torch.stack([one.curve for one in ends.values()]) if len(places) < count else None
+
+        def after_epoch(curve: Tensor, epoch: int, places: list[int] = places, curves: Tensor | None = curves) -> None:
+            if curves is not None:
+                curves[places, epoch - 1] = curve[: len(places), epoch - 1]
+            follow(stack, (curve[:count] if curves is None else curves).numpy(), epoch)
+
+        ends |= zip(places, _train(part, prepared, after_epoch, checkpoints, seed), strict=True)
+    return [ends[r] for r in range(count)]
+
+
+def _train(
+    stack: Stack,
+    prepared: data.Prepared,
+    after_epoch: Callable[[Tensor, int], None],
+    checkpoints: Checkpoints | None,
+    seed: int | None,
+) -> list[Fitted]:
+    # Trains until its end, or until many have left.
+    runs, k, key = [run for run, _ in stack.fits], prepared.X.shape[1], stack.key
+    first = runs[0]
     # A batched product of one takes another path through MKL than that of two or more, and sums in another order.
-    copies = 2 if len(stack.fits) == 1 else 1
-    seeds = [run.seed for run, _ in stack.fits]
-    begin = parameters.initial(first.variant, k, first.init, seeds * copies).to(device)
-    model = lift.lift(variants.make(first.variant, k), begin, k)
+    copies = 2 if len(runs) == 1 else 1
     followed = [r for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
-    state = fit.State.initial(model, first.epochs, len(followed))
-    key = stack.key
+    model, state = _begin(stack, k, copies, followed)
     if checkpoints:
         checkpoints.resume(key, state)
-    rows = data.Rows(prepared, [split for _, split in stack.fits], device)
-    order = data.MinibatchOrder(seeds, len(rows), stack.batch_size, range(state.epoch, state.curve.shape[1]))
-    lr = torch.tensor([run.lr for run, _ in stack.fits] * copies, device=device)
+    rows = data.Rows(prepared, [split for _, split in stack.fits], first.device)
+    epochs = range(state.epoch, stack.until or first.epochs)
+    order = data.MinibatchOrder([run.seed for run in runs], len(rows), stack.batch_size, epochs)
+    optimizer = optimizers.make(runs * copies, state.parameters, state.optimizer, order.steps)
+    stop = (first.patience, first.min_delta or 0.0) if first.patience else None
 
-    def after_epoch(state: fit.State) -> None:
-        follow(stack, state.curve.numpy(), state.epoch)
+    def keep(state: fit.State) -> None:
+        after_epoch(state.curve, state.epoch)
         if checkpoints:
             checkpoints.keep(key, state)
 
-    fit.fit(model, state, data.minibatches(rows, order, copies), order.steps, lr, after_epoch, followed)
-    trained, paths = lift.values(model).cpu(), dict(zip(followed, state.path, strict=True))
-    ends = list(zip(trained, state.curve, state.diverged.tolist(), strict=True))[: len(seeds)]
-    return [Fitted(*end, paths.get(r)) for r, end in enumerate(ends)]
+    batches = data.minibatches(rows, order, copies)
+    fit.fit(model, state, batches, order.steps, optimizer, keep, followed, fit.loss_of(first), stop, stack.until)
+    paths = dict(zip(followed, state.path, strict=True))
+    values = lift.values(model).cpu()
+    return [_end(state, values, r, paths.get(r)) for r in range(len(runs))]
+
+
+def _begin(stack: Stack, k: int, copies: int, followed: Sequence[int]) -> tuple[variants.Model, fit.State]:
+    runs = [run for run, _ in stack.fits] * copies
+    first, begin = runs[0], stack.begin * copies
+    if begin:
+        values = torch.stack([one.values for one in begin])
+    else:
+        values = parameters.initial(first.variant, k, [run.init for run in runs], [run.seed for run in runs])
+    model = lift.lift(variants.make(first.variant, k), values.to(first.device), k)
+    state = fit.State.initial(model, first.epochs, len(followed))
+    state.optimizer = optimizers.initial(first.optimizer, state.parameters)
+    if begin:
+        state.epoch = begin[0].epoch
+        state.curve = torch.stack([one.curve for one in begin])
+        state.diverged = torch.tensor([one.diverged for one in begin])
+        for path, r in zip(state.path, followed, strict=True):
+            path.copy_(begin[r].path if begin[r].path is not None else path)
+        for slot, tensor in enumerate(state.optimizer):
+            tensor.copy_(torch.stack([one.optimizer[slot] for one in begin]))
+    return model, state
+
+
+def _end(state: fit.State, values: Tensor, r: int, path: Tensor | None) -> Fitted:
+    diverged, left = int(state.diverged[r]), int(state.left[r])
+    why = "" if left < 0 else f"{'diverged' if diverged >= 0 else 'converged'}, epoch {left}"
+    over = why or state.epoch == state.curve.shape[1]
+    own = () if over else tuple(tensor[r].cpu().clone() for tensor in state.optimizer)
+    return Fitted(values[r], state.curve[r], diverged, path, state.epoch, own, why)
 
 
 def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record:
@@ -136,5 +211,10 @@ def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record
         if fitted.diverged >= 0
     )
     arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
-    path = fits[0].path
-    return Record(run, diverged, fits[0].curve.numpy(), arrays, path=None if path is None else path.numpy())
+    left = "; ".join(
+        f"{f'fold {split}' if split else 'all training rows'}: {fitted.left}"
+        for split, fitted in enumerate(fits)
+        if fitted.left
+    )
+    path = None if fits[0].path is None else fits[0].path.numpy()
+    return Record(run, diverged, fits[0].curve.numpy(), arrays, path=path, left=left)

@@ -114,7 +114,7 @@ def check_code(record: Stored) -> None:
         InputError: naming its commit.
     """
     settings, told = params.check(stored.parse_params(record)), record.params
-    point = {axis.name: axis.read(told[axis.name]) for axis in sweep.AXES}
+    point = {axis.name: axis.read(told.get(axis.name, str(axis.default))) for axis in sweep.AXES}
     try:
         code = sweep.code_hash(told["variant"])
     except FileNotFoundError:
