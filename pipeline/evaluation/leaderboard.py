@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.params import HIGHER_IS_BETTER
 from pipeline.records import CURVE, RUN_METRICS, Record
+from pipeline.sweep import OF_CONFIGURATION
 
 Float64 = NDArray[np.float64]
 
@@ -29,7 +30,8 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
     for configuration, group in groups.items():
         run = group[0].run
         row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
-        row |= {"batch_size": run.batch_size, "lr": run.lr, "runs": sum(not record.diverged for record in group)}
+        row |= {axis.name: getattr(run, axis.name) for axis in OF_CONFIGURATION}
+        row["runs"] = sum(not record.diverged for record in group)
         row["diverged"] = sum(bool(record.diverged) for record in group)
         for key in RUN_METRICS:
             values = [record.metrics[key] for record in group if key in record.metrics]
