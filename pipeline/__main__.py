@@ -19,6 +19,7 @@ FILES = {
     "completion": "completion",
     "doctor": "upkeep",
     "leaderboard": "results",
+    "plan": "plan",
     "predict": "models",
     "promote": "models",
     "reproduce": "upkeep",
