@@ -9,7 +9,7 @@ to the store can also write a matching seal.
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Self
 
@@ -51,7 +51,8 @@ class Contents:
 
     def seal(self) -> str:
         """Hash the contents."""
-        values = asdict(self) | {"datasets": sorted(self.datasets)}
+        values = {key: getattr(self, key) for key in ("params", "status", "start", "end")}
+        values["datasets"] = sorted(self.datasets)
         values["tags"] = {key: value for key, value in self.tags.items() if key in TAGS}
         metrics = {key: value for key, value in (self.metrics or {}).items() if key in METRICS}
         values["metrics"] = metrics if metrics or self.status else None  # older sweeps have none

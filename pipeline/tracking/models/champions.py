@@ -18,7 +18,7 @@ from pipeline import outs, repository, sweep
 from pipeline.params import HIGHER_IS_BETTER, InputError, Params
 from pipeline.records import RUN_METRICS, Record
 from pipeline.tracking import stored
-from pipeline.tracking.client import StoreError
+from pipeline.tracking.failures import StoreError
 from pipeline.tracking.models import predictor
 from pipeline.tracking.models.predictor import Predictor
 from pipeline.tracking.models.registry import Registry, Served, Version
@@ -73,7 +73,7 @@ def _update(store: Store, settings: Params, record: Record, insist: bool) -> str
     run = next((run for run in found if has_weights(run, record)), found[0] if found else None)
     if run is None:
         raise InputError(f"{record.run.name}: is not stored")
-    registry = Registry(store.client.uri)
+    registry = Registry(store.uri)
     name = model_name(settings.track.experiment, json.loads(outs.SUMMARY.read_text(encoding="utf-8")))
     model = registry.model(name)
     at = model.aliases.get(CHAMPION) if model else None
@@ -124,8 +124,8 @@ def promote(settings: Params, run: str) -> str:
     record = predictor.recall(settings.track.experiment, run)
     store = Store.open(settings.track.experiment)
     with store.lock:
-        chosen = store.client.run(record.run_id)
-        registry = Registry(store.client.uri)
+        chosen = store.run(record.run_id)
+        registry = Registry(store.uri)
         name = model_name(settings.track.experiment, record.columns.model_dump())
         number = _version_of(store, registry, name, chosen, settings)
         registry.set_alias(name, CHAMPION, number)
@@ -140,7 +140,7 @@ def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> s
         InputError: there is no such version, or the store fails.
     """
     store, name = Store.look(experiment), model_name(experiment, summary)
-    registry = Registry(store.client.uri) if store else None
+    registry = Registry(store.uri) if store else None
     model = registry.model(name) if registry else None
     chosen = number or (model.aliases.get(CHAMPION) if model else None)
     if registry is None or model is None or chosen is None:

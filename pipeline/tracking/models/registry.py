@@ -17,8 +17,10 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.uri import append_to_uri_path
 
 from pipeline import repository
-from pipeline.tracking.client import WAIT_SECONDS, Client, Experiment, StoreError, failing, local_path
-from pipeline.tracking.runs import StoredRun
+from pipeline.tracking.client import Client
+from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
+from pipeline.tracking.location import local_path
+from pipeline.tracking.runs import Experiment, StoredRun
 
 
 @dataclass(frozen=True)
