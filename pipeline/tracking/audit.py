@@ -193,7 +193,7 @@ def altered_artifacts(
 def of_record(
     repeats: Repeats, record: Record, stored: Sequence[StoredRun], curves: Mapping[str, Curve]
 ) -> Iterator[Finding]:
-    """Compare a run in the outs with the complete ones of its fingerprint; if none is stored, that is told elsewhere."""
+    """Compare a run in the outs with the complete ones of its fingerprint; a missing one is reported elsewhere."""
     if any(is_as_stored(run, record, curves[run.run_id]) for run in stored):
         return
     here = machine.numeric_tags()
