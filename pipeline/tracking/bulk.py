@@ -27,23 +27,24 @@ SCHEMAS = {"dc11669786a5"}  # the revisions of MLflow's tables that are known: o
 AT_ONCE = 500  # runs a query
 
 
-def _table(name: str, *columns: str) -> TableClause:
+def columns_of(name: str, *columns: str) -> TableClause:
+    """Describe a table by its name and those of its columns that are read."""
     return table(name, *map(column, columns))
 
 
-REVISION = _table("alembic_version", "version_num")
-EXPERIMENTS = _table("experiments", "experiment_id", "name", "artifact_location", "lifecycle_stage", "workspace")
-EXPERIMENT_TAGS = _table("experiment_tags", "experiment_id", "key", "value")
-RUNS = _table(
+REVISION = columns_of("alembic_version", "version_num")
+EXPERIMENTS = columns_of("experiments", "experiment_id", "name", "artifact_location", "lifecycle_stage", "workspace")
+EXPERIMENT_TAGS = columns_of("experiment_tags", "experiment_id", "key", "value")
+RUNS = columns_of(
     *("runs", "run_uuid", "name", "status", "start_time", "end_time", "artifact_uri", "experiment_id"),
     "lifecycle_stage",
 )
-TAGS, PARAMS = (_table(name, "run_uuid", "key", "value") for name in ("tags", "params"))
-LATEST = _table("latest_metrics", "run_uuid", "key", "value", "is_nan")
-METRICS = _table("metrics", "run_uuid", "key", "value", "is_nan", "step", "timestamp")
-INPUTS = _table("inputs", "input_uuid", "source_id", "destination_type", "destination_id")
-INPUT_TAGS = _table("input_tags", "input_uuid", "name", "value")
-DATASETS = _table(
+TAGS, PARAMS = (columns_of(name, "run_uuid", "key", "value") for name in ("tags", "params"))
+LATEST = columns_of("latest_metrics", "run_uuid", "key", "value", "is_nan")
+METRICS = columns_of("metrics", "run_uuid", "key", "value", "is_nan", "step", "timestamp")
+INPUTS = columns_of("inputs", "input_uuid", "source_id", "destination_type", "destination_id")
+INPUT_TAGS = columns_of("input_tags", "input_uuid", "name", "value")
+DATASETS = columns_of(
     *("datasets", "dataset_uuid", "name", "digest", "dataset_source_type", "dataset_source", "dataset_schema"),
     "dataset_profile",
 )
@@ -97,6 +98,11 @@ class Bulk:
     def _connect(self) -> Iterator[Connection]:
         with failing(self.uri), self.engine.connect() as connection:
             yield connection
+
+    def select(self, statement: Select[Any]) -> list[tuple[Any, ...]]:
+        """Return a query's rows."""
+        with self._connect() as connection:
+            return rows(connection, statement)
 
     def experiment(self, name: str) -> Experiment | None:
         """Find an experiment by name, even if it was deleted."""
