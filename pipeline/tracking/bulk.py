@@ -199,8 +199,8 @@ def read(connection: Connection, ids: Sequence[str]) -> Iterator[StoredRun]:
     fields = RUNS.c
     own = select(fields.run_uuid, fields.name, fields.status, fields.start_time, fields.end_time, fields.artifact_uri)
     found = {run_id: rest for run_id, *rest in rows(connection, own.where(fields.run_uuid.in_(ids)))}
-    tags, params, metrics = (values(connection, one, ids) for one in (TAGS, PARAMS, LATEST))
-    used = datasets(connection, ids)
+    tags, params = (texts(connection, source, ids) for source in (TAGS, PARAMS))
+    metrics, used = last_values(connection, ids), datasets(connection, ids)
     for run_id in ids:
         if run_id in found:
             name, status, start, end, place = found[run_id]
@@ -209,32 +209,44 @@ def read(connection: Connection, ids: Sequence[str]) -> Iterator[StoredRun]:
             yield StoredRun(run_id, title, status, start, end, str(place), *held)
 
 
-def values(connection: Connection, source: TableClause, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read tags, params or last metrics: id -> key -> value."""
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
+def texts(connection: Connection, source: TableClause, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Read tags or params: id -> key -> value."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
     own = source.c
-    kept = [own.run_uuid, own.key, own.value]
-    kept += [own.is_nan] if source is LATEST else []
-    for run_id, key, value, *is_nan in rows(connection, select(*kept).where(own.run_uuid.in_(ids))):
-        found[run_id][key] = math.nan if is_nan == [True] else value
+    for run_id, key, value in rows(connection, select(own.run_uuid, own.key, own.value).where(own.run_uuid.in_(ids))):
+        found[run_id][key] = value
+    return found
+
+
+def last_values(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Read the last value of each metric: id -> key -> value."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    own = LATEST.c
+    statement = select(own.run_uuid, own.key, own.value, own.is_nan).where(own.run_uuid.in_(ids))
+    for run_id, key, value, is_nan in rows(connection, statement):
+        found[run_id][key] = math.nan if is_nan else value
     return found
 
 
 def datasets(connection: Connection, ids: Sequence[str]) -> dict[str, list[Dataset]]:
-    """Read which datasets runs use: id -> datasets."""
+    """Read which datasets runs use: id -> datasets; runs of a sweep share them."""
     uses, of = INPUTS.c, DATASETS.c
-    described = [of.name, of.digest, of.dataset_source_type, of.dataset_source, of.dataset_schema, of.dataset_profile]
-    statement = select(uses.destination_id, uses.input_uuid, *described)
-    statement = statement.join(DATASETS, uses.source_id == of.dataset_uuid)
-    statement = statement.where(uses.destination_type == "RUN", uses.destination_id.in_(ids))
-    inputs = rows(connection, statement)
+    used = select(uses.destination_id, uses.input_uuid, uses.source_id)
+    used = used.where(uses.destination_type == "RUN", uses.destination_id.in_(ids))
+    inputs = rows(connection, used)
+    fields = of.name, of.digest, of.dataset_source_type, of.dataset_source, of.dataset_schema, of.dataset_profile
+    described = {}
+    for some in batches(dict.fromkeys(source for *_, source in inputs)):
+        statement = select(of.dataset_uuid, *fields).where(of.dataset_uuid.in_(some))
+        described |= {source: rest for source, *rest in rows(connection, statement)}
     tags: dict[str, dict[str, str]] = defaultdict(dict)
     named = select(INPUT_TAGS.c.input_uuid, INPUT_TAGS.c.name, INPUT_TAGS.c.value)
-    for some in batches(input_id for _, input_id, *_ in inputs):
+    for some in batches(input_id for _, input_id, _ in inputs):
         for input_id, key, value in rows(connection, named.where(INPUT_TAGS.c.input_uuid.in_(some))):
             tags[input_id][key] = value
     found: dict[str, list[Dataset]] = defaultdict(list)
-    for run_id, input_id, name, digest, source_type, source, schema, profile in inputs:
-        one = Dataset(name, digest, source_type, source, schema or "", profile or "", tags[input_id])
-        found[run_id].append(one)
+    for run_id, input_id, source in inputs:
+        if source in described:
+            name, digest, kind, place, schema, profile = described[source]
+            found[run_id].append(Dataset(name, digest, kind, place, schema or "", profile or "", tags[input_id]))
     return found
