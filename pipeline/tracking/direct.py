@@ -14,15 +14,15 @@ from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
 from pipeline.sweep import Run, sweep_id
-from pipeline.tracking import datasets, leftovers, values
-from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
+from pipeline.tracking import datasets, leftovers, location, values
+from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.pages import descriptions, figures, links, names, views
 from pipeline.tracking.parents import Parent, is_evaluated
 from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.repeats import Repeats, has_weights
-from pipeline.tracking.runs import FINISHED, NOTE, PARENT, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTE, NOTHING, PARENT, StoredRun
 from pipeline.tracking.store import Store, answering
 
 KEPT = (
@@ -247,6 +247,8 @@ class Direct:
             leftovers.delete_ghosts(self.store, self.owner, {one.run_id for one in (self.parent.run, *opened)})
         if status == FINISHED:
             self.parent.end(self.clock())
+            if file := repository.sqlite_file(self.store.uri):
+                location.count_rows(file)
             return
         for run in [*opened, self.parent.run]:
             self.store.stop(run, status, values.milliseconds(self.clock()), error)
