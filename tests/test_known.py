@@ -47,7 +47,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     with redirect_stdout(io.StringIO()), Repo.init(no_scm=True) as repo:
         trained(runs_with([0.01], [1, 2]))
         [stage] = repo.add(str(FOLDER))
-        md5 = stage.outs[0].hash_info.value.removesuffix(".dir")
+        md5: str = stage.outs[0].hash_info.value.removesuffix(".dir")
     shutil.rmtree(outs.TRAINED)  # as DVC does before a stage
     return md5
 

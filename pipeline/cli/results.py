@@ -7,7 +7,6 @@ import click
 from pipeline import outs
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, SCOPE, conditions_of, only_one, print_rows, with_options, workspace_runs
-from pipeline.evaluation import groups
 from pipeline.evaluation.boards import OPTIONAL, configuration, rows_to_show
 from pipeline.params import METRICS, InputError, load
 from pipeline.printing import Row
@@ -71,7 +70,7 @@ def top(
         None if every or sweep or data else frozenset(workspace_runs()), sweep, data, conditions_of(conditions)
     )
     if keys:
-        print_groups(groups.rank(listings.sound(params.track.experiment, scope), keys, metric)[:count], metric, form)
+        print_groups(listings.sound(params.track.experiment, scope), keys, metric, count, form)
         return
     rows = listings.top(params.track.experiment, metric, count, scope)
     columns = ("run", *dict.fromkeys((metric, *METRICS)), "data", "seal", "run_id")
@@ -85,8 +84,11 @@ def top(
         click.echo(f"none is stored with a {metric}; those that diverged, or are missing: pipeline runs", err=True)
 
 
-def print_groups(rows: Sequence[Row], metric: str, form: str | None) -> None:
-    """Print groups of runs."""
+def print_groups(runs: Sequence[Row], keys: Sequence[str], metric: str, most: int, form: str | None) -> None:
+    """Print the best groups of runs."""
+    from pipeline.evaluation import groups
+
+    rows = groups.rank(runs, keys, metric)[:most]
     print_rows(rows, form, groups.rows_to_show(rows, metric), ("run_id", "best run", "diverged"))
 
 
