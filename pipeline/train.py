@@ -85,10 +85,12 @@ def train(runs: Sequence[Run], prepared: data.Prepared, tracking: Tracking, chec
     planned = stacks.group(runs, prepared.train_rows, prepared.X.shape[1])
     for stack, fitted in engines.here(planned, prepared, tracking, checkpoints, runs[0].seed):
         fits |= zip(stack.fits, fitted, strict=True)
-        for run in dict.fromkeys(run for run, _ in stack.fits):
-            if all((run, split) in fits for split in splits):
-                done[run] = stacks.collect(run, [fits.pop((run, split)) for split in splits], prepared)
-                tracking.finish(done[run])
+        runs_here = dict.fromkeys(run for run, _ in stack.fits)
+        whole = [run for run in runs_here if all((run, split) in fits for split in splits)]
+        collected = [stacks.collect(run, [fits.pop((run, split)) for split in splits], prepared) for run in whole]
+        done |= zip(whole, collected, strict=True)
+        if collected:
+            tracking.finish(collected)
     return [done[run] for run in runs]
 
 

@@ -3,12 +3,12 @@
 import logging
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,14 +27,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from pipeline import repository
 from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import Point, StoredRun, known_tags, stored_key
+from pipeline.tracking.runs import NOTHING, Point, StoredRun, known_tags, stored_key
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback before our message
 
 PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # how long a stage waits for a server
 WAIT_SECONDS = 5.0  # how long a command does
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training, not traces
-NOTHING: Mapping[str, str] = MappingProxyType({})
 UNANSWERED = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 REFUSED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "401", "403"}
 ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
@@ -184,10 +183,9 @@ class Client:
         else:
             self._ask(self._client.set_terminated, run_id, status, end)
 
-    def upload(self, folder_uri: str, path: Path) -> None:
-        """Upload an artifact. The client's own log_artifact asks the server for the run each time."""
-        with failing(self.uri):
-            self._ask(get_artifact_repository(folder_uri).log_artifact, str(path))
+    def upload(self, folder_uri: str, name: str, content: bytes) -> None:
+        """Store an artifact. The client's own log_artifact asks the server for the run each time."""
+        self._ask(upload, folder_uri, name, content)
 
     def download(self, folder_uri: str, name: str, folder: Path) -> Path:
         """Download an artifact into a folder."""
@@ -236,6 +234,20 @@ def has_tables(uri: str) -> bool:
 def artifact_folder(location: str, run_id: str) -> str:
     """Return where MLflow puts a run's artifacts, below its experiment's."""
     return str(append_to_uri_path(location, run_id, "artifacts"))
+
+
+def upload(folder_uri: str, name: str, content: bytes) -> None:
+    """Store an artifact: straight into its folder on this machine, whole or not at all; elsewhere through MLflow."""
+    if folder := local_path(folder_uri):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{name}.{os.getpid()}"
+        temporary.write_bytes(content)
+        temporary.replace(folder / name)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / name
+        path.write_bytes(content)
+        get_artifact_repository(folder_uri).log_artifact(str(path))
 
 
 def local_path(uri: str) -> Path | None:
