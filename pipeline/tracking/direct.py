@@ -17,7 +17,7 @@ from pipeline.records import CURVE, FORMAT, Array, Record
 from pipeline.sweep import Run, sweep_id
 from pipeline.tracking import changes, datasets, leftovers, values
 from pipeline.tracking.changes import Change, New
-from pipeline.tracking.client import PATIENCE_SECONDS, StoreError
+from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.pages import descriptions, figures, links, names, views
@@ -131,10 +131,11 @@ class Direct:
         created = self.store.create([one for _, one in new]) if new else []
         for (fingerprint, _), made in zip(new, created, strict=True):
             self.own[fingerprint] = Opened(made, made.params, made.datasets)
+        known = self.store.histories([one for _, one, _ in left], CURVE)
+        self.store.write([changes.taken(one, self.owner) for _, one, _ in left])
+        self.store.write([changes.completed(one, params, self.datasets) for _, one, params in left])
         for fingerprint, one, params in left:
-            self.store.write([changes.taken(one, self.owner), changes.completed(one, params, self.datasets)])
-            history = self.store.client.history(one.run_id, CURVE)
-            self.own[fingerprint] = Opened(one, params, self.datasets, history)
+            self.own[fingerprint] = Opened(one, params, self.datasets, known[one.run_id])
 
     def _new(self, run: Run, params: Mapping[str, str], extra: Mapping[str, str]) -> New:
         tags = {"role": "run", "fingerprint": run.fingerprint, PARENT: self.parent.run.run_id}
@@ -266,7 +267,7 @@ class Direct:
     def end(self, status: str, error: str) -> None:
         """End the stage: runs left open get `status`; the sweep is finished, or waits for its next stage."""
         opened = [one.run for one in self.own.values()]
-        if self.store.client.remote:
+        if self.store.is_server:
             leftovers.delete_ghosts(self.store, self.owner, {one.run_id for one in (self.parent.run, *opened)})
         if status == FINISHED:
             self.parent.end(self.clock())

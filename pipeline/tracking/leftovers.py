@@ -1,13 +1,13 @@
 """What processes left behind in the store: runs RUNNING for ever, and ghosts of requests whose answer was lost."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from pipeline import lifetime
 from pipeline.records import CURVE
 from pipeline.tracking import changes
 from pipeline.tracking.changes import Change
-from pipeline.tracking.runs import KILLED, StoredRun
+from pipeline.tracking.runs import KILLED, Point, StoredRun
 from pipeline.tracking.store import Store, answering
 from pipeline.tracking.values import milliseconds
 
@@ -29,14 +29,14 @@ def end_dead_runs(store: Store) -> list[str]:
         return []
     with store.lock:  # others may have ended them meanwhile
         dead = [run for run in store.owned() if not lifetime.is_alive(run.tags, time.time())]
-        store.write(ended(store, run) for run in dead)
+        signs = store.histories(dead, CURVE)
+        store.write([ended(run, signs[run.run_id]) for run in dead])
     return [f"{run.name} ({run.run_id})" for run in dead]
 
 
-def ended(store: Store, run: StoredRun) -> Change:
+def ended(run: StoredRun, curve: Sequence[Point]) -> Change:
     """Return how to end a run whose process is gone."""
-    signs = [point.at for point in store.client.history(run.run_id, CURVE)]
-    signs += [run.start, milliseconds(float(run.tags["heartbeat"]))]
+    signs = [run.start, milliseconds(float(run.tags["heartbeat"])), *(point.at for point in curve)]
     owner = f"process {run.tags['pid']} on {run.tags['host']}"
     return changes.stopped(run, KILLED, max(signs), f"{owner} is gone and did not end this run")
 

@@ -103,7 +103,7 @@ class Parent:
         listed = Contents(runs={run.fingerprint: run.name for run in runs}, files=self.files)
         content = listed.model_dump_json(indent=2).encode()
         tags = {"champion": champion, "seal_files": sha256(content).hexdigest()}
-        stored = self.store.client.run(self.run.run_id)
+        stored = self.store.run(self.run.run_id)
         if is_ours(stored):
             tags |= {NOTE: note, "note_md5": md5_of(note)}
         tags["seal"] = stored.contents.with_(tags, metrics).seal()
@@ -115,7 +115,7 @@ class Parent:
     def end(self, at: float) -> None:
         """End the sweep if it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
         with self.store.lock:
-            status = FINISHED if is_evaluated(self.store.client.run(self.run.run_id)) else SCHEDULED
+            status = FINISHED if is_evaluated(self.store.run(self.run.run_id)) else SCHEDULED
             unknown = status == SCHEDULED or "restored" in self.run.tags
             end = None if unknown else milliseconds(at)
             self.store.write([Change(self.run.run_id, status=status, end=end)])

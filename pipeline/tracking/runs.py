@@ -25,6 +25,17 @@ MACHINERY = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as MLflow holds it."""
+
+    name: str
+    experiment_id: str
+    artifact_location: str
+    is_deleted: bool
+    tags: Mapping[str, str]
+
+
 class Point(NamedTuple):
     """One value of a metric; `at` is in milliseconds since 1970."""
 

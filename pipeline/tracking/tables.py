@@ -20,8 +20,10 @@ from sqlalchemy import Column, Connection, Table, delete, select, text, tuple_, 
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pipeline.tracking.changes import Change, New
-from pipeline.tracking.client import artifact_folder, failing, upload
+from pipeline.tracking.client import upload
 from pipeline.tracking.datasets import Dataset
+from pipeline.tracking.failures import failing
+from pipeline.tracking.location import artifact_folder
 from pipeline.tracking.runs import RUNNING, Point, StoredRun, known_tags, stored_key
 
 SCHEMAS = {"dc11669786a5"}  # the revisions of MLflow's tables that are known: of MLflow 3.17
