@@ -18,13 +18,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
 from pipeline import lifetime, outs, params, records, sweep, train
+from pipeline.progress import Display
 from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.tracking.direct import Direct
 from pipeline.tracking.piped import Piped
 from pipeline.tracking.protocol import Tracking
-from pipeline.training import data
-from pipeline.training.checkpoints import Checkpoints
+from pipeline.training import data, progress
+from pipeline.training.engines.here import Here
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,8 @@ def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
     here: Tracking = Direct(settings, runs, os.getpid())
     for variant in settings.variants:
         own = [run for run in runs if run.variant == variant]
-        train.train(own, data.load(outs.PREPARED), here, Checkpoints())
+        shown = progress.Training(Display("train"), here, [], 0)  # type: ignore[arg-type]
+        train.train(own, data.load(outs.PREPARED), shown, Here())
     here.complete(records.read_evaluated(settings.variants), outs.evaluation(), outs.champion())
     here.end("FINISHED", "")
 

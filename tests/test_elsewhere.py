@@ -39,9 +39,10 @@ import pipeline
 from pathlib import Path
 from pipeline.training import data
 from pipeline import outs, params, records, sweep, train
-from pipeline.tracking.protocol import Untracked
+from pipeline.training.engines import Unwatched
+from pipeline.training.engines.here import Here
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]
-records.write(Path(sys.argv[1]), train.train(runs, data.load(outs.PREPARED), Untracked(), None))
+records.write(Path(sys.argv[1]), train.train(runs, data.load(outs.PREPARED), Unwatched(), Here()))
 """
 AVX2 = {"architecture": "x86_64", "kernels": "avx2", "torch": "2.13.0"}
 WITHOUT = {**AVX2, "kernels": "default"}

@@ -42,7 +42,7 @@ class Tracking(Protocol):
 
 
 class Untracked:
-    """Tracks nothing: for tests and workers."""
+    """Tracks nothing: for tests."""
 
     def start(self, runs: Sequence[Run]) -> None:
         """Do nothing."""
