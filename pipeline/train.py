@@ -4,6 +4,7 @@ Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, 
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 
 import psutil
@@ -16,9 +17,10 @@ from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.piped import Piped
-from pipeline.tracking.protocol import Tracking
-from pipeline.training import data, engines, progress, stacks
+from pipeline.training import data, progress, stacks
 from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.engines import Engine, Watch
+from pipeline.training.engines.choice import choose
 
 
 def main() -> None:
@@ -38,10 +40,14 @@ def main() -> None:
     prepared = data.load(outs.PREPARED)
     planned = stacks.group(own, prepared.train_rows, prepared.X.shape[1])
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
-    with Display(title) as display, Piped(params, runs, display) as tracking:
-        checkpoints = Checkpoints()
+    checkpoints = Checkpoints()
+    with (
+        choose(os.environ, planned, prepared.X.shape[1], checkpoints) as engine,
+        Display(title) as display,
+        Piped(params, runs, display) as tracking,
+    ):
         shown = progress.Training(display, tracking, planned, prepared.X.shape[1])
-        records.write(outs.TRAINED / name, train(own, prepared, shown, checkpoints))
+        records.write(outs.TRAINED / name, train(own, prepared, shown, engine))
         checkpoints.clear()
     shown.conclude()
 
@@ -77,18 +83,22 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
         )
 
 
-def train(runs: Sequence[Run], prepared: data.Prepared, tracking: Tracking, checkpoints: Checkpoints) -> list[Record]:
-    """Train one variant's runs stack by stack, and report each to `tracking`; keep the paths of the first seed's."""
+def train(runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: Engine) -> list[Record]:
+    """Train one variant's runs stack by stack; keep the paths of the first seed's."""
     done: dict[Run, Record] = {}
     fits: dict[tuple[Run, int], stacks.Fitted] = {}
     splits = range(len(prepared.train))
     planned = stacks.group(runs, prepared.train_rows, prepared.X.shape[1])
-    for stack, fitted in engines.here(planned, prepared, tracking, checkpoints, runs[0].seed):
+    for stack, fitted in engine.train(planned, prepared, watch, runs[0].seed):
+        watch.end(stack)
         fits |= zip(stack.fits, fitted, strict=True)
-        for run in dict.fromkeys(run for run, _ in stack.fits):
-            if all((run, split) in fits for split in splits):
-                done[run] = stacks.collect(run, [fits.pop((run, split)) for split in splits], prepared)
-                tracking.finish(done[run])
+        trained = [
+            run for run in dict.fromkeys(run for run, _ in stack.fits) if all((run, split) in fits for split in splits)
+        ]
+        collected = [stacks.collect(run, [fits.pop((run, split)) for split in splits], prepared) for run in trained]
+        done |= zip(trained, collected, strict=True)
+        if collected:
+            watch.finish(collected)
     return [done[run] for run in runs]
 
 

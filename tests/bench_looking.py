@@ -93,7 +93,7 @@ def line() -> None:
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             display = Display("train linear", Console(file=nowhere, force_terminal=True, width=120))
             training = progress.Training(display, Stored(), [stack], prepared.X.shape[1])  # type: ignore[arg-type]
-            training.start([one])
+            training.start(stack)
             stacks.train(stack, prepared, training.follow)
 
     def timed(work: Callable[[], object]) -> float:

@@ -59,15 +59,16 @@ def run_stages() -> None:
     from pipeline import evaluate, outs, prepare, records, sweep, train  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, metrics  # noqa: PLC0415
     from pipeline.params import load  # noqa: PLC0415
-    from pipeline.tracking.protocol import Untracked  # noqa: PLC0415
     from pipeline.training import data  # noqa: PLC0415
+    from pipeline.training.engines import Unwatched  # noqa: PLC0415
+    from pipeline.training.engines.here import Here  # noqa: PLC0415
 
     prepare.main()
     params = load()
     evaluated = []
     for variant in params.variants:
         runs = [run for run in sweep.plan(params) if run.variant == variant]
-        trained = train.train(runs, data.load(outs.PREPARED), Untracked(), None)  # type: ignore[arg-type]
+        trained = train.train(runs, data.load(outs.PREPARED), Unwatched(), Here())
         records.write(outs.TRAINED / variant, trained)
         prepared = data.load(outs.PREPARED)
         evaluated += [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]

@@ -12,9 +12,9 @@ from pipeline.evaluation.results import Results
 from pipeline.params import Params, check
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.tracking.protocol import Untracked
-from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.data import Prepared
+from pipeline.training.engines import Unwatched
+from pipeline.training.engines.here import Here
 
 SPLIT = {"method": "kfold", "folds": 3, "test_fraction": 0.2, "seed": 0}
 DATA = {"source": "t.csv", "features": ["a", "b"], "target": "y", "split": SPLIT, "standardize": False, "exact": False}
@@ -51,16 +51,6 @@ def table(rows: int = 12, k: int = 2, folds: int = 3, held_out: int | None = Non
     return Prepared(X, y, train, torch.zeros(len(train), k), torch.ones(len(train), k))
 
 
-class NoCheckpoints(Checkpoints):
-    """Keeps nothing."""
-
-    def resume(self, key: str, state: object) -> None:
-        """Find nothing."""
-
-    def keep(self, key: str, state: object) -> None:
-        """Do nothing."""
-
-
 def records(prepared: Prepared, settings: Params) -> list[Record]:
     """Train and evaluate a sweep's runs."""
     made: list[Record] = []
@@ -73,7 +63,7 @@ def records(prepared: Prepared, settings: Params) -> list[Record]:
         ]
         values = settings.train.model_dump()
         runs = [Run(variant, *one, **values, fingerprint=sweep.fingerprint({"run": [variant, *one]})) for one in grid]
-        made += train.train(runs, prepared, Untracked(), NoCheckpoints())
+        made += train.train(runs, prepared, Unwatched(), Here())
     return [replace(record, metrics=metrics.compute(record, prepared)) for record in made]
 
 

@@ -49,8 +49,8 @@ class Stage:
     def follow(self, *told: object) -> None:
         self.seen.append(told)
 
-    def finish(self, record: object) -> None:
-        self.seen.append(record)
+    def finish(self, records: object) -> None:
+        self.seen.append(records)
 
 
 def run_of(batch_size: int, seed: int = 1) -> Run:
@@ -68,11 +68,12 @@ def training(terminal: bool, width: int = 200, sizes: tuple[int, ...] = (1, 100)
 
 
 def train(shown: Training, clock: list[float], seconds_per_epoch: float, epochs: int) -> None:
-    shown.start([run_of(1)])
+    first = next(iter(shown.work))
+    shown.start(first)
     curves = np.linspace(9, 2, 1000, dtype=np.float32)[None]
     for epoch in range(1, epochs + 1):
         clock[0] += seconds_per_epoch
-        shown.follow({"1 1": 0}, curves, epoch)
+        shown.follow(first, curves, epoch)
 
 
 def test_elsewhere_than_at_a_terminal_it_prints_a_plain_line_every_five_seconds(clock: list[float]) -> None:
@@ -127,11 +128,10 @@ def test_it_passes_on_what_it_sees_and_counts_what_diverged() -> None:
     shown, out = training(terminal=False)
     curve = np.array([3, 2], dtype=np.float32)
     records = [Record(run_of(1), "", curve, {}), Record(run_of(100), "all training rows, epoch 1", curve, {})]
-    shown.start([run_of(1)])
-    for record in records:
-        shown.finish(record)
+    shown.start(stack(1))
+    shown.finish(records)
     stage = shown.tracking
-    assert stage.seen == [[run_of(1)], *records]  # type: ignore[attr-defined]
+    assert stage.seen == [[run_of(1)], records]  # type: ignore[attr-defined]
     stage.stored = 1  # type: ignore[misc]
     shown.conclude()
     said = "train linear: 2 runs trained in 1 s, of which 1 diverged; best train/mse 2; 1 not stored\n"
@@ -140,14 +140,14 @@ def test_it_passes_on_what_it_sees_and_counts_what_diverged() -> None:
 
 def test_following_an_epoch_costs_less_than_a_hundredth_of_training_it() -> None:
     shown, _ = training(terminal=False)
-    shown.start([run_of(1)])
+    three = Stack(tuple((run_of(1, seed), split) for split in range(6) for seed in range(3)), 100)
+    shown.start(three)
     curves = np.ones((18, 1000), dtype=np.float32)
-    places = {str(r): r for r in range(3)}
     times = []
     for _ in range(5):
         begin = time.perf_counter()
         for epoch in range(1, 1001):
-            shown.follow(places, curves, epoch)
+            shown.follow(three, curves, epoch)
         times.append(time.perf_counter() - begin)
     assert min(times) / 1000 < 1e-6  # the smallest step takes 1e-4
 

@@ -17,8 +17,9 @@ from pipeline.evaluation.rounding import Float64, Moments
 from pipeline.params import Split
 from pipeline.records import CURVE, Record
 from pipeline.sweep import Run
-from pipeline.tracking.protocol import Untracked
 from pipeline.training import data
+from pipeline.training.engines import Unwatched
+from pipeline.training.engines.here import Here
 
 Tensors = Mapping[str, NDArray[Any]]
 VARIANTS = ["handwritten", "matrix", "linear", "module"]
@@ -39,7 +40,7 @@ def as_torch(tensors: Tensors) -> data.Prepared:
 
 def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, epochs: int, seed: int = 1) -> Record:
     run = Run(variant, batch_size, lr, seed, epochs, "zeros", "cpu", f"{seed}")  # type: ignore[arg-type]
-    [record] = train.train([run], as_torch(tensors), Untracked(), None)  # type: ignore[arg-type]
+    [record] = train.train([run], as_torch(tensors), Unwatched(), Here())
     return replace(record, metrics=metrics.compute(record, as_torch(tensors)))
 
 

@@ -1,8 +1,9 @@
 """Runs that train together as one stack: how they are grouped, trained, and collected into records."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -11,16 +12,15 @@ from torch import Tensor
 
 from pipeline import variants
 from pipeline.params import BatchSize
-from pipeline.records import Record
+from pipeline.records import Array, Record
 from pipeline.sweep import Run, fingerprint
-from pipeline.tracking.protocol import Follow
 from pipeline.training import data, fit, lift, parameters
 from pipeline.training.checkpoints import Checkpoints
 
 STACK_FLOATS = 2**24  # the most numbers in one minibatch of a stack: 64 MB of float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # itself only: comparing and hashing fits would take longer than an epoch
 class Stack:
     """Fits that train together: they share variant, batch size and number of training rows."""
 
@@ -37,6 +37,14 @@ class Stack:
     def key(self) -> str:
         """A hash of everything that determines the result, equal for the same fits in the same order."""
         return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits]})
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The runs that train on all training rows here: fingerprint -> place in `fits`."""
+        return {run.fingerprint: r for r, (run, split) in enumerate(self.fits) if split == 0}
+
+
+Follow = Callable[[Stack, Array, int], None]  # told of curves (R, epochs) and the number of epochs done
 
 
 def group(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack]:
@@ -79,14 +87,16 @@ def train(
     Args:
         stack: the fits.
         prepared: the data.
-        follow: called with the curves after each epoch.
+        follow: called after each epoch with the stack, its curves and the number of epochs done.
         checkpoints: where to resume from, and keep the state.
         seed: of the runs whose path on all training rows is kept.
     """
     first, k = stack.fits[0][0], prepared.X.shape[1]
     device = first.device
+    # A batched product of one takes another path through MKL than that of two or more, and sums in another order.
+    copies = 2 if len(stack.fits) == 1 else 1
     seeds = [run.seed for run, _ in stack.fits]
-    begin = parameters.initial(first.variant, k, first.init, seeds).to(device)
+    begin = parameters.initial(first.variant, k, first.init, seeds * copies).to(device)
     model = lift.lift(variants.make(first.variant, k), begin, k)
     followed = [r for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
     state = fit.State.initial(model, first.epochs, len(followed))
@@ -95,17 +105,16 @@ def train(
         checkpoints.resume(key, state)
     rows = data.Rows(prepared, [split for _, split in stack.fits], device)
     order = data.MinibatchOrder(seeds, len(rows), stack.batch_size, range(state.epoch, state.curve.shape[1]))
-    lr = torch.tensor([run.lr for run, _ in stack.fits], device=device)
-    on_all_rows = {run.fingerprint: r for r, (run, split) in enumerate(stack.fits) if split == 0}
+    lr = torch.tensor([run.lr for run, _ in stack.fits] * copies, device=device)
 
     def after_epoch(state: fit.State) -> None:
-        follow(on_all_rows, state.curve.numpy(), state.epoch)
+        follow(stack, state.curve.numpy(), state.epoch)
         if checkpoints:
             checkpoints.keep(key, state)
 
-    fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch, followed)
+    fit.fit(model, state, data.minibatches(rows, order, copies), order.steps, lr, after_epoch, followed)
     trained, paths = lift.values(model).cpu(), dict(zip(followed, state.path, strict=True))
-    ends = zip(trained, state.curve, state.diverged.tolist(), strict=True)
+    ends = list(zip(trained, state.curve, state.diverged.tolist(), strict=True))[: len(seeds)]
     return [Fitted(*end, paths.get(r)) for r, end in enumerate(ends)]
 
 
