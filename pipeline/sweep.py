@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -24,6 +25,15 @@ SOURCES = (
     "training/parameters.py",
     "training/stacks.py",
     "variants/{variant}.py",
+)
+# The sources that choose a searched sweep's runs; train's deps too, but no part of what a run is.
+SEARCH = (
+    "evaluation/metrics.py",
+    "predictions.py",
+    "search/halving.py",
+    "search/rounds.py",
+    "search/space.py",
+    "search/study.py",
 )
 
 
@@ -74,9 +84,36 @@ def code_hash(variant: str, package: Path = PACKAGE) -> str:
     return fingerprint({name: bare((package / name).read_text(encoding="utf-8")) for name in names})
 
 
-def sweep_id(runs: Sequence[Run]) -> str:
-    """Identify a sweep by its runs."""
-    return fingerprint({"runs": sorted(run.fingerprint for run in runs)})[:12]
+def sweep_id(runs: Sequence[Run], specified: Mapping[str, object]) -> str:
+    """Identify a sweep by its specification, or, as that of a plain one is empty, by its runs."""
+    return identity([run.fingerprint for run in runs], specified)
+
+
+def identity(fingerprints: Iterable[str], specified: Mapping[str, object]) -> str:
+    """Identify a sweep, as `sweep_id` does."""
+    return fingerprint(dict(specified) or {"runs": sorted(fingerprints)})[:12]
+
+
+def is_searched(params: Params) -> bool:
+    """Tell whether a sweep's runs are known only as they arise."""
+    return params.sweep.search.method != "none"
+
+
+def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, object]:
+    """Return what decides which runs a searched sweep trains, and how far; empty for another."""
+    if not is_searched(params):
+        return {}
+    code = {variant: code_hash(variant) for variant in params.variants}
+    code["search"] = fingerprint({name: bare((PACKAGE / name).read_text(encoding="utf-8")) for name in SEARCH})
+    own = params.model_dump(include={"variants", "train", "sweep"})
+    return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own}
+
+
+def is_current(run: Run, params: Params, data: str) -> bool:
+    """Tell whether the code here trains a run; `data` is the prepared data's md5."""
+    values = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    own = fingerprint({"data": data, "code": code_hash(run.variant), **values})
+    return run.fingerprint == own
 
 
 def curve_steps(epochs: int, points: int) -> list[int]:

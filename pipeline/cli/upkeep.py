@@ -66,7 +66,7 @@ def links() -> list[str]:
 
     params = load()
     runs = [record.run for record in records.read_evaluated(params.variants)]
-    return listings.links_of(params.track.experiment, sweep.sweep_id(runs))
+    return listings.links_of(params.track.experiment, sweep.sweep_id(runs, sweep.specification(params)))
 
 
 @click.command()

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
-from pipeline.sweep import Run, sweep_id
+from pipeline.sweep import Run, specification, sweep_id
 from pipeline.tracking import datasets, leftovers, values
 from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
@@ -58,6 +58,7 @@ class Direct:
             report: called after each run is stored.
         """
         self.params, self.runs, self.clock, self.report = params, runs, clock, report
+        self.specified = specification(params)
         self.growth = Growth(params.train.epochs, params.track.points)
         self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
         self.said: list[str] = []  # what a person should know when the stage has ended
@@ -67,7 +68,7 @@ class Direct:
         leftovers.end_dead_runs(self.store)
         self.repeats = Repeats(self.store)
         self.owner = lifetime.process_tags(pid)
-        self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs)}
+        self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs, self.specified)}
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         self.summary, self.label, date = summary, values.data_label(summary), names.date_of(summary)
@@ -200,7 +201,7 @@ class Direct:
             for path in artifacts:
                 self.parent.log_file(path.name, path.read_bytes())
             found = figures.compute(evaluated, champion)
-            self.parent.complete(self.runs, champion, found, self._note(evaluated, artifacts, champion), self.clock())
+            self.parent.complete(self.runs, self.specified, champion, found, self._note(evaluated, artifacts, champion), self.clock())
         if done := champions.update(self.params, evaluated, champion):
             self.said.append(done)
 
