@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from pipeline import outs
 from pipeline.params import BatchSize, Params
@@ -68,9 +69,14 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
     for variant in params.variants:
         code = code_hash(variant)
         for batch_size, lr, seed in product(params.sweep.batch_size, params.sweep.lr, params.sweep.seed):
-            values = {"variant": variant, "batch_size": batch_size, "lr": lr, "seed": seed, **params.train.model_dump()}
+            values = {"variant": variant, "batch_size": batch_size, "lr": lr, "seed": seed, **shared(params)}
             runs.append(Run(**values, fingerprint=fingerprint({"data": data, "code": code, **values})))
     return runs
+
+
+def shared(params: Params) -> dict[str, Any]:
+    """Return what configures all runs of a sweep alike."""
+    return params.train.model_dump(include={"epochs", "init", "device"})
 
 
 def fingerprint(values: dict[str, object]) -> str:

@@ -15,6 +15,7 @@ from safetensors.numpy import load
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
 from pipeline.records import CURVE, FORMAT
+from pipeline.sweep import shared
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.runs import PARENT
 from pipeline.tracking.values import flat, text
@@ -180,8 +181,8 @@ def disagreements(own: Mapping[str, str], settings: Params, values: Mapping[str,
         "lr": list(settings.sweep.lr),
         "seed": list(settings.sweep.seed),
     }
-    fixed = settings.train.model_dump() | flat({"data": settings.data.model_dump()})
-    held = {**flat(values["train"]), **flat({"data": values["data"]})}
+    fixed = shared(settings) | flat({"data": settings.data.model_dump()})
+    held = {**values["train"], **flat({"data": values["data"]})}
     expected |= {key: [value] for key, value in fixed.items() if key in own or key in held}
     return [
         f"param {key}: got {shown(own.get(key))}, but its sweep's params.yaml has {shown(', '.join(texts))}"

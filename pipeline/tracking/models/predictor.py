@@ -121,7 +121,7 @@ def check_code(record: Stored) -> None:
         code = sweep.code_hash(told["variant"])
     except FileNotFoundError:
         code = ""
-    here = sweep.fingerprint({"data": record.tags["data_md5"], "code": code, **values, **settings.train.model_dump()})
+    here = sweep.fingerprint({"data": record.tags["data_md5"], "code": code, **values, **sweep.shared(settings)})
     if here != record.tags["fingerprint"]:
         raise InputError(
             f"{record.run_id}: variant {told['variant']} is not linear, and its code here is not the one that trained "
