@@ -20,7 +20,7 @@ from pipeline.training.checkpoints import Checkpoints
 STACK_FLOATS = 2**24  # the most numbers in one minibatch of a stack: 64 MB of float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # itself only: comparing and hashing fits would take longer than an epoch
 class Stack:
     """Fits that train together: they share variant, batch size and number of training rows."""
 
