@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -27,6 +27,7 @@ SOURCES = (
     "training/stacks.py",
     "variants/{variant}.py",
 )
+AXES = ("batch_size", "lr")
 # The sources that choose a searched sweep's runs; train's deps too, but no part of what a run is.
 SEARCH = (
     "evaluation/metrics.py",
@@ -74,6 +75,21 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
     return runs
 
 
+def runs_of(params: Params, variant: str, one: Mapping[str, object], prepared: Path = outs.PREPARED) -> list[Run]:
+    """List the runs of one configuration, one for each seed; none if the sweep leaves it out."""
+    data, code = outs.md5(prepared), code_hash(variant)
+    runs = []
+    for seed in params.sweep.seed:
+        values = {"variant": variant, "seed": seed, **shared(params), **one}
+        runs.append(Run(**values, fingerprint=fingerprint({"data": data, "code": code, **values})))
+    return runs
+
+
+def left_fingerprint(run: Run, left: str) -> str:
+    """Return the fingerprint of a run that ended early, as `left` says; another than that of the whole run."""
+    return fingerprint({"run": run.fingerprint, "left": left})
+
+
 def shared(params: Params) -> dict[str, Any]:
     """Return what configures all runs of a sweep alike."""
     return params.train.model_dump(include={"epochs", "init", "device"})
@@ -115,11 +131,11 @@ def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, o
     return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own}
 
 
-def is_current(run: Run, params: Params, data: str) -> bool:
-    """Tell whether the code here trains a run; `data` is the prepared data's md5."""
+def is_current(run: Run, left: str, data: str) -> bool:
+    """Tell whether the code here trains a run, which ended early if `left` says so, on data with this md5."""
     values = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
-    own = fingerprint({"data": data, "code": code_hash(run.variant), **values})
-    return run.fingerprint == own
+    whole = replace(run, fingerprint=fingerprint({"data": data, "code": code_hash(run.variant), **values}))
+    return run.fingerprint in {whole.fingerprint, left_fingerprint(whole, left)}
 
 
 def curve_steps(epochs: int, points: int) -> list[int]:

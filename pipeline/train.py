@@ -6,6 +6,7 @@ Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, 
 import argparse
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -22,6 +23,9 @@ from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.engines import Engine, Watch
 from pipeline.training.engines.choice import choose
 
+if TYPE_CHECKING:
+    from pipeline.search.stage import Search
+
 
 def main() -> None:
     """Run the stage for the variant that the command line names."""
@@ -34,9 +38,10 @@ def main() -> None:
         parser.error(f"VARIANT: got {name!r}, takes one that params.yaml lists: {', '.join(params.variants)}")
     check_device(params)
     splits = len(check_prepared(params.data))
-    runs = sweep.plan(params)
-    own = [run for run in runs if run.variant == name]
-    check_memory(len(own), splits, params.train.epochs, psutil.virtual_memory().available)
+    search = of_variant(params, name)
+    runs = [] if search else sweep.plan(params)
+    own = search.likely() if search else [run for run in runs if run.variant == name]
+    check_memory(search.most if search else len(own), splits, params.train.epochs, psutil.virtual_memory().available)
     prepared = data.load(outs.PREPARED)
     planned = stacks.group(own, prepared.train_rows, prepared.X.shape[1])
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
@@ -47,9 +52,20 @@ def main() -> None:
         Piped(params, runs, display) as tracking,
     ):
         shown = progress.Training(display, tracking, planned, prepared.X.shape[1])
-        records.write(outs.TRAINED / name, train(own, prepared, shown, engine))
+        outs.study(name).unlink(missing_ok=True)
+        made = search.run(prepared, shown, engine, train) if search else train(own, prepared, shown, engine)
+        records.write(outs.TRAINED / name, made)
         checkpoints.clear()
     shown.conclude()
+
+
+def of_variant(params: Params, name: str) -> "Search | None":
+    """Return what searches a variant's runs; None if params.yaml lists them all."""
+    if not sweep.is_searched(params):
+        return None
+    from pipeline.search.stage import Search  # noqa: PLC0415 - loads Optuna, 0.1 s
+
+    return Search(params, name)
 
 
 def check_device(params: Params) -> None:

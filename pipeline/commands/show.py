@@ -91,7 +91,7 @@ def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[sweep.R
     here += " with changes" if tags.get("git_dirty") == "true" else ""
     origin = {
         "from": "the workspace's outs",
-        "code": here if sweep.is_current(run, params, data) else "not the workspace's as it is now",
+        "code": here if sweep.is_current(run, record.left, data) else "not the workspace's as it is now",
         **data_origin(summary, data),
         "sweep": sweep.sweep_id(runs, sweep.specification(params)),
         "fingerprint": run.fingerprint,

@@ -23,7 +23,7 @@ def sync() -> str:
     try:
         evaluated = records.read_evaluated(params.variants)
         champion = outs.champion()
-        current = {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
+        current = is_current(params, evaluated)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
     check_prepared(params.data)
@@ -35,6 +35,14 @@ def sync() -> str:
     return "\n".join(filter(None, [stored, registered]))
 
 
+def is_current(params: Params, evaluated: Sequence[Record]) -> bool:
+    """Tell whether records are those that params.yaml, the prepared data and the code here make."""
+    if specified := sweep.specification(params):
+        studies = (json.loads(outs.study(variant).read_text(encoding="utf-8")) for variant in params.variants)
+        return all(study["sweep"] == sweep.sweep_id([], specified) for study in studies)
+    return {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
+
+
 def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> int:
     """Store what the store lacks of a sweep; return how many runs it lacked or held in part.
 
@@ -42,7 +50,8 @@ def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequen
         InputError: the store fails.
     """
     leftovers.end_the_dead(params.track.experiment)
-    lacking, is_evaluated = queries.lacking(params.track.experiment, evaluated)
+    own = sweep.sweep_id([record.run for record in evaluated], sweep.specification(params))
+    lacking, is_evaluated = queries.lacking(params.track.experiment, own, evaluated)
     if lacking or not is_evaluated:
         direct.restore(params, evaluated, artifacts, champion)
     else:

@@ -29,7 +29,7 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
     for configuration, group in groups.items():
         run = group[0].run
         row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
-        row |= {"batch_size": run.batch_size, "lr": run.lr, "runs": sum(not record.diverged for record in group)}
+        row |= {"batch_size": run.batch_size, "lr": run.lr, "runs": sum(record.is_whole for record in group)}
         row["diverged"] = sum(bool(record.diverged) for record in group)
         for key in RUN_METRICS:
             values = [record.metrics[key] for record in group if key in record.metrics]
@@ -48,7 +48,7 @@ def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) 
     chosen = set(board.loc[board["runs"] > 0].drop_duplicates(list(keys))["configuration"])
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in evaluated:
-        if record.run.configuration in chosen and not record.diverged:
+        if record.run.configuration in chosen and record.is_whole:
             groups[record.run.configuration].append(record)
     return list(groups.values())
 

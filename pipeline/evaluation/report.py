@@ -75,7 +75,7 @@ def best_run(results: Results) -> Record | None:
     """Return the champion's best run; None if every run diverged."""
     own = [one for one in results.evaluated if one.run.configuration == results.board.iloc[0]["configuration"]]
     sign = -1 if results.metric in HIGHER_IS_BETTER else 1
-    whole = (one for one in own if not one.diverged)
+    whole = (one for one in own if one.is_whole)
     return min(whole, key=lambda one: sign * one.metrics.get(results.metric, sign * math.inf), default=None)
 
 

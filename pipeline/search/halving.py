@@ -10,7 +10,7 @@ from itertools import groupby
 
 from pipeline.records import BEHIND, Record
 from pipeline.search.rounds import loss
-from pipeline.sweep import Run
+from pipeline.sweep import Run, left_fingerprint
 from pipeline.training import data, stacks
 from pipeline.training.engines import Engine, Watch
 from pipeline.training.stacks import Fitted, Stack
@@ -28,7 +28,7 @@ class Rung:
 
     def epochs(self, run: Run) -> int:
         """Return up to which epoch a run trains: at the last rung to its end, at each before to half of the next."""
-        return math.ceil(run.epochs / RATE ** (self.last - self.place))
+        return -(-run.epochs // int(RATE ** (self.last - self.place)))
 
 
 def rungs(runs: Sequence[Run], most: int) -> list[Rung]:
@@ -59,22 +59,30 @@ def halve(
         metric: decides, as the mean over the seeds.
         score: fills in a record's metrics.
     """
-    going, fits, done = list(runs), dict[tuple[Run, int], Fitted](), dict[Run, Record]()
+    going, fits, ended = list(runs), dict[tuple[Run, int], Fitted](), dict[Run, Record]()
     splits = range(len(prepared.train))
     for rung in rungs(runs, most):
         planned = climbing(going, fits, rung, prepared)
         for stack, fitted in engine.train(planned, prepared, watch, runs[0].seed):
+            watch.end(stack)
             fits |= zip(stack.fits, fitted, strict=True)
         records = [stacks.collect(run, [fits[run, split] for split in splits], prepared) for run in going]
-        if rung.place < rung.last:
-            why = leaving([score(so_far(record, rung)) for record in records], metric)
-        for record in records:
-            if rung.place == rung.last or record.run.configuration in why:
-                told = "" if rung.place == rung.last or record.diverged else f"{BEHIND} {rung.epochs(record.run)}"
-                done[record.run] = replace(record, left=told)
-                watch.finish(done[record.run])
-        going = [run for run in going if run not in done]
-    return [done[run] for run in runs]
+        why = leaving([score(so_far(record, rung)) for record in records], metric) if rung.place < rung.last else set()
+        for run, record in zip(going, records, strict=True):
+            if rung.place == rung.last:
+                ended[run] = record
+            elif run.configuration in why:
+                ended[run] = behind(record, rung)
+            if run in ended:
+                watch.finish(ended[run])
+        going = [run for run in going if run not in ended]
+    return [ended[run] for run in runs]
+
+
+def behind(record: Record, rung: Rung) -> Record:
+    """Mark a run that fell behind: it is another than the whole run, and has its own fingerprint."""
+    left = f"{BEHIND}, after epoch {rung.epochs(record.run)} of {record.run.epochs}"
+    return replace(record, left=left, run=replace(record.run, fingerprint=left_fingerprint(record.run, left)))
 
 
 def climbing(runs: Sequence[Run], fits: Fits, rung: Rung, prepared: data.Prepared) -> list[Stack]:
@@ -92,8 +100,8 @@ def so_far(record: Record, rung: Rung) -> Record:
     return replace(record, curve=record.curve[: rung.epochs(record.run)])
 
 
-def leaving(records: Sequence[Record], metric: str) -> dict[str, str]:
-    """Say why configurations leave: the worse half, rounded down, and all of which a run diverged.
+def leaving(records: Sequence[Record], metric: str) -> set[str]:
+    """Choose the configurations that leave: the worse half, rounded down, and all of which a run diverged.
 
     Of equals those leave that stand last.
 
@@ -107,8 +115,4 @@ def leaving(records: Sequence[Record], metric: str) -> dict[str, str]:
     losses = {one: loss(group, metric) for one, group in groups.items()}
     order = sorted(losses, key=lambda one: losses[one])
     kept = math.ceil(len(order) / RATE)
-    return {
-        one: f"{metric} {abs(losses[one]):.6g}, {place} of {len(order)}"
-        for place, one in enumerate(order, start=1)
-        if place > kept or math.isinf(losses[one])
-    }
+    return {one for place, one in enumerate(order) if place >= kept or math.isinf(losses[one])}

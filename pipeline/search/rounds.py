@@ -2,10 +2,9 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from pipeline.params import HIGHER_IS_BETTER
+from pipeline.params import HIGHER_IS_BETTER, Search
 from pipeline.records import Record
 from pipeline.search.space import Configuration
 from pipeline.search.storage import Trial
@@ -15,18 +14,9 @@ from pipeline.sweep import Run
 Train = Callable[[Sequence[Run]], list[Record]]  # with their metrics
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How long a search goes on, and what it looks for."""
-
-    trials: int
-    rounds: int
-    metric: str
-
-
 def search(
     study: Study,
-    settings: Settings,
+    settings: Search,
     runs_of: Callable[[Configuration], Sequence[Run]],
     train: Train,
     told: Callable[[Sequence[Trial]], object] = len,
@@ -43,16 +33,16 @@ def search(
     records: list[Record] = []
     trials: list[Trial] = []
     for place, size in enumerate(sizes(settings.trials, settings.rounds), start=1):
-        proposed = {key(one): list(runs_of(one)) for one in study.propose(size)}
+        proposed = [(one, list(runs_of(one))) for one in study.propose(size)]
         if not proposed:
             break
-        trained = train([run for runs in proposed.values() for run in runs])
-        by_run = {record.run: record for record in trained}
-        losses = {one: loss([by_run[run] for run in runs], settings.metric) for one, runs in proposed.items()}
-        study.tell(losses)
-        sign = sign_of(settings.metric)
+        trained = train([run for _, runs in proposed for run in runs])
+        made = {record.run: record for record in trained}
+        losses = [loss([made[run] for run in runs], settings.metric) for _, runs in proposed]
+        study.tell({key(one): worse for (one, _), worse in zip(proposed, losses, strict=True)})
         records += trained
-        trials += [Trial(dict(one), sign * worse, place) for one, worse in losses.items()]
+        sign = sign_of(settings.metric)
+        trials += [Trial(one, sign * worse, place) for (one, _), worse in zip(proposed, losses, strict=True)]
         told(trials)
     return records
 
@@ -70,8 +60,3 @@ def loss(records: Sequence[Record], metric: str) -> float:
     values = [record.metrics.get(metric) for record in records]
     whole = [value for value in values if value is not None]
     return sign_of(metric) * float(f"{statistics.fmean(whole):.9g}") if len(whole) == len(values) else math.inf
-
-
-def ranked(losses: Mapping[str, float]) -> list[str]:
-    """Order configurations by their loss, the best first; equals in the order in which they stand."""
-    return sorted(losses, key=lambda one: losses[one])

@@ -29,6 +29,11 @@ class Interval:
         """Whether only whole numbers are meant."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    @property
+    def varies(self) -> bool:
+        """Whether there is more than one."""
+        return self.low < self.high
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -47,9 +52,27 @@ class Choice:
         """Whether neighbours are alike."""
         return all(is_number(value) for value in self.values)
 
+    @property
+    def varies(self) -> bool:
+        """Whether there is more than one."""
+        return len(self.values) > 1
+
 
 Axis = Interval | Choice
-Space = Mapping[str, Axis]
+Space = Mapping[str, Axis]  # of a sweep's axes, but for its seeds
+
+
+def refused(space: Space, method: str) -> list[str]:
+    """Say which axes a method cannot search, and why."""
+    if method != "cmaes":
+        return []
+    names = [name for name, axis in space.items() if isinstance(axis, Choice) and not axis.ordered and axis.varies]
+    faults = [
+        f"sweep.{name}: cmaes searches numbers alone; take one of its values, or the method tpe" for name in names
+    ]
+    if sum(axis.varies for axis in space.values()) < 2:
+        faults.append("sweep.search.method: cmaes searches two axes or more; take the method tpe")
+    return faults
 
 
 def is_number(value: Value) -> bool:

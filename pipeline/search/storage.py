@@ -6,6 +6,7 @@ PIPELINE_OPTUNA_STORAGE, such as sqlite:////home/me/studies.db, names the place;
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import optuna
 from optuna.exceptions import OptunaError
@@ -27,16 +28,17 @@ class Trial:
     round: int
 
 
-def copy(url: str, name: str, direction: str, space: Space, trials: Sequence[Trial]) -> bool:
+def copy(url: str, name: str, higher: bool, space: Space, trials: Sequence[Trial]) -> bool:
     """Add to a stored study the trials that it lacks; warn, and return False, where it cannot be stored.
 
     Args:
         url: of the storage.
         name: the study's.
-        direction: minimize or maximize.
+        higher: whether a higher score is better.
         space: what is searched.
         trials: all so far, in their order, in which they are the same whenever the search runs again.
     """
+    direction: Literal["minimize", "maximize"] = "maximize" if higher else "minimize"
     distributions = {axis: shown(values) for axis, values in space.items()}
     try:
         stored = optuna.create_study(storage=url, study_name=name, direction=direction, load_if_exists=True)

@@ -101,5 +101,3 @@ def sampler(method: str, seed: int, population: int) -> BaseSampler:
 def sizes(trials: int, rounds: int) -> list[int]:
     """Divide trials into rounds as evenly as they go."""
     return [trials // rounds + (place < trials % rounds) for place in range(min(rounds, trials))]
-
-

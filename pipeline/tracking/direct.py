@@ -201,7 +201,9 @@ class Direct:
             for path in artifacts:
                 self.parent.log_file(path.name, path.read_bytes())
             found = figures.compute(evaluated, champion)
-            self.parent.complete(self.runs, self.specified, champion, found, self._note(evaluated, artifacts, champion), self.clock())
+            self.parent.complete(
+                self.runs, self.specified, champion, found, self._note(evaluated, artifacts, champion), self.clock()
+            )
         if done := champions.update(self.params, evaluated, champion):
             self.said.append(done)
 
