@@ -27,6 +27,7 @@ SOURCES = (
     "training/stacks.py",
     "variants/{variant}.py",
 )
+PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
 AXES = ("batch_size", "lr")
 # The sources that choose a searched sweep's runs; train's deps too, but no part of what a run is.
 SEARCH = (
@@ -64,7 +65,9 @@ class Run:
 
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
-    """List every run of the sweep, in the order of params.yaml."""
+    """List every run of the sweep, in the order of params.yaml; none if they are known only as they arise."""
+    if params.sweep.search.method in PROPOSED:
+        return []
     data = outs.md5(prepared)
     runs = []
     for variant in params.variants:

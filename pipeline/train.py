@@ -39,7 +39,7 @@ def main() -> None:
     check_device(params)
     splits = len(check_prepared(params.data))
     search = of_variant(params, name)
-    runs = [] if search else sweep.plan(params)
+    runs = sweep.plan(params)
     own = search.likely() if search else [run for run in runs if run.variant == name]
     check_memory(search.most if search else len(own), splits, params.train.epochs, psutil.virtual_memory().available)
     prepared = data.load(outs.PREPARED)

@@ -20,7 +20,8 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
 
     `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged; a configuration with a
     diverged run ranks below all those without. Of equals, the one with the smaller training loss ranks first: a fold
-    with fewer rows than all may hide that the fit on all rows is worse.
+    with fewer rows than all may hide that the fit on all rows is worse. Those that fell behind have no metrics, and
+    rank below those that have.
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in evaluated:
@@ -53,8 +54,8 @@ def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) 
     return list(groups.values())
 
 
-def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:
-    """Reduce the leaderboard to the champion, its metrics and the number of runs, for `dvc metrics`."""
+def summary(board: pd.DataFrame, metric: str, runs: int) -> dict[str, object]:
+    """Reduce the leaderboard to the champion and its metrics, beside the number of all runs, for `dvc metrics`."""
     champion = board.iloc[0]
     metrics = {
         key: float(f"{champion[f'{key} mean']:.9g}") for key in RUN_METRICS if math.isfinite(champion[f"{key} mean"])
@@ -62,6 +63,6 @@ def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:
     return {
         "metric": metric,
         "champion": {"configuration": champion["configuration"], **metrics} if champion["runs"] else {},
-        "runs": int(board["runs"].sum() + board["diverged"].sum()),
+        "runs": runs,
         "diverged": int(board["diverged"].sum()),
     }

@@ -15,7 +15,7 @@ Float64 = NDArray[np.float64]
 
 
 def compute(record: Record, prepared: Prepared) -> dict[str, float]:
-    """Compute a run's metrics from its weights, in float64: only finite ones, and none for a run that diverged or fell behind.
+    """Compute a run's metrics from its weights, in float64: only finite ones; none if it diverged or fell behind.
 
     What fewer epochs reach is not ranked with what all of them do.
     """

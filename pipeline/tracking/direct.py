@@ -73,8 +73,9 @@ class Direct:
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         self.summary, self.label, date = summary, values.data_label(summary), names.date_of(summary)
         self.about = descriptions.data(summary, self.label, date)
-        self.title = names.sweep_name(runs, values.table_name(summary), date, self.tags.get("dvc_experiment", ""))
-        self.names = names.run_names(runs)
+        of = params.sweep.search.method if self.specified else ""
+        self.title = names.sweep_name(runs, values.table_name(summary), date, self.tags.get("dvc_experiment", ""), of)
+        self.names = {} if self.specified else names.run_names(runs)
         self.datasets = datasets.describe(summary, self.tags["source_md5"], self.tags["data_md5"])
         self.parent = self._open_parent({"restored": restored} if restored else {})
         threading.Thread(target=self._beat, daemon=True).start()
@@ -126,7 +127,7 @@ class Direct:
             tags["went_wrong"] = "contradicts another run"
         tags[NOTE] = descriptions.run(run, self.title, *place, self.about)
         begun = self.started.get(run.fingerprint, self.clock())
-        return self.store.create(self.names[run.fingerprint], {**self.tags, **tags, **extra}, begun)
+        return self.store.create(self.names.get(run.fingerprint) or names.full_name(run), {**self.tags, **tags, **extra}, begun)
 
     def _may_continue(self, stored: StoredRun, params: Mapping[str, str]) -> bool:
         try:
