@@ -36,6 +36,7 @@ SEARCH = (
     "search/halving.py",
     "search/rounds.py",
     "search/space.py",
+    "search/stage.py",
     "search/study.py",
 )
 

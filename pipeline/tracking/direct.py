@@ -15,14 +15,14 @@ from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
 from pipeline.sweep import Run, specification, sweep_id
 from pipeline.tracking import datasets, leftovers, values
-from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
+from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.pages import descriptions, figures, links, names, views
 from pipeline.tracking.parents import Parent, is_evaluated
 from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.repeats import Repeats, has_weights
-from pipeline.tracking.runs import FINISHED, NOTE, PARENT, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTE, NOTHING, PARENT, StoredRun
 from pipeline.tracking.store import Store, answering
 
 KEPT = (
@@ -127,7 +127,9 @@ class Direct:
             tags["went_wrong"] = "contradicts another run"
         tags[NOTE] = descriptions.run(run, self.title, *place, self.about)
         begun = self.started.get(run.fingerprint, self.clock())
-        return self.store.create(self.names.get(run.fingerprint) or names.full_name(run), {**self.tags, **tags, **extra}, begun)
+        return self.store.create(
+            self.names.get(run.fingerprint) or names.full_name(run), {**self.tags, **tags, **extra}, begun
+        )
 
     def _may_continue(self, stored: StoredRun, params: Mapping[str, str]) -> bool:
         try:
