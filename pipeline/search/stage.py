@@ -94,7 +94,7 @@ class Search:
             {"round": one.round, **one.configuration, "score": one.score if math.isfinite(one.score) else None}
             for one in trials
         ]
-        outs.write_json(outs.study(self.variant), {"sweep": identity, **self.settings.model_dump(), "trials": rows})
+        outs.write_json(outs.study(self.variant), {"sweep": identity, **self.settings.model_dump(), "tried": rows})
         if url := os.environ.get(storage.VARIABLE):
             higher = self.settings.metric in HIGHER_IS_BETTER
             storage.copy(url, f"{self.variant} {identity}", higher, self.space, trials)
