@@ -17,6 +17,7 @@ from pipeline.ending import say_why
 FILES = {
     "completion": "completion",
     "doctor": "upkeep",
+    "importance": "importance",
     "leaderboard": "results",
     "predict": "models",
     "promote": "models",

@@ -1,45 +1,48 @@
 """How much each axis of a sweep decides of a metric: ε² of the Kruskal-Wallis test over the axis's values.
 
-It is the share of the spread of the runs' ranks that the axis alone explains, less what chance would explain.
+It is the share of the spread of the runs' ranks that the axis alone explains, less what chance would explain. It needs
+the runs and their metrics alone, and takes milliseconds.
 
 See: Tomczak and Tomczak, The need to report effect size estimates revisited, 2014: (H - k + 1) / (n - k).
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import Record
+from pipeline.sweep import AXES, Run
 
 BINS = 10  # the most groups of an axis of many numbers, such as a searched one
 RUNS = 5  # the fewest in such a group, on average
 Axes = Mapping[str, object]
 
 
-def importance(evaluated: Sequence[Record], metric: str, axes: Callable[[Record], Axes]) -> dict[str, float]:
-    """Return each varying axis's importance for a metric, from 0 to 1, the largest first.
-
-    Runs that diverged rank last, and before them those that halving dropped, which have no metric either.
+def importance(runs: Sequence[Run], values: Sequence[float | None]) -> dict[str, float]:
+    """Return the importance of each axis that varies, from 0 to 1, the largest first.
 
     Args:
-        evaluated: the sweep's runs.
-        metric: one of METRICS.
-        axes: a run's values, by axis.
+        runs: the sweep's.
+        values: each run's metric; None, for one that diverged or fell behind, ranks behind all others.
     """
+    ranks = ranked([math.inf if value is None else value for value in values])
+    columns = {axis: [getattr(run, axis) for run in runs] for axis in ("variant", *AXES, "seed")}
+    found = {axis: effect(grouped(column), ranks) for axis, column in columns.items()}
+    known = {axis: value for axis, value in found.items() if value is not None}
+    return dict(sorted(known.items(), key=lambda item: -item[1]))
+
+
+def of_metric(runs: Sequence[Run], metrics: Sequence[Mapping[str, float]], metric: str) -> dict[str, float]:
+    """Return the importance of each axis for one of the runs' metrics, each with its run's place."""
     sign = -1 if metric in HIGHER_IS_BETTER else 1
-    ranks = ranked([(bool(one.diverged), sign * one.metrics.get(metric, sign * math.inf)) for one in evaluated])
-    rows = [axes(one) for one in evaluated]
-    found = {name: effect(grouped([row[name] for row in rows]), ranks) for name in (rows[0] if rows else {})}
-    known = {name: value for name, value in found.items() if value is not None}
-    return dict(sorted(known.items(), key=lambda item: (-item[1], item[0])))
+    return importance(runs, [sign * one[metric] if metric in one else None for one in metrics])
 
 
-def ranked(values: Sequence[tuple[bool, float]]) -> list[int]:
+def ranked(values: Sequence[float]) -> list[int]:
     """Return twice each value's rank from 1 on; equals share the mean of their ranks."""
-    first: dict[tuple[bool, float], int] = {}
-    last: dict[tuple[bool, float], int] = {}
+    first: dict[float, int] = {}
+    last: dict[float, int] = {}
     for place, value in enumerate(sorted(values), start=1):
         first.setdefault(value, place)
         last[value] = place
