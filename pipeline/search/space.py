@@ -30,9 +30,14 @@ class Interval:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
+    def count(self) -> float:
+        """How many there are."""
+        return int(self.high - self.low) + 1 if self.whole else math.inf if self.low < self.high else 1
+
+    @property
     def varies(self) -> bool:
         """Whether there is more than one."""
-        return self.low < self.high
+        return self.count > 1
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,14 @@ class Choice:
         return all(is_number(value) for value in self.values)
 
     @property
+    def count(self) -> float:
+        """How many there are."""
+        return len(self.values)
+
+    @property
     def varies(self) -> bool:
         """Whether there is more than one."""
-        return len(self.values) > 1
+        return self.count > 1
 
 
 Axis = Interval | Choice

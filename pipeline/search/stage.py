@@ -34,6 +34,7 @@ class Search:
         """
         self.params, self.variant, self.settings = params, variant, params.sweep.search
         self.space = space(params)
+        self.copied = os.environ.get(storage.VARIABLE, "")
         if faults := refused(self.space, self.settings.method):
             raise InputError("\n".join(f"params.yaml: {fault}" for fault in faults))
 
@@ -95,9 +96,10 @@ class Search:
             for one in trials
         ]
         outs.write_json(outs.study(self.variant), {"sweep": identity, **self.settings.model_dump(), "tried": rows})
-        if url := os.environ.get(storage.VARIABLE):
+        if self.copied:
             higher = self.settings.metric in HIGHER_IS_BETTER
-            storage.copy(url, f"{self.variant} {identity}", higher, self.space, trials)
+            name = f"{self.variant} {identity}"
+            self.copied = self.copied if storage.copy(self.copied, name, higher, self.space, trials) else ""
 
 
 def space(params: Params) -> Space:

@@ -34,6 +34,7 @@ class Study:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.allowed = space, allowed
+        self.count = math.prod(axis.count for axis in space.values())
         self.distributions = {name: searched(axis) for name, axis in space.items()}
         self.study = optuna.create_study(sampler=sampler(method, seed, population))
         self.numbers: dict[Key, list[int]] = {}  # configuration -> its trials
@@ -47,7 +48,7 @@ class Study:
         """
         found: list[dict[str, Any]] = []
         for _ in range(ASKED * count):
-            if len(found) == count:
+            if len(found) == count or len(self.numbers) == self.count:
                 break
             number, one = self._ask()
             known = key(one) in self.numbers
