@@ -78,7 +78,7 @@ def write(
     outs.write_csv(outs.EVALUATED, runs, ["name", "fingerprint", *RUN_METRICS])
     with outs.replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
-    outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric, len(evaluated)))
+    outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric))
     results = Results(evaluated, board, prepared, params)
     drawn = pictures.draw(results)
     pictures.write(drawn)

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pipeline import outs
-from pipeline.params import METRICS, BatchSize, InputError
-from pipeline.sweep import Run
+from pipeline.params import METRICS, InputError
+from pipeline.sweep import FIELDS, Run
 
 Array = NDArray[np.float32]
 CURVE = "train/mse"
@@ -101,7 +101,4 @@ def read_evaluated(variants: Sequence[str]) -> list[Record]:
 
 
 def _run(row: Mapping[str, str]) -> Run:
-    batch_size: BatchSize = "full" if row["batch_size"] == "full" else int(row["batch_size"])
-    numbers = {"lr": float(row["lr"]), "seed": int(row["seed"]), "epochs": int(row["epochs"])}
-    texts = {name: row[name] for name in ("variant", "init", "device", "fingerprint")}
-    return Run(batch_size=batch_size, **numbers, **texts)  # type: ignore[arg-type]
+    return Run(**{field: read(row[field]) for field, read in FIELDS.items()}, fingerprint=row["fingerprint"])

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import product
@@ -28,7 +28,6 @@ SOURCES = (
     "variants/{variant}.py",
 )
 PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
-AXES = ("batch_size", "lr")
 # The sources that choose a searched sweep's runs; train's deps too, but no part of what a run is.
 SEARCH = (
     "evaluation/metrics.py",
@@ -39,6 +38,44 @@ SEARCH = (
     "search/stage.py",
     "search/study.py",
 )
+
+
+def _size(text: str) -> BatchSize:
+    return "full" if text == "full" else int(text)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a sweep may vary: all that is known of it, wherever runs are named, listed, stored and compared.
+
+    name: of the key in params.yaml, Run's field, the columns and MLflow's param. label: in a run's name, before the
+    value. short: the same on MLflow's pages, where a name has little room. words: for one value and for several.
+    read: from text. default: the value that names leave out; None if each is named.
+    """
+
+    name: str
+    label: str
+    short: str
+    words: tuple[str, str]
+    read: Callable[[str], Any]
+    default: object = None
+
+
+# In the order of the sweep: of two neighbours in it, the last axes differ first.
+AXES = (
+    Axis("batch_size", "bs", "b", ("batch size", "batch sizes"), _size),
+    Axis("lr", "lr", "", ("lr", "lr"), float),
+    Axis("seed", "seed", "s", ("seed", "seeds"), int),
+)
+OF_CONFIGURATION = tuple(axis for axis in AXES if axis.name != "seed")  # all that runs of a configuration share
+# Run's fields but its fingerprint, and how each is read from text.
+FIELDS: Mapping[str, Callable[[str], Any]] = {
+    "variant": str,
+    **{axis.name: axis.read for axis in AXES},
+    "epochs": int,
+    "init": str,
+    "device": str,
+}
 
 
 @dataclass(frozen=True)
@@ -57,12 +94,28 @@ class Run:
     @property
     def configuration(self) -> str:
         """The name shared by runs that differ only in their seed."""
-        return f"{self.variant} bs={self.batch_size} lr={self.lr}"
+        return configuration(asdict(self))
 
     @property
     def name(self) -> str:
         """The run's name, for people."""
-        return f"{self.configuration} seed={self.seed}"
+        return name(asdict(self))
+
+
+def configuration(values: Mapping[str, Any]) -> str:
+    """Name a configuration: the variant, and each axis whose value is not the default; takes Run's fields, or texts."""
+    return _named(values, OF_CONFIGURATION)
+
+
+def name(values: Mapping[str, Any]) -> str:
+    """Name a run, from Run's fields or their texts."""
+    return _named(values, AXES)
+
+
+def _named(values: Mapping[str, Any], axes: Sequence[Axis]) -> str:
+    given = [(axis, values.get(axis.name, axis.default)) for axis in axes]
+    parts = [f"{axis.label}={value}" for axis, value in given if str(value) != str(axis.default)]
+    return " ".join([values["variant"], *parts])
 
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
@@ -73,20 +126,22 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
     runs = []
     for variant in params.variants:
         code = code_hash(variant)
-        for batch_size, lr, seed in product(params.sweep.batch_size, params.sweep.lr, params.sweep.seed):
-            values = {"variant": variant, "batch_size": batch_size, "lr": lr, "seed": seed, **shared(params)}
-            runs.append(Run(**values, fingerprint=fingerprint({"data": data, "code": code, **values})))
+        for point in product(*(params.axis(axis.name) for axis in AXES)):
+            values = configured(params, variant, dict(zip((axis.name for axis in AXES), point, strict=True)))
+            runs.append(Run(**values, fingerprint=run_fingerprint(data, code, values)))
     return runs
 
 
-def runs_of(params: Params, variant: str, one: Mapping[str, object], prepared: Path = outs.PREPARED) -> list[Run]:
-    """List the runs of one configuration, one for each seed; none if the sweep leaves it out."""
+def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that configures a run, Run's fields but the fingerprint; `point` has a value for each axis."""
+    return {"variant": variant, **point, **shared(params)}
+
+
+def runs_of(params: Params, variant: str, one: Mapping[str, Any], prepared: Path = outs.PREPARED) -> list[Run]:
+    """List the runs of one configuration, one for each seed."""
     data, code = outs.md5(prepared), code_hash(variant)
-    runs = []
-    for seed in params.sweep.seed:
-        values = {"variant": variant, "seed": seed, **shared(params), **one}
-        runs.append(Run(**values, fingerprint=fingerprint({"data": data, "code": code, **values})))
-    return runs
+    points = (configured(params, variant, {**one, "seed": seed}) for seed in params.sweep.seed)
+    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in points]
 
 
 def left_fingerprint(run: Run, left: str) -> str:
@@ -99,7 +154,12 @@ def shared(params: Params) -> dict[str, Any]:
     return params.train.model_dump(include={"epochs", "init", "device"})
 
 
-def fingerprint(values: dict[str, object]) -> str:
+def run_fingerprint(data: str, code: str, values: Mapping[str, Any]) -> str:
+    """Hash what determines a run's result: the md5 of its data, the hash of its code, and what configures it."""
+    return fingerprint({"data": data, "code": code, **values})
+
+
+def fingerprint(values: Mapping[str, object]) -> str:
     """Hash everything that determines a result; the same values give the same 32 hexadecimal digits everywhere."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 

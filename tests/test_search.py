@@ -128,7 +128,7 @@ def test_a_search_finds_the_best_of_a_table_and_each_of_its_runs_is_one_like_any
         (alone,) = train.train([record.run], table(), Unwatched(), Here())
         assert alone.curve.tobytes() == record.curve.tobytes()
         assert all(alone.tensors[name].tobytes() == record.tensors[name].tobytes() for name in alone.tensors)
-        own = {f"sweep_{axis}": [getattr(record.run, axis)] for axis in (*sweep.AXES, "seed")}
+        own = {f"sweep_{axis.name}": [getattr(record.run, axis.name)] for axis in sweep.AXES}
         assert sweep.plan(params(variants=["matrix"], **own)) == [record.run]  # as in a sweep without a search
 
 

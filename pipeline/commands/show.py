@@ -131,9 +131,8 @@ def in_store(experiment: str, named: str) -> Shown:
         "torch": tags.get("torch", ""),
         "page": link,
     }
-    names = ("variant", "batch_size", "lr", "seed", "epochs", "init", "device")
-    configuration = {name: stored.params[name] for name in names if name in stored.params}
-    title = "{variant} bs={batch_size} lr={lr} seed={seed}".format(**configuration)
+    configuration = {name: stored.params[name] for name in sweep.FIELDS if name in stored.params}
+    title = sweep.name(configuration)
     status = f"diverged: {tags['diverged']}" if "diverged" in tags else stored.status
     curve = dict(sorted(stored.points.items()))
     about = Shown(title, status, configuration, stored.metrics, "", {}, None, {}, curve, origin)

@@ -27,7 +27,7 @@ def importance(runs: Sequence[Run], values: Sequence[float | None]) -> dict[str,
         values: each run's metric; None, for one that diverged or fell behind, ranks behind all others.
     """
     ranks = ranked([math.inf if value is None else value for value in values])
-    columns = {axis: [getattr(run, axis) for run in runs] for axis in ("variant", *AXES, "seed")}
+    columns = {axis: [getattr(run, axis) for run in runs] for axis in ("variant", *(axis.name for axis in AXES))}
     found = {axis: effect(grouped(column), ranks) for axis, column in columns.items()}
     known = {axis: value for axis, value in found.items() if value is not None}
     return dict(sorted(known.items(), key=lambda item: -item[1]))

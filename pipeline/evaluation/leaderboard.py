@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import CURVE, RUN_METRICS, Record
+from pipeline.records import BEHIND, CURVE, RUN_METRICS, Record
+from pipeline.sweep import OF_CONFIGURATION
 
 Float64 = NDArray[np.float64]
 
@@ -20,15 +21,18 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
 
     `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged; a configuration with a
     diverged run ranks below all those without. Of equals, the one with the smaller training loss ranks first: a fold
-    with fewer rows than all may hide that the fit on all rows is worse. Those that fell behind have no metrics, and
-    rank below those that have.
+    with fewer rows than all may hide that the fit on all rows is worse. Those that fell behind, if any did, are
+    counted too; they have no metrics, and rank below those that have.
     """
     rows = []
     for configuration, group in by_configuration(evaluated).items():
         run = group[0].run
         row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
-        row |= {"batch_size": run.batch_size, "lr": run.lr, "runs": sum(record.is_whole for record in group)}
+        row |= {axis.name: getattr(run, axis.name) for axis in OF_CONFIGURATION}
+        row["runs"] = sum(record.is_whole for record in group)
         row["diverged"] = sum(bool(record.diverged) for record in group)
+        if left := len(group) - sum(record.is_whole or bool(record.diverged) for record in group):
+            row[BEHIND] = left
         for key in RUN_METRICS:
             values = [record.metrics[key] for record in group if key in record.metrics]
             row[f"{key} mean"] = statistics.fmean(values) if values else math.nan
@@ -56,8 +60,8 @@ def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) 
     return [runs for configuration, runs in whole.items() if configuration in chosen]
 
 
-def summary(board: pd.DataFrame, metric: str, runs: int) -> dict[str, object]:
-    """Reduce the leaderboard to the champion and its metrics, beside the number of all runs, for `dvc metrics`."""
+def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:
+    """Reduce the leaderboard to the champion, its metrics and the number of runs, for `dvc metrics`."""
     champion = board.iloc[0]
     metrics = {
         key: float(f"{champion[f'{key} mean']:.9g}") for key in RUN_METRICS if math.isfinite(champion[f"{key} mean"])
@@ -65,6 +69,6 @@ def summary(board: pd.DataFrame, metric: str, runs: int) -> dict[str, object]:
     return {
         "metric": metric,
         "champion": {"configuration": champion["configuration"], **metrics} if champion["runs"] else {},
-        "runs": runs,
+        "runs": int(sum(board[column].sum() for column in ("runs", "diverged", BEHIND) if column in board)),
         "diverged": int(board["diverged"].sum()),
     }

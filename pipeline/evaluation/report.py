@@ -12,6 +12,7 @@ from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
 from pipeline.params import HIGHER_IS_BETTER
 from pipeline.records import RUN_METRICS, Record
+from pipeline.sweep import AXES, OF_CONFIGURATION
 
 OPEN = 50  # rows of a table that are shown at once
 TEMPLATE = "report.html.jinja"
@@ -46,13 +47,14 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
 
 def facts(results: Results) -> dict[str, str]:
     """Say what was run on which data."""
-    data, train, sweep = results.params.data, results.params.train, results.params.sweep
+    data, train = results.params.data, results.params.train
     rows, k = results.prepared.X.shape
     split = f"{data.split.folds} folds" if data.split.method == "kfold" else f"{data.split.test_fraction:g} of the rows"
     if data.split.method == "kfold" and data.split.folds == rows:
         split = "each row by itself (leave-one-out)"
     names = ", ".join(data.features[:20]) + (f" and {k - 20} more" if k > 20 else "")
-    listed = {"batch sizes": sweep.batch_size, "learning rates": sweep.lr, "seeds": sweep.seed}
+    words = {axis.name: axis.words[1] for axis in AXES} | {"lr": "learning rates"}
+    listed = {words[axis.name]: results.params.axis(axis.name) for axis in AXES}
     texts = {
         key: ", ".join(map(str, values[:30])) + ("" if len(values) <= 30 else ", …") for key, values in listed.items()
     }
@@ -87,7 +89,7 @@ def board(results: Results) -> list[dict[str, object]]:
     for place, row in enumerate(results.board.to_dict("records"), start=1):
         own: dict[str, object] = {
             "place": place,
-            **{key: row[key] for key in ("variant", "batch_size", "lr", "runs", "diverged")},
+            **{key: row[key] for key in ("variant", *(axis.name for axis in OF_CONFIGURATION), "runs", "diverged")},
         }
         for key in RUN_METRICS:
             mean, deviation = float(row[f"{key} mean"]), float(row[f"{key} std"])

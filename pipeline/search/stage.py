@@ -104,4 +104,4 @@ class Search:
 
 def space(params: Params) -> Space:
     """Return what a sweep's lists span: values, or an interval."""
-    return {name: Choice.of(params.axis(name)) for name in sweep.AXES}
+    return {axis.name: Choice.of(params.axis(axis.name)) for axis in sweep.OF_CONFIGURATION}

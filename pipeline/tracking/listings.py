@@ -14,6 +14,7 @@ from pipeline.evaluation.boards import configuration
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.printing import Row
 from pipeline.records import RUN_METRICS
+from pipeline.sweep import AXES
 from pipeline.tracking import parents, seals
 from pipeline.tracking.display import shown
 from pipeline.tracking.pages import views
@@ -21,7 +22,7 @@ from pipeline.tracking.pages.links import run_link
 from pipeline.tracking.runs import StoredRun
 from pipeline.tracking.store import Store, answering
 
-CONFIGURED = ("variant", "batch_size", "lr", "seed", "epochs")
+CONFIGURED = tuple(dict.fromkeys(("variant", *(axis.name for axis in AXES), "epochs")))
 MADE_BY = ("sweep", "dvc_experiment", "git_commit", "git_dirty")
 LEADERBOARD_BYTES = 2**26
 
@@ -131,9 +132,7 @@ def _members(store: Store, sweep: str) -> frozenset[str]:
 
 def run_row(run: StoredRun) -> dict[str, object]:
     """Describe a run: its name as in the outs, params, metrics and where it comes from."""
-    named = all(key in run.params for key in CONFIGURED)
-    name = "{variant} bs={batch_size} lr={lr} seed={seed}".format(**run.params) if named else run.name
-    row: dict[str, object] = {"run": name, "status": run.status}
+    row: dict[str, object] = {"run": run.name, "status": run.status}
     row |= {key: number(run.params[key]) for key in CONFIGURED if key in run.params}
     row |= {key: run.metrics[key] for key in RUN_METRICS if math.isfinite(run.metrics.get(key, math.nan))}
     row |= {"data": data_of(run)} | {key: run.tags.get(key, "") for key in MADE_BY}
