@@ -39,6 +39,8 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
             row[f"{key} std"] = statistics.stdev(values) if len(values) > 1 else math.nan
         rows.append(row)
     board = pd.DataFrame(rows)
+    if BEHIND in board:
+        board[BEHIND] = board[BEHIND].fillna(0).astype(int)
     board["worse"] = board[f"{metric} mean"] * (-1 if metric in HIGHER_IS_BETTER else 1)
     board["any"] = board["diverged"] > 0
     order = ["any", "worse", f"{CURVE} mean"]
