@@ -108,10 +108,13 @@ def train(runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: En
     for stack, fitted in engine.train(planned, prepared, watch, runs[0].seed):
         watch.end(stack)
         fits |= zip(stack.fits, fitted, strict=True)
-        for run in dict.fromkeys(run for run, _ in stack.fits):
-            if all((run, split) in fits for split in splits):
-                done[run] = stacks.collect(run, [fits.pop((run, split)) for split in splits], prepared)
-                watch.finish(done[run])
+        trained = [
+            run for run in dict.fromkeys(run for run, _ in stack.fits) if all((run, split) in fits for split in splits)
+        ]
+        collected = [stacks.collect(run, [fits.pop((run, split)) for split in splits], prepared) for run in trained]
+        done |= zip(trained, collected, strict=True)
+        if collected:
+            watch.finish(collected)
     return [done[run] for run in runs]
 
 

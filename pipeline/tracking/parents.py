@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline import outs
 from pipeline.sweep import Run, identity
-from pipeline.tracking import seals
+from pipeline.tracking import changes, seals
+from pipeline.tracking.changes import Change, New
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.runs import FINISHED, NOTE, SCHEDULED, StoredRun
 from pipeline.tracking.store import Store
@@ -67,26 +68,31 @@ class Parent:
         """
         with store.lock:
             found = find(store, tags["sweep"])
-            run = found or store.create(title, {**tags, "role": "sweep"}, begun)
-            if found:
-                store.take(run, owner)
+            if found is None:
+                new = New(title, milliseconds(begun), {**tags, "role": "sweep"}, params, datasets)
+                [run] = store.create([new])
+            else:
+                run = found
+                store.write([changes.taken(run, owner)])
             if is_evaluated(run):
                 known = contents(store, run)
                 return cls(store, run, known.files if known else {})
             parent = cls(store, run, {})  # new, or left by a process that may have been killed halfway
-            parent._describe(params, datasets)
+            store.write([changes.completed(run, params, datasets)] if found else [])
+            parent.log_files([Path("params.yaml"), outs.SUMMARY])
         return parent
 
-    def _describe(self, params: Mapping[str, str], datasets: Sequence[Dataset]) -> None:
-        self.store.log_params(self.run, params)
-        self.store.client.log_datasets(self.run.run_id, datasets)
-        for path in (Path("params.yaml"), outs.SUMMARY):
-            self.log_file(path.name, path.read_bytes())
+    def log_files(self, paths: Sequence[Path]) -> None:
+        """Store files as artifacts of the sweep."""
+        self.store.write([self._filed({path.name: path.read_bytes() for path in paths})])
 
     def log_file(self, name: str, content: bytes) -> None:
         """Store an artifact of the sweep."""
-        self.store.log_artifact(self.run, name, content)
-        self.files[name] = sha256(content).hexdigest()
+        self.store.write([self._filed({name: content})])
+
+    def _filed(self, contents: Mapping[str, bytes]) -> Change:
+        self.files |= {name: sha256(content).hexdigest() for name, content in contents.items()}
+        return Change(self.run.run_id, folder=self.store.artifact_uri(self.run), files=contents)
 
     def complete(
         self,
@@ -110,20 +116,23 @@ class Parent:
         named = {run.fingerprint: run.name for run in runs}
         listed = Contents(runs=named, files=self.files, specification=dict(specified))
         content = listed.model_dump_json(indent=2, exclude_defaults=True).encode()
-        self.store.log_artifact(self.run, CONTENTS, content)
         tags = {"champion": champion, "seal_files": sha256(content).hexdigest()}
         stored = self.store.run(self.run.run_id)
-        self.store.log_metrics(stored, metrics, at)
         if is_ours(stored):
             tags |= {NOTE: note, "note_md5": md5_of(note)}
-        self.store.log_tags(self.run, tags | {"seal": stored.contents.with_(tags, metrics).seal()})
+        tags["seal"] = stored.contents.with_(tags, metrics).seal()
+        place = self.store.artifact_uri(self.run)
+        listing = Change(self.run.run_id, folder=place, files={CONTENTS: content})
+        sealing = Change(self.run.run_id, tags=changes.texts(tags))
+        self.store.write([listing, *self.store.measure(stored, metrics, at), sealing])
 
     def end(self, at: float) -> None:
         """End the sweep if it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
         with self.store.lock:
             status = FINISHED if is_evaluated(self.store.run(self.run.run_id)) else SCHEDULED
             unknown = status == SCHEDULED or "restored" in self.run.tags
-            self.store.client.set_status(self.run.run_id, status, None if unknown else milliseconds(at))
+            end = None if unknown else milliseconds(at)
+            self.store.write([Change(self.run.run_id, status=status, end=end)])
 
 
 def is_ours(run: StoredRun) -> bool:

@@ -81,15 +81,13 @@ class Training:
         del self.at_work[stack]
         self.ended.add(stack)
 
-    def finish(self, record: Record) -> None:
-        """Count a trained run."""
-        self.finished += 1
+    def finish(self, records: Sequence[Record]) -> None:
+        """Count trained runs."""
+        self.finished += len(records)
         self.trained = self.display.elapsed
-        if record.diverged:
-            self.diverged += 1
-        else:
-            self.best = min(self.best, float(record.curve[-1]))
-        self.tracking.finish(record)
+        self.diverged += sum(bool(record.diverged) for record in records)
+        self.best = min([self.best, *(float(record.curve[-1]) for record in records if not record.diverged)])
+        self.tracking.finish(records)
 
     def conclude(self) -> None:
         """Say what was trained, how long that took, and whether all of it is stored."""
