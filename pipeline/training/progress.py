@@ -63,7 +63,8 @@ class Training:
         """Show a stack from now on."""
         self.work.setdefault(stack, work(stack, self.k))
         self.at_work[stack] = Advance()
-        self.tracking.start([run for run, _ in stack.fits])
+        if stack.until in {None, stack.fits[0][0].epochs}:  # else nobody knows yet which runs they become
+            self.tracking.start([run for run, _ in stack.fits])
 
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
         """Show the epoch, if it is time to."""
