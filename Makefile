@@ -57,7 +57,7 @@ repro: setup ## prepare, train, evaluate and track whatever has changed; print t
 test: lint ## check format, lint and types; run the tests
 	pytest
 
-acceptance: setup ## run the longer tests: real servers, and the README's commands one by one
+acceptance: setup ray ## run the longer tests: real servers, a real cluster, and the README's commands one by one
 	pytest tests/acceptance
 
 lint: setup ## check format, lint and types

@@ -140,8 +140,7 @@ class _Task:
                 self.curves[list(self.stack.places.values()), epoch - new.shape[1] : epoch] = new
                 watch.follow(self.stack, self.curves, epoch)
             case remote.Trained(packed):
-                fitted = remote.unpack(packed)
-                assert isinstance(fitted, list)
+                fitted: list[Fitted] = remote.unpack(packed)
                 return fitted
         return None
 

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import lifetime, machine
 
 if TYPE_CHECKING:
     from pipeline.records import Array
-    from pipeline.training.stacks import Fitted, Stack
+    from pipeline.training.stacks import Stack
 
 GROWN_SECONDS = 1.0  # between two parts of a curve
 
@@ -74,7 +74,8 @@ def train(
     with ThreadPoolExecutor(1) as thread:
         training = thread.submit(stacks.train, unpack(packed), prepared, Growth(grown).follow, seed=seed)
         training.add_done_callback(lambda _: grown.put(None))
-        yield from iter(grown.get, None)
+        while (part := grown.get()) is not None:  # Ray sends None into the generator, which `yield from` would pass on
+            yield part
     yield Trained(pack(training.result()))
 
 
@@ -103,12 +104,12 @@ class Growth:
         self.told, self.told_at = epoch, time.monotonic()
 
 
-def pack(value: "Stack | list[Fitted]") -> bytes:
-    """Pickle a stack or fits; of a tensor that views a larger one, its own numbers alone."""
+def pack(value: object) -> bytes:
+    """Pickle a stack or its fits; of a tensor that views a larger one, only its own numbers."""
     import torch  # noqa: PLC0415
 
     class Packer(pickle.Pickler):
-        def reducer_override(self, one: object) -> object:
+        def reducer_override(self, one: object) -> Any:  # noqa: ANN401
             return (torch.from_numpy, (one.detach().numpy(),)) if isinstance(one, torch.Tensor) else NotImplemented
 
     file = BytesIO()
@@ -116,6 +117,6 @@ def pack(value: "Stack | list[Fitted]") -> bytes:
     return file.getvalue()
 
 
-def unpack(packed: bytes) -> "Stack | list[Fitted]":
+def unpack(packed: bytes) -> Any:  # noqa: ANN401
     """Read what `pack` wrote."""
-    return pickle.loads(packed)  # type: ignore[no-any-return] # noqa: S301 - our own, from our own process
+    return pickle.loads(packed)  # noqa: S301 - from our own worker, or the process that asks it
