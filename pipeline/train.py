@@ -42,7 +42,7 @@ def main() -> None:
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
     checkpoints = Checkpoints()
     with (
-        choose(os.environ, checkpoints) as engine,
+        choose(os.environ, planned, prepared.X.shape[1], checkpoints) as engine,
         Display(title) as display,
         Piped(params, runs, display) as tracking,
     ):
@@ -90,6 +90,7 @@ def train(runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: En
     splits = range(len(prepared.train))
     planned = stacks.group(runs, prepared.train_rows, prepared.X.shape[1])
     for stack, fitted in engine.train(planned, prepared, watch, runs[0].seed):
+        watch.end(stack)
         fits |= zip(stack.fits, fitted, strict=True)
         for run in dict.fromkeys(run for run, _ in stack.fits):
             if all((run, split) in fits for split in splits):

@@ -68,11 +68,12 @@ def training(terminal: bool, width: int = 200, sizes: tuple[int, ...] = (1, 100)
 
 
 def train(shown: Training, clock: list[float], seconds_per_epoch: float, epochs: int) -> None:
-    shown.start(stack(1))
+    first = next(iter(shown.work))
+    shown.start(first)
     curves = np.linspace(9, 2, 1000, dtype=np.float32)[None]
     for epoch in range(1, epochs + 1):
         clock[0] += seconds_per_epoch
-        shown.follow(shown.stacks[0], curves, epoch)
+        shown.follow(first, curves, epoch)
 
 
 def test_elsewhere_than_at_a_terminal_it_prints_a_plain_line_every_five_seconds(clock: list[float]) -> None:

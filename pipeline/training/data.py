@@ -122,10 +122,11 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
 
 
-def minibatches(rows: Rows, order: MinibatchOrder) -> Iterator[Minibatch]:
-    """Yield the minibatches of all epochs, one by one: X (R, m, k), y (R, m, 1), float32."""
+def minibatches(rows: Rows, order: MinibatchOrder, copies: int = 1) -> Iterator[Minibatch]:
+    """Yield the minibatches of all epochs, one by one: X (R, m, k), y (R, m, 1), float32; of one run, any copies."""
     # The sampler yields blocks as tensors, and Rows fetches and collates them itself.
     blocks = DataLoader(rows, batch_sampler=order, collate_fn=lambda block: block)  # type: ignore[arg-type]
-    for X, y in blocks:
+    for each in blocks:
+        X, y = (part.expand(copies * len(part), -1, -1) for part in each)
         for X_epoch, y_epoch in zip(X.split(order.n, dim=1), y.split(order.n, dim=1), strict=True):
             yield from zip(X_epoch.split(order.batch_size, dim=1), y_epoch.split(order.batch_size, dim=1), strict=True)

@@ -13,9 +13,9 @@ class SGD:
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: Tensor) -> None:
-        """Take parameters (R, …, …), float32, that require gradients, and lr (R,), float32."""
+        """Take parameters (R, …), float32, that require gradients, and lr (R,), float32."""
         self.parameters = list(parameters)
-        self.lr = lr.view(-1, 1, 1)
+        self.lr = [lr.view(-1, *(1,) * (parameter.dim() - 1)) for parameter in self.parameters]
 
     def zero_grad(self) -> None:
         """Clear the gradients."""
@@ -25,6 +25,6 @@ class SGD:
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter in place."""
-        for parameter in self.parameters:
+        for parameter, lr in zip(self.parameters, self.lr, strict=True):
             if parameter.grad is not None:
-                parameter.addcmul_(parameter.grad, self.lr, value=-1)
+                parameter.addcmul_(parameter.grad, lr, value=-1)

@@ -20,7 +20,7 @@ from pipeline.training.checkpoints import Checkpoints
 STACK_FLOATS = 2**24  # the most numbers in one minibatch of a stack: 64 MB of float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # itself only: comparing and hashing fits would take longer than an epoch
 class Stack:
     """Fits that train together: they share variant, batch size and number of training rows."""
 
@@ -93,8 +93,10 @@ def train(
     """
     first, k = stack.fits[0][0], prepared.X.shape[1]
     device = first.device
+    # A batched product of one takes another path through MKL than that of two or more, and sums in another order.
+    copies = 2 if len(stack.fits) == 1 else 1
     seeds = [run.seed for run, _ in stack.fits]
-    begin = parameters.initial(first.variant, k, first.init, seeds).to(device)
+    begin = parameters.initial(first.variant, k, first.init, seeds * copies).to(device)
     model = lift.lift(variants.make(first.variant, k), begin, k)
     followed = [r for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
     state = fit.State.initial(model, first.epochs, len(followed))
@@ -103,16 +105,16 @@ def train(
         checkpoints.resume(key, state)
     rows = data.Rows(prepared, [split for _, split in stack.fits], device)
     order = data.MinibatchOrder(seeds, len(rows), stack.batch_size, range(state.epoch, state.curve.shape[1]))
-    lr = torch.tensor([run.lr for run, _ in stack.fits], device=device)
+    lr = torch.tensor([run.lr for run, _ in stack.fits] * copies, device=device)
 
     def after_epoch(state: fit.State) -> None:
         follow(stack, state.curve.numpy(), state.epoch)
         if checkpoints:
             checkpoints.keep(key, state)
 
-    fit.fit(model, state, data.minibatches(rows, order), order.steps, lr, after_epoch, followed)
+    fit.fit(model, state, data.minibatches(rows, order, copies), order.steps, lr, after_epoch, followed)
     trained, paths = lift.values(model).cpu(), dict(zip(followed, state.path, strict=True))
-    ends = zip(trained, state.curve, state.diverged.tolist(), strict=True)
+    ends = list(zip(trained, state.curve, state.diverged.tolist(), strict=True))[: len(seeds)]
     return [Fitted(*end, paths.get(r)) for r, end in enumerate(ends)]
 
 

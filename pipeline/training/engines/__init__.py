@@ -10,7 +10,7 @@ from pipeline.training.stacks import Fitted, Stack
 
 
 class Watch(Protocol):
-    """Looks on while stacks train. An engine calls start and follow, the stage finish."""
+    """Looks on while stacks train. An engine calls start and follow, the stage end and finish."""
 
     def start(self, stack: Stack) -> None:
         """Note that a stack starts to train; again, if its worker was killed."""
@@ -23,6 +23,9 @@ class Watch(Protocol):
             curves: (R, epochs), float32; the rows of runs on all training rows are filled, the others may be.
             epoch: the number of epochs done.
         """
+
+    def end(self, stack: Stack) -> None:
+        """Note that a stack is trained."""
 
     def finish(self, record: Record) -> None:
         """Take a run all of whose fits are trained."""
@@ -57,6 +60,9 @@ class Unwatched:
         """Do nothing."""
 
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
+        """Do nothing."""
+
+    def end(self, stack: Stack) -> None:
         """Do nothing."""
 
     def finish(self, record: Record) -> None:

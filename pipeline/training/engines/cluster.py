@@ -20,6 +20,7 @@ import pipeline
 from pipeline import machine
 from pipeline.ending import InputError
 from pipeline.records import Array
+from pipeline.training.cost import work
 from pipeline.training.data import Prepared
 from pipeline.training.engines import Watch, remote
 from pipeline.training.stacks import Fitted, Stack
@@ -31,6 +32,7 @@ LOST = (
     exceptions.OutOfMemoryError,
     exceptions.ObjectLostError,  # a result that was still on a lost node
 )
+ORPHANED = "RAY_gcs_rpc_server_reconnect_timeout_s"  # after which Ray's own processes end, if the stage was killed
 FORCED = {"default", "native"}  # kernels that PIPELINE_KERNELS can ask any machine for
 
 
@@ -53,14 +55,16 @@ class Cluster:
         self.data: Any = None  # the prepared data's reference
 
     def __enter__(self) -> Self:
-        local = {} if self.address else {"num_cpus": self.workers, "_node_ip_address": "127.0.0.1"}
+        local: dict[str, Any] = {}
+        if not self.address:
+            os.environ.setdefault(ORPHANED, "5")
+            local = {"num_cpus": self.workers, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
         with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
             code = Path(pipeline.__file__).parent
             shutil.copytree(code, Path(folder) / code.name, ignore=shutil.ignore_patterns("__pycache__"))
             try:
                 ray.init(
                     address=self.address or "local",
-                    include_dashboard=None if self.address else False,
                     log_to_driver=False,
                     logging_level="ERROR",
                     # A working folder, unlike a module, also keeps a worker from a checkout of its own.
@@ -80,14 +84,15 @@ class Cluster:
     def train(
         self, planned: Sequence[Stack], prepared: Prepared, watch: Watch, seed: int
     ) -> Iterator[tuple[Stack, list[Fitted]]]:
-        """Train each stack as a task, again where its worker or node is lost.
+        """Train each stack as a task, those first that take longest, and again where its worker or node is lost.
 
         Raises:
             InputError: a worker's results would have other bits, or a stack was lost TRIES times.
         """
         self.data = self.data or ray.put({name: tensor.numpy() for name, tensor in vars(prepared).items()})
         tries = dict.fromkeys(planned, 1)
-        tasks = {self._submit(stack, seed): _Task(stack) for stack in planned}
+        order = sorted(planned, key=lambda stack: work(stack, prepared.X.shape[1]), reverse=True)
+        tasks = {self._submit(stack, seed): _Task(stack) for stack in order}
         try:
             while tasks:
                 [streamed], _ = ray.wait(list(tasks), num_returns=1)

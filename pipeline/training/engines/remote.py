@@ -105,16 +105,12 @@ class Growth:
 
 
 def pack(value: object) -> bytes:
-    """Pickle a stack or its fits; of a tensor that views a larger one, only its own numbers."""
-    import torch  # noqa: PLC0415
+    """Pickle a stack or its fits."""
+    from pipeline.training.engines.worker import Pickler  # noqa: PLC0415
 
-    class Packer(pickle.Pickler):
-        def reducer_override(self, one: object) -> Any:  # noqa: ANN401
-            return (torch.from_numpy, (one.detach().numpy(),)) if isinstance(one, torch.Tensor) else NotImplemented
-
-    file = BytesIO()
-    Packer(file, protocol=5).dump(value)
-    return file.getvalue()
+    content = BytesIO()
+    Pickler(content, pickle.HIGHEST_PROTOCOL).dump(value)
+    return content.getvalue()
 
 
 def unpack(packed: bytes) -> Any:  # noqa: ANN401
