@@ -32,7 +32,6 @@ LOST = (
     exceptions.OutOfMemoryError,
     exceptions.ObjectLostError,  # a result that was still on a lost node
 )
-ORPHANED = "RAY_gcs_rpc_server_reconnect_timeout_s"  # after which Ray's own processes end, if the stage was killed
 FORCED = {"default", "native"}  # kernels that PIPELINE_KERNELS can ask any machine for
 
 
@@ -55,10 +54,7 @@ class Cluster:
         self.data: Any = None  # the prepared data's reference
 
     def __enter__(self) -> Self:
-        local: dict[str, Any] = {}
-        if not self.address:
-            os.environ.setdefault(ORPHANED, "5")
-            local = {"num_cpus": self.workers, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        own = {"num_cpus": self.workers, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
         with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
             code = Path(pipeline.__file__).parent
             shutil.copytree(code, Path(folder) / code.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -69,7 +65,7 @@ class Cluster:
                     logging_level="ERROR",
                     # A working folder, unlike a module, also keeps a worker from a checkout of its own.
                     runtime_env={"working_dir": folder, "env_vars": variables()},
-                    **local,
+                    **({} if self.address else own),
                 )
             except (ConnectionError, RuntimeError, ValueError, exceptions.RayError) as error:
                 told = f"RAY_ADDRESS={self.address}" if self.address else "Ray on this machine"
