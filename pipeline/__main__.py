@@ -18,6 +18,7 @@ FILES = {
     "compare": "compare",
     "completion": "completion",
     "doctor": "upkeep",
+    "importance": "importance",
     "leaderboard": "results",
     "plan": "plan",
     "predict": "models",

@@ -32,7 +32,7 @@ SHOWN = 20  # the most faults in one message
 PENDING = (
     *("data.split.final_test", "train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
     *("train.stop.patience", "train.nested", "sweep.optimizer", "sweep.weight_decay", "sweep.schedule", "sweep.loss"),
-    *("sweep.epochs", "sweep.init", "sweep.only", "sweep.skip", "sweep.search.method", "evaluate.choose"),
+    *("sweep.epochs", "sweep.init", "sweep.only", "sweep.skip", "evaluate.choose"),
 )
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,17 @@ SOURCES = (
     "training/parameters.py",
     "training/stacks.py",
     "variants/{variant}.py",
+)
+PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
+# The sources that choose a searched sweep's runs; train's deps too, but no part of what a run is.
+SEARCH = (
+    "evaluation/metrics.py",
+    "predictions.py",
+    "search/halving.py",
+    "search/rounds.py",
+    "search/space.py",
+    "search/stage.py",
+    "search/study.py",
 )
 
 
@@ -107,7 +119,9 @@ def _named(values: Mapping[str, Any], axes: Sequence[Axis]) -> str:
 
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
-    """List every run of the sweep, in the order of params.yaml."""
+    """List every run of the sweep, in the order of params.yaml; none if they are known only as they arise."""
+    if params.sweep.search.method in PROPOSED:
+        return []
     data = outs.md5(prepared)
     runs = []
     for variant in params.variants:
@@ -121,6 +135,18 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
 def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that configures a run, Run's fields but the fingerprint; `point` has a value for each axis."""
     return {"variant": variant, **point, **shared(params)}
+
+
+def runs_of(params: Params, variant: str, one: Mapping[str, Any], prepared: Path = outs.PREPARED) -> list[Run]:
+    """List the runs of one configuration, one for each seed."""
+    data, code = outs.md5(prepared), code_hash(variant)
+    points = (configured(params, variant, {**one, "seed": seed}) for seed in params.sweep.seed)
+    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in points]
+
+
+def left_fingerprint(run: Run, left: str) -> str:
+    """Return the fingerprint of a run that ended early, as `left` says; another than that of the whole run."""
+    return fingerprint({"run": run.fingerprint, "left": left})
 
 
 def shared(params: Params) -> dict[str, Any]:
@@ -144,9 +170,36 @@ def code_hash(variant: str, package: Path = PACKAGE) -> str:
     return fingerprint({name: bare((package / name).read_text(encoding="utf-8")) for name in names})
 
 
-def sweep_id(runs: Sequence[Run]) -> str:
-    """Identify a sweep by its runs."""
-    return fingerprint({"runs": sorted(run.fingerprint for run in runs)})[:12]
+def sweep_id(runs: Sequence[Run], specified: Mapping[str, object]) -> str:
+    """Identify a sweep by its specification, or, as that of a plain one is empty, by its runs."""
+    return identity([run.fingerprint for run in runs], specified)
+
+
+def identity(fingerprints: Iterable[str], specified: Mapping[str, object]) -> str:
+    """Identify a sweep, as `sweep_id` does."""
+    return fingerprint(dict(specified) or {"runs": sorted(fingerprints)})[:12]
+
+
+def is_searched(params: Params) -> bool:
+    """Tell whether a sweep's runs are known only as they arise."""
+    return params.sweep.search.method != "none"
+
+
+def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, object]:
+    """Return what decides which runs a searched sweep trains, and how far; empty for another."""
+    if not is_searched(params):
+        return {}
+    code = {variant: code_hash(variant) for variant in params.variants}
+    code["search"] = fingerprint({name: bare((PACKAGE / name).read_text(encoding="utf-8")) for name in SEARCH})
+    own = params.model_dump(include={"variants", "train", "sweep"})
+    return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own}
+
+
+def is_current(run: Run, left: str, data: str) -> bool:
+    """Tell whether the code here trains a run, which ended early if `left` says so, on data with this md5."""
+    values = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    whole = replace(run, fingerprint=fingerprint({"data": data, "code": code_hash(run.variant), **values}))
+    return run.fingerprint in {whole.fingerprint, left_fingerprint(whole, left)}
 
 
 def curve_steps(epochs: int, points: int) -> list[int]:

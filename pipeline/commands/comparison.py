@@ -91,7 +91,8 @@ def differing_params(stored: Stored, record: Record) -> list[str]:
 
 def compare_bits(stored: Stored, record: Record) -> list[str]:
     """List what differs in any bit between a reproduced run and its record: weights, curve, metrics."""
-    differences = differing({"diverged": (stored.tags.get("diverged"), record.diverged or None)})
+    ends = {"diverged": record.diverged, "left": record.left}
+    differences = differing({key: (stored.tags.get(key), value or None) for key, value in ends.items()})
     differences += [] if stored.weights else [f"{WEIGHTS}: is gone from MLflow"]
     if stored.weights:
         tensors = compare_tensors(load(stored.weights), record.tensors)

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pipeline.evaluation.importance import of_metric
 from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
 from pipeline.params import HIGHER_IS_BETTER
@@ -38,6 +39,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         columns=[results.metric, *(key for key in RUN_METRICS if key != results.metric)],
         board=board(results),
         figures=[figure(one) for one in pictures],
+        importance=what_mattered(results),
         diverged=diverged(results),
         open=OPEN,
     )
@@ -77,7 +79,7 @@ def best_run(results: Results) -> Record | None:
     """Return the champion's best run; None if every run diverged."""
     own = results.runs_of[results.board.iloc[0]["configuration"]]
     sign = -1 if results.metric in HIGHER_IS_BETTER else 1
-    whole = (one for one in own if not one.diverged)
+    whole = (one for one in own if one.is_whole)
     return min(whole, key=lambda one: sign * one.metrics.get(results.metric, sign * math.inf), default=None)
 
 
@@ -94,6 +96,12 @@ def board(results: Results) -> list[dict[str, object]]:
             own[key] = number(mean) + (f" ± {number(deviation)}" if math.isfinite(deviation) else "")
         rows.append(own)
     return rows
+
+
+def what_mattered(results: Results) -> dict[str, str]:
+    """Return the importance of each axis as text, the largest first."""
+    runs, metrics = [one.run for one in results.evaluated], [one.metrics for one in results.evaluated]
+    return {axis: f"{value:.2f}" for axis, value in of_metric(runs, metrics, results.metric).items()}
 
 
 def figure(picture: Picture) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ from pipeline.conditions import Condition, number
 from pipeline.evaluation.boards import configuration
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.printing import Row
-from pipeline.records import RUN_METRICS
+from pipeline.records import BEHIND, RUN_METRICS
 from pipeline.sweep import AXES
 from pipeline.tracking import parents, seals
 from pipeline.tracking.display import shown
@@ -61,7 +61,7 @@ class Scope:
 
 @answering()
 def top(experiment: str, metric: str, limit: int, scope: Scope) -> list[Row]:
-    """List the best runs, best first, without those that diverged or lack the metric.
+    """List the best runs, best first, without those that diverged, fell behind or lack the metric.
 
     Runs that were altered after they ended, and would be among the best, follow them, marked.
     """
@@ -69,6 +69,8 @@ def top(experiment: str, metric: str, limit: int, scope: Scope) -> list[Row]:
     sound: list[Row] = []
     altered: list[Row] = []
     for run, row in _meant(store, store.best(metric, limit + 10), scope) if store else []:
+        if run.tags.get("left", "").startswith(BEHIND):
+            continue
         listed = row | {"link": run_link(store.experiment.experiment_id, run.run_id)} if store else row
         (altered if row["seal"] == seals.ALTERED else sound).append(listed)
         if len(sound) == limit:

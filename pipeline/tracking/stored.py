@@ -40,6 +40,7 @@ OPTIONAL = {
     "weights_md5": "[0-9a-f]{32}",
     "contradicts": "[0-9a-f]{32}",
     "diverged": "[ -~]{1,6000}",
+    "left": "[ -~]{1,6000}",
 }
 
 

@@ -63,7 +63,8 @@ class Training:
         """Show a stack from now on."""
         self.work.setdefault(stack, work(stack, self.k))
         self.at_work[stack] = Advance()
-        self.tracking.start([run for run, _ in stack.fits])
+        if stack.until in {None, stack.fits[0][0].epochs}:  # else nobody knows yet which runs they become
+            self.tracking.start([run for run, _ in stack.fits])
 
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
         """Show the epoch, if it is time to."""
@@ -81,15 +82,13 @@ class Training:
         del self.at_work[stack]
         self.ended.add(stack)
 
-    def finish(self, record: Record) -> None:
-        """Count a trained run."""
-        self.finished += 1
+    def finish(self, records: Sequence[Record]) -> None:
+        """Count trained runs."""
+        self.finished += len(records)
         self.trained = self.display.elapsed
-        if record.diverged:
-            self.diverged += 1
-        else:
-            self.best = min(self.best, float(record.curve[-1]))
-        self.tracking.finish(record)
+        self.diverged += sum(bool(record.diverged) for record in records)
+        self.best = min([self.best, *(float(record.curve[-1]) for record in records if not record.diverged)])
+        self.tracking.finish(records)
 
     def conclude(self) -> None:
         """Say what was trained, how long that took, and whether all of it is stored."""
