@@ -32,11 +32,8 @@ def runs_with(lrs: Sequence[float], seeds: Sequence[int]) -> list[Run]:
 
 def trained(runs: Sequence[Run], found: dict[str, records.Record] | None = None) -> dict[str, bytes]:
     """Write the outs of runs, of which those found are not trained; return the files."""
-    found = found or {}
-    missing = [run for run in runs if run.fingerprint not in found]
-    made = train.train(missing, TABLE, Unwatched(), Here(), runs[0].seed)
     shutil.rmtree(FOLDER, ignore_errors=True)
-    train.write(FOLDER, runs, found | {one.run.fingerprint: one for one in made})
+    train.write(FOLDER, train.complete(runs, found or {}, TABLE, Unwatched(), Here()))
     return {path.name: path.read_bytes() for path in FOLDER.iterdir()}
 
 
