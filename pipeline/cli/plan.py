@@ -49,8 +49,9 @@ def lines(planned: "Plan") -> list[str]:
 
     train = planned.training
     of = f"{count(planned.runs, 'run')} of {count(len(planned.variants), 'variant')}, {count(planned.fits, 'fit')}"
+    first = f"; the first round of a search for at most {planned.most:,} runs" if planned.most > planned.runs else ""
     said = [
-        f"sweep {planned.sweep}: {of}",
+        f"sweep {planned.sweep}: {of}{first}",
         f"stored    {planned.stored:,} in MLflow",
         f"known     {planned.known:,} in DVC's cache, which need not train again",
     ]
