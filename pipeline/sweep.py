@@ -28,15 +28,15 @@ SOURCES = (
     "variants/{variant}.py",
 )
 PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
-# The sources that choose a searched sweep's runs; train's deps too, but no part of what a run is.
+# The sources, without .py, that choose a searched sweep's runs; train's deps too, but no part of what a run is.
 SEARCH = (
-    "evaluation/metrics.py",
-    "predictions.py",
-    "search/halving.py",
-    "search/rounds.py",
-    "search/space.py",
-    "search/stage.py",
-    "search/study.py",
+    "evaluation/metrics",
+    "predictions",
+    "search/halving",
+    "search/rounds",
+    "search/space",
+    "search/stage",
+    "search/study",
 )
 
 
@@ -190,7 +190,7 @@ def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, o
     if not is_searched(params):
         return {}
     code = {variant: code_hash(variant) for variant in params.variants}
-    code["search"] = fingerprint({name: bare((PACKAGE / name).read_text(encoding="utf-8")) for name in SEARCH})
+    code["search"] = fingerprint({name: bare((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH})
     own = params.model_dump(include={"variants", "train", "sweep"})
     return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own}
 
