@@ -86,6 +86,25 @@ def runs(experiment: str, scope: Scope) -> list[Row]:
 
 
 @answering()
+def sound(experiment: str, scope: Scope) -> list[Row]:
+    """List the complete runs, each once, with all of their tags and params beside the columns.
+
+    Those that were altered, or contradict the first of the same fingerprint, are left out.
+    """
+    store = Store.look(experiment)
+    found = _meant(store, store.runs(), scope) if store else []
+    complete = [(run, row) for run, row in found if run.is_complete and row["seal"] != seals.ALTERED]
+    return [{**run.tags, **run.params, **row} for run, row in complete if "contradicts" not in run.tags]
+
+
+@answering()
+def sweep_ids(experiment: str) -> list[str]:
+    """List the ids of the stored sweeps, latest first."""
+    store = Store.look(experiment)
+    return list(dict.fromkeys(run.tags["sweep"] for run in store.all_sweeps())) if store else []
+
+
+@answering()
 def runs_of(experiment: str, names: Mapping[str, str], scope: Scope) -> list[Row]:
     """List the stored runs of `names`, fingerprint -> name; a missing one has no id.
 
