@@ -78,17 +78,24 @@ def plan(params: Params) -> Plan:
     """Plan a sweep.
 
     Raises:
-        InputError: the table cannot be prepared, or the store fails.
+        InputError: the table cannot be prepared, the store fails, or a search proposes the runs.
     """
+    if params.sweep.search.method in sweep.PROPOSED:
+        method, trials, seeds = params.sweep.search.method, params.sweep.search.trials, len(params.sweep.seed)
+        raise InputError(
+            f"params.yaml: sweep.search.method: got {method}, whose runs, at most {len(params.variants) * trials * seeds:,}"
+            ", are known only as they arise; pipeline plan takes none or halving"
+        )
     with prepared_for(params) as path:
         runs, prepared, table = sweep.plan(params, path), data.load(path), rounding.table(load_file(path))
+        specified = sweep.specification(params, path)
     by_variant = {variant: list(own) for variant, own in groupby(runs, lambda run: run.variant)}
     found = {fingerprint for own in by_variant.values() for fingerprint in known.recall(own, AS_DVC)}
     lacking = queries.health(params.track.experiment, {run.fingerprint: run.name for run in runs}).lacking
     missing = {variant: [run for run in own if run.fingerprint not in found] for variant, own in by_variant.items()}
     most = max(curve_bytes(own, len(prepared.train)) for own in by_variant.values())
     return Plan(
-        sweep.sweep_id(runs),
+        sweep.sweep_id(runs, specified),
         list(by_variant),
         len(runs),
         len(runs) * len(prepared.train),
