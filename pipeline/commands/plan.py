@@ -81,10 +81,10 @@ def plan(params: Params) -> Plan:
         InputError: the table cannot be prepared, the store fails, or a search proposes the runs.
     """
     if params.sweep.search.method in sweep.PROPOSED:
-        method, trials, seeds = params.sweep.search.method, params.sweep.search.trials, len(params.sweep.seed)
+        method, most = params.sweep.search.method, params.sweep.search.trials * len(params.sweep.seed)
         raise InputError(
-            f"params.yaml: sweep.search.method: got {method}, whose runs, at most {len(params.variants) * trials * seeds:,}"
-            ", are known only as they arise; pipeline plan takes none or halving"
+            f"params.yaml: sweep.search.method: got {method}, whose runs, at most {most:,} of each variant, are known "
+            "only as they arise; pipeline plan takes none or halving"
         )
     with prepared_for(params) as path:
         runs, prepared, table = sweep.plan(params, path), data.load(path), rounding.table(load_file(path))
