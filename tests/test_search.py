@@ -3,7 +3,9 @@
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import sweeps
 from sweeps import params, table
 
 from pipeline import outs, sweep, train
-from pipeline.evaluation import leaderboard
+from pipeline.evaluation import leaderboard, metrics
 from pipeline.evaluation.importance import effect, grouped, ranked
 from pipeline.params import InputError, Params
 from pipeline.records import Record
@@ -148,6 +150,26 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
     again = run_search(searched())
     assert [one.run for one in again] == [one.run for one in whole]
     assert [one for runs in rounds for one in runs] == [one.run for one in whole[:16]]
+
+
+@pytest.mark.usefixtures("here")
+def test_halving_keeps_the_bits_of_those_that_stay_and_others_leave_at_their_rung() -> None:
+    settings = searched("halving")
+    every = {one.run.name: one for one in train.train(sweep.plan(settings), table(), Unwatched(), Here())}
+    records = run_search(settings)
+    assert [one.run.name for one in records] == list(every)
+    assert Counter(one.left for one in records) == {  # 32 configurations, then 16, then 8, each twice
+        "behind, after epoch 10 of 40": 32,
+        "behind, after epoch 20 of 40": 16,
+        "": 16,
+    }
+    for record in records:
+        whole, trained = every[record.run.name], np.isfinite(record.curve)
+        same = [whole.tensors[name].tobytes() == record.tensors[name].tobytes() for name in whole.tensors]
+        assert record.curve[trained].tobytes() == whole.curve[trained].tobytes()
+        assert (record.run == whole.run) == record.is_whole == (all(same) and trained.all())
+    board = leaderboard.rank([replace(one, metrics=metrics.compute(one, table())) for one in records], "cv/mse")
+    assert list(board["runs"]) == [2] * 8 + [0] * 24
 
 
 @pytest.mark.usefixtures("here")
