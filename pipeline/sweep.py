@@ -192,7 +192,8 @@ def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, o
     code = {variant: code_hash(variant) for variant in params.variants}
     code["search"] = fingerprint({name: bare((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH})
     own = params.model_dump(include={"variants", "train", "sweep"})
-    return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own}
+    spans = {name: asdict(entry) for name, entry in params.sweep.intervals.items()}
+    return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own, "intervals": spans}
 
 
 def is_current(run: Run, left: str, data: str) -> bool:
