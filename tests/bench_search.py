@@ -15,14 +15,14 @@ import sweeps
 from pipeline import outs, train
 from pipeline.params import Params
 from pipeline.records import Record
-from pipeline.search.space import Choice, Interval
+from pipeline.search.space import Choice, Interval, Space
 from pipeline.search.stage import Search
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
 
 SEEDS = range(5)
 TRIALS, ROUNDS = 60, 6
-SPACE = {"batch_size": Choice.of([1, 2, 4, "full"]), "lr": Interval(1e-6, 1.0, log=True)}
+SPACE: Space = {"batch_size": Choice.of([1, 2, 4, "full"]), "lr": Interval(1e-6, 1.0, log=True)}
 
 
 def settings(method: str, seed: int) -> Params:
@@ -46,7 +46,7 @@ def best(method: str, seed: int) -> float:
         assert alone.curve.tobytes() == record.curve.tobytes()
         assert all(alone.tensors[name].tobytes() == record.tensors[name].tobytes() for name in alone.tensors)
     (study,) = Path(outs.TRAINED).glob("*/study.json")
-    return min(one["score"] for one in json.loads(study.read_text())["tried"] if one["score"] is not None)
+    return min(float(one["score"]) for one in json.loads(study.read_text())["tried"] if one["score"] is not None)
 
 
 def main() -> None:

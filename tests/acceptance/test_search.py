@@ -7,7 +7,7 @@ from pathlib import Path
 from conftest import run, shorten
 from test_pipeline import stored
 
-RATES = "sweep.lr=[1e-7,3e-7,1e-6,3e-6,1e-5,3e-5,1e-4]"
+RATES = "sweep.lr=[{from: 1e-7, to: 1e-4, num: 7, scale: log}]"
 SEARCH = ("-S", "sweep.search.trials=8", "-S", "sweep.search.rounds=2", "-S", RATES, "-S", "variants=[matrix]")
 STUDY = "data/trained/matrix/study.json"
 
