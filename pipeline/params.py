@@ -38,12 +38,13 @@ VARIANTS = Path(__file__).parent / "variants"
 TEXT_BYTES = 2**18  # the most a params file may have: 3 s to parse
 NESTING = 20  # the pipeline's own is 3
 ALIASES = 10  # each merge of two aliases may double a file's content
+RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "schedule", "loss", "epochs", "init"})
 SHOWN = 20  # the most faults in one message
 # Keys whose part is not built yet: they take their default only.
 PENDING = (
     *("data.split.final_test", "train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
     *("train.stop.patience", "train.nested", "sweep.optimizer", "sweep.weight_decay", "sweep.schedule", "sweep.loss"),
-    *("sweep.epochs", "sweep.init", "sweep.only", "sweep.skip", "evaluate.choose"),
+    *("sweep.epochs", "sweep.init", "evaluate.choose"),
 )
 
 
@@ -66,6 +67,14 @@ def _unique(values: list[Any]) -> list[Any]:
 def _different(values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
         raise ValueError("repeated")
+    return values
+
+
+def _rules(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for rule in values:
+        own = [one for value in rule.values() for one in (value if isinstance(value, list) else [value])]
+        if not rule or not rule.keys() <= RULED or not all(type(one) in {int, float, str} for one in own):
+            raise ValueError(rule)
     return values
 
 
@@ -101,6 +110,7 @@ def _variants(values: list[str]) -> list[str]:
 
 
 _ENTRIES = "; or ranges {from, to, num, scale: linear or log}, or samples {sample, from, to, scale, seed}"
+_RULES = f"a list of mappings from an axis, of {', '.join(sorted(RULED))}, to a value or a list of them"
 _NUMBERS = BeforeValidator(lambda given: entries.values(given, whole=False))
 _WHOLE = BeforeValidator(lambda given: entries.values(given, whole=True))
 
@@ -201,8 +211,8 @@ class Sweep(_Block):
     init: Annotated[list[Init], AfterValidator(_different)] = _takes(
         "a list of different of zeros and default", default=[]
     )
-    only: list[dict[str, Any]] = _takes("a list of mappings from an axis to a value or a list of them", default=[])
-    skip: list[dict[str, Any]] = _takes("a list of mappings from an axis to a value or a list of them", default=[])
+    only: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
+    skip: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
     search: Search = _takes("the keys method, trials, rounds, metric and seed", default=Search())
     _intervals: dict[str, entries.Entry] = PrivateAttr(default_factory=dict)
 
