@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -150,12 +150,19 @@ def beyond(runs: Sequence[Run], table: rounding.Table, k: int) -> Iterator[Beyon
     """List the learning rates of linear variants beyond the stable one, where training may diverge."""
     lrs: dict[BatchSize, list[float]] = {}
     for run in runs:
-        if parameters.is_linear(run.variant, k) and run.lr not in lrs.setdefault(run.batch_size, []):
+        if is_bounded(run, k) and run.lr not in lrs.setdefault(run.batch_size, []):
             lrs[run.batch_size].append(run.lr)
     for run in {run.batch_size: run for run in runs if run.batch_size in lrs}.values():
         stable = rounding.largest_stable_lr(run, table)
         if high := [lr for lr in lrs[run.batch_size] if lr >= stable]:
             yield Beyond(run.batch_size, stable, high)
+
+
+def is_bounded(run: Run, k: int) -> bool:
+    """Tell whether a run is one of those whose stable learning rate is known: plain descent of a linear model's mse."""
+    configured = asdict(run)
+    plain = (configured.get("optimizer", "sgd"), configured.get("loss", "mse")) == ("sgd", "mse")
+    return plain and parameters.is_linear(run.variant, k)
 
 
 @contextmanager
