@@ -12,11 +12,12 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline import outs
 from pipeline.params import METRICS, InputError
-from pipeline.sweep import FIELDS, Run
+from pipeline.sweep import FIELDS, Run, curve_steps
 
 Array = NDArray[np.float32]
 CURVE = "train/mse"
 FORMAT = 2  # of a run in MLflow; format 1 held linear models only, and no format number
+BEHIND = "behind"  # how `left` begins for a run that halving dropped
 RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
 
 
@@ -46,6 +47,23 @@ class Record:
         """The last epoch of the curve that is known, or -1."""
         known = np.flatnonzero(np.isfinite(self.curve))
         return int(known[-1]) if len(known) else -1
+
+    def steps(self, points: int) -> list[int]:
+        """Choose the epochs of the curve to store, about `points`; with the last one of a run that left early."""
+        steps = curve_steps(len(self.curve), points)
+        return sorted({*steps, self.last}) if self.left and self.last >= 0 else steps
+
+    @property
+    def held(self) -> Array:
+        """The curve (epochs,), with its last loss from where the run left on, as it keeps its parameters."""
+        if not self.left or self.diverged or self.last < 0:
+            return self.curve
+        return np.where(np.arange(len(self.curve)) > self.last, self.curve[self.last], self.curve)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a run that may be compared with others: it neither diverged nor fell behind."""
+        return not self.diverged and not self.left.startswith(BEHIND)
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:

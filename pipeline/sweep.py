@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pipeline import outs
-from pipeline.params import BatchSize, Params, Train
+from pipeline.params import BatchSize, InputError, Params, Train
 from pipeline.source import bare
 
 PACKAGE = Path(__file__).parent
@@ -26,6 +27,17 @@ SOURCES = (
     "training/schedules.py",
     "training/stacks.py",
     "variants/{variant}.py",
+)
+PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
+# The sources, without .py, that choose a searched sweep's runs; train's deps too, but no part of what a run is.
+SEARCH = (
+    "evaluation/metrics",
+    "predictions",
+    "search/halving",
+    "search/rounds",
+    "search/space",
+    "search/stage",
+    "search/study",
 )
 
 
@@ -48,6 +60,10 @@ class Axis:
     words: tuple[str, str]
     read: Callable[[str], Any]
     default: object = None
+
+    def is_told(self, runs: "Iterable[Run]") -> bool:
+        """Tell whether a list of runs needs to say where they stand on this axis: not if all have the default."""
+        return self.default is None or any(getattr(run, self.name) != self.default for run in runs)
 
 
 # In the order of the sweep: of two neighbours in it, the last axes differ first.
@@ -138,7 +154,13 @@ def _named(values: Mapping[str, Any], axes: Sequence[Axis]) -> str:
 
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
-    """List every run of the sweep, in the order of params.yaml."""
+    """List every run of the sweep, in the order of params.yaml; none if they are known only as they arise.
+
+    Raises:
+        InputError: `only` and `skip` leave none.
+    """
+    if params.sweep.search.method in PROPOSED:
+        return []
     data, chosen, runs = outs.md5(prepared), points(params), []
     for variant in params.variants:
         code = code_hash(variant)
@@ -149,9 +171,27 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
 
 
 def points(params: Params) -> list[dict[str, Any]]:
-    """List the points of the sweep: a value for each axis."""
+    """List the points of the sweep: a value for each axis.
+
+    Raises:
+        InputError: `only` and `skip` leave none.
+    """
     names = [axis.name for axis in AXES]
-    return [dict(zip(names, point, strict=True)) for point in product(*map(params.axis, names))]
+    crossed = (dict(zip(names, values, strict=True)) for values in product(*map(params.axis, names)))
+    meant = [point for point in crossed if is_meant(params, point)]
+    if not meant:
+        raise InputError("params.yaml: sweep.only and sweep.skip: leave none of the runs that the lists of axes give")
+    return meant
+
+
+def is_meant(params: Params, values: Mapping[str, Any]) -> bool:
+    """Tell whether a run matches one of `only`, if there are any, and none of `skip`."""
+
+    def matches(rule: Mapping[str, Any]) -> bool:
+        return all(values[axis] in (wanted if isinstance(wanted, list) else [wanted]) for axis, wanted in rule.items())
+
+    only, skip = params.sweep.only, params.sweep.skip
+    return (not only or any(map(matches, only))) and not any(map(matches, skip))
 
 
 def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,9 +209,23 @@ def train_settings(train: Train) -> dict[str, Any]:
     return {name: getattr(train, name) for name in names} | betas | train.stop.model_dump()
 
 
+def runs_of(params: Params, variant: str, one: Mapping[str, Any], prepared: Path = outs.PREPARED) -> list[Run]:
+    """List the runs of one configuration, one for each seed; none if the sweep leaves it out."""
+    data, code = outs.md5(prepared), code_hash(variant)
+    points = (configured(params, variant, {**one, "seed": seed}) for seed in params.sweep.seed)
+    meant = [values for values in points if is_meant(params, values)]
+    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in meant]
+
+
+def left_fingerprint(run: Run, left: str) -> str:
+    """Return the fingerprint of a run that ended early, as `left` says; another than that of the whole run."""
+    return fingerprint({"run": run.fingerprint, "left": left})
+
+
 def run_fingerprint(data: str, code: str, values: Mapping[str, Any]) -> str:
     """Hash what determines a run's result: the md5 of its data, the hash of its code, and what configures it."""
-    return fingerprint({"data": data, "code": code, **values})
+    used = {name: value for name, value in values.items() if value is not None}
+    return fingerprint({"data": data, "code": code, **used})
 
 
 def fingerprint(values: Mapping[str, object]) -> str:
@@ -185,9 +239,37 @@ def code_hash(variant: str, package: Path = PACKAGE) -> str:
     return fingerprint({name: bare((package / name).read_text(encoding="utf-8")) for name in names})
 
 
-def sweep_id(runs: Sequence[Run]) -> str:
-    """Identify a sweep by its runs."""
-    return fingerprint({"runs": sorted(run.fingerprint for run in runs)})[:12]
+def sweep_id(runs: Sequence[Run], specified: Mapping[str, object]) -> str:
+    """Identify a sweep by its specification, or, as that of a plain one is empty, by its runs."""
+    return identity([run.fingerprint for run in runs], specified)
+
+
+def identity(fingerprints: Iterable[str], specified: Mapping[str, object]) -> str:
+    """Identify a sweep, as `sweep_id` does."""
+    return fingerprint(dict(specified) or {"runs": sorted(fingerprints)})[:12]
+
+
+def is_searched(params: Params) -> bool:
+    """Tell whether a sweep's runs are known only as they arise."""
+    return params.sweep.search.method != "none"
+
+
+def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, object]:
+    """Return what decides which runs a searched sweep trains, and how far; empty for another."""
+    if not is_searched(params):
+        return {}
+    code = {variant: code_hash(variant) for variant in params.variants}
+    code["search"] = fingerprint({name: bare((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH})
+    own = params.model_dump(include={"variants", "train", "sweep"})
+    spans = {name: asdict(entry) for name, entry in params.sweep.intervals.items()}
+    return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own, "intervals": spans}
+
+
+def is_current(run: Run, left: str, data: str) -> bool:
+    """Tell whether the code here trains a run, which ended early if `left` says so, on data with this md5."""
+    values = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    whole = replace(run, fingerprint=run_fingerprint(data, code_hash(run.variant), values))
+    return run.fingerprint in {whole.fingerprint, left_fingerprint(whole, left)}
 
 
 def curve_steps(epochs: int, points: int) -> list[int]:

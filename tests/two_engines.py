@@ -48,8 +48,8 @@ class Seen(Unwatched):
         for fingerprint, r in stack.places.items():
             self.grown[fingerprint] = epoch, curves[r, :epoch].copy()
 
-    def finish(self, record: Record) -> None:
-        self.finished.append(record)
+    def finish(self, records: Sequence[Record]) -> None:
+        self.finished.extend(records)
 
 
 def table() -> Prepared:

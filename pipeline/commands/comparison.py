@@ -9,7 +9,7 @@ from safetensors.numpy import load, save
 from pipeline import machine
 from pipeline.evaluation import rounding
 from pipeline.records import CURVE, RUN_METRICS, Array, Record
-from pipeline.sweep import AXES, FIELDS, curve_steps
+from pipeline.sweep import AXES, FIELDS
 from pipeline.tracking import seals
 from pipeline.tracking.runs import WEIGHTS, status_of
 from pipeline.tracking.stored import Stored, parse_params
@@ -93,7 +93,8 @@ def differing_params(stored: Stored, record: Record) -> list[str]:
 
 def compare_bits(stored: Stored, record: Record) -> list[str]:
     """List what differs in any bit between a reproduced run and its record: weights, curve, metrics."""
-    differences = differing({"diverged": (stored.tags.get("diverged"), record.diverged or None)})
+    ends = {"diverged": record.diverged, "left": record.left}
+    differences = differing({key: (stored.tags.get(key), value or None) for key, value in ends.items()})
     differences += [] if stored.weights else [f"{WEIGHTS}: is gone from MLflow"]
     if stored.weights:
         tensors = compare_tensors(load(stored.weights), record.tensors)
@@ -125,7 +126,7 @@ def compare_within_rounding(stored: Stored, record: Record, table: rounding.Tabl
 
 def curve_points(stored: Stored, record: Record) -> dict[int, float]:
     """Choose the points of a run's curve, step -> train/mse, that its record should hold."""
-    steps = curve_steps(len(record.curve), parse_params(stored)["track"]["points"])
+    steps = record.steps(parse_params(stored)["track"]["points"])
     return {step: float(record.curve[step]) for step in steps if np.isfinite(record.curve[step])}
 
 

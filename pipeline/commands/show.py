@@ -85,15 +85,15 @@ def of(evaluated: Sequence[Record], configuration: str, params: Params) -> list[
 def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[sweep.Run], params: Params) -> Shown:
     """Describe a run of the workspace's outs."""
     run = record.run
-    planned = {one.fingerprint for one in sweep.plan(params)}
+    data = outs.md5(outs.PREPARED)
     tags = repository.code_tags()
     here = f"the workspace's, commit {tags.get('git_commit', 'unknown')[:12]}"
     here += " with changes" if tags.get("git_dirty") == "true" else ""
     origin = {
         "from": "the workspace's outs",
-        "code": here if run.fingerprint in planned else "not the workspace's as it is now",
-        **data_origin(summary, outs.md5(outs.PREPARED)),
-        "sweep": sweep.sweep_id(runs),
+        "code": here if sweep.is_current(run, record.left, data) else "not the workspace's as it is now",
+        **data_origin(summary, data),
+        "sweep": sweep.sweep_id(runs, sweep.specification(params)),
         "fingerprint": run.fingerprint,
     }
     configuration = {name: value for name in sweep.FIELDS if (value := getattr(run, name)) is not None}

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pipeline.evaluation.importance import of_metric
 from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
 from pipeline.params import HIGHER_IS_BETTER
@@ -14,6 +15,7 @@ from pipeline.records import RUN_METRICS, Record
 from pipeline.sweep import AXES, OF_CONFIGURATION
 
 OPEN = 50  # rows of a table that are shown at once
+ALWAYS = ("epochs", "init")  # axes that are told even where they have their default
 TEMPLATE = "report.html.jinja"
 
 
@@ -38,6 +40,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         columns=[results.metric, *(key for key in RUN_METRICS if key != results.metric)],
         board=board(results),
         figures=[figure(one) for one in pictures],
+        importance=what_mattered(results),
         diverged=diverged(results),
         open=OPEN,
     )
@@ -45,14 +48,15 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
 
 def facts(results: Results) -> dict[str, str]:
     """Say what was run on which data."""
-    data, train = results.params.data, results.params.train
+    data = results.params.data
     rows, k = results.prepared.X.shape
     split = f"{data.split.folds} folds" if data.split.method == "kfold" else f"{data.split.test_fraction:g} of the rows"
     if data.split.method == "kfold" and data.split.folds == rows:
         split = "each row by itself (leave-one-out)"
     names = ", ".join(data.features[:20]) + (f" and {k - 20} more" if k > 20 else "")
-    words = {axis.name: axis.words[1] for axis in AXES} | {"lr": "learning rates"}
-    listed = {words[axis.name]: results.params.axis(axis.name) for axis in AXES}
+    words = {axis.name: axis.words[1] for axis in AXES} | {"lr": "learning rates", "epochs": "epochs"}
+    axes = {axis: results.params.axis(axis.name) for axis in AXES}
+    listed = {words[axis.name]: own for axis, own in axes.items() if own != [axis.default] or axis.name in ALWAYS}
     texts = {
         key: ", ".join(map(str, values[:30])) + ("" if len(values) <= 30 else ", …") for key, values in listed.items()
     }
@@ -66,8 +70,6 @@ def facts(results: Results) -> dict[str, str]:
         "features standardized": "yes, by the training rows" if data.standardize else "no",
         "variants": ", ".join(results.params.variants),
         **texts,
-        "epochs": f"{train.epochs:,}",
-        "initial weights": "zeros" if train.init == "zeros" else "drawn with the run's seed",
         "runs": runs,
         "champion chosen by": f"{results.metric}, mean over the seeds",
     }
@@ -75,9 +77,9 @@ def facts(results: Results) -> dict[str, str]:
 
 def best_run(results: Results) -> Record | None:
     """Return the champion's best run; None if every run diverged."""
-    own = [one for one in results.evaluated if one.run.configuration == results.board.iloc[0]["configuration"]]
+    own = results.runs_of[results.board.iloc[0]["configuration"]]
     sign = -1 if results.metric in HIGHER_IS_BETTER else 1
-    whole = (one for one in own if not one.diverged)
+    whole = (one for one in own if one.is_whole)
     return min(whole, key=lambda one: sign * one.metrics.get(results.metric, sign * math.inf), default=None)
 
 
@@ -96,6 +98,12 @@ def board(results: Results) -> list[dict[str, object]]:
     return rows
 
 
+def what_mattered(results: Results) -> dict[str, str]:
+    """Return the importance of each axis as text, the largest first."""
+    runs, metrics = [one.run for one in results.evaluated], [one.metrics for one in results.evaluated]
+    return {axis: f"{value:.2f}" for axis, value in of_metric(runs, metrics, results.metric).items()}
+
+
 def figure(picture: Picture) -> Mapping[str, object]:
     """Return a picture as SVG with its caption."""
     drawn = picture.figure and svg(picture.figure, picture.name, str(escape(picture.title)), str(escape(picture.alt)))
@@ -106,7 +114,7 @@ def diverged(results: Results) -> list[dict[str, object]]:
     """List the configurations that diverged, of the variants that are shown: where first, and why."""
     rows = []
     for row in results.shown[results.shown["diverged"] > 0].to_dict("records"):
-        own = [one for one in results.evaluated if one.run.configuration == row["configuration"] and one.diverged]
+        own = [one for one in results.runs_of[row["configuration"]] if one.diverged]
         rows.append(
             {
                 **{key: row[key] for key in ("batch_size", "lr", "diverged")},
@@ -122,6 +130,8 @@ def diverged(results: Results) -> list[dict[str, object]]:
 def why(results: Results, record: Record) -> str:
     """Say why a run diverged, as far as the curvature of the loss tells."""
     run = record.run
+    if unlike := rounding.unlike_plain(run):
+        return f"which lr is stable with {unlike} is not known"
     if not results.group(run.variant).linear:
         return "not linear: its curvature changes on the way"
     stable, limit = results.largest_stable_lr, results.stable[run.batch_size]

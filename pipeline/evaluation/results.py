@@ -1,7 +1,8 @@
 """What the pictures and the report are made of: an evaluated sweep, and which of its variants agree."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -60,6 +61,11 @@ class Results:
         return self.params.data.target
 
     @cached_property
+    def runs_of(self) -> Mapping[str, Sequence[Record]]:
+        """The runs of each configuration."""
+        return leaderboard.by_configuration(self.evaluated)
+
+    @cached_property
     def rows(self) -> tuple[Float64, Float64]:
         """Training rows of the first split, as its runs see them: x (n, k + 1) with a 1 for b, and y (n,), float64."""
         train = self.prepared.train[0].numpy()
@@ -85,6 +91,16 @@ class Results:
         runs = {record.run.batch_size: record.run for record in self.evaluated}
         limits = {size: 2 / moments.curvature(moments.minibatch(run)) for size, run in runs.items()}
         return {size: float(f"{limit:.6g}") for size, limit in limits.items()}
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether all runs are plain descent on mse, of which the largest stable lr is known."""
+        return not any(rounding.unlike_plain(record.run) for record in self.evaluated)
+
+    @cached_property
+    def best_by_axes(self) -> pd.DataFrame:
+        """The shown rows of the leaderboard, of those that differ in other axes than these only the best."""
+        return self.shown.drop_duplicates(["variant", "batch_size", "lr"])
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -134,9 +150,13 @@ def agreeing(evaluated: Sequence[Record], ranked: Sequence[str], k: int, floor: 
         for i, group in enumerate(groups):
             if linear != group.linear:
                 continue
-            both = zip(by_variant[group.variants[0]], records, strict=True)  # in the order of params.yaml
-            pairs = [(a, b) for a, b in both if not linear or a.run.lr < stable[a.run.batch_size]]
-            most = max((largest_difference(a, b, floor) for a, b in pairs), default=0.0)
+            both = pairs_of(by_variant[group.variants[0]], records)
+            pairs = [
+                (a, b)
+                for a, b in both
+                if not linear or (a.run.lr < stable[a.run.batch_size] and not rounding.unlike_plain(a.run))
+            ]
+            most = max((largest_difference(a, b, floor) for a, b in pairs), default=0.0 if both else math.inf)
             if most <= TIE:
                 members, most = (*group.variants, variant), max(group.apart, float(f"{most:.2g}"))
                 groups[i] = Group(members, min(members, key=list(ranked).index), linear, most, len(pairs))
@@ -144,6 +164,13 @@ def agreeing(evaluated: Sequence[Record], ranked: Sequence[str], k: int, floor: 
         else:
             groups.append(Group((variant,), variant, linear))
     return groups
+
+
+def pairs_of(some: Sequence[Record], others: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Pair the runs of two variants that are configured alike and went as far; a search may try others with each."""
+    known = {(replace(one.run, variant="", fingerprint=""), one.left): one for one in others}
+    keys = [(replace(one.run, variant="", fingerprint=""), one.left) for one in some]
+    return [(one, known[key]) for one, key in zip(some, keys, strict=True) if key in known]
 
 
 def largest_difference(one: Record, other: Record, floor: float) -> float:
@@ -157,8 +184,9 @@ def largest_difference(one: Record, other: Record, floor: float) -> float:
         return float("inf")
     if one.diverged:
         return 0.0
-    curves = one.curve.astype(np.float64), other.curve.astype(np.float64)
-    losses = np.abs(curves[0] - curves[1]) / np.maximum(np.maximum(*curves), floor or 1)
+    curves = one.held.astype(np.float64), other.held.astype(np.float64)
+    trained = np.isfinite(curves[0])  # not where both have left
+    losses = (np.abs(curves[0] - curves[1]) / np.maximum(np.maximum(*curves), floor or 1))[trained]
     size = float(np.abs(weights[0]).max())
     return max(float(losses.max()), float(np.abs(weights[0] - weights[1]).max()) / (size if size > 0 else 1))
 

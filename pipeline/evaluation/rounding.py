@@ -189,8 +189,19 @@ def unbounded(made: Record, table: Table) -> str:
         return "it diverged"
     if not {"W", "b"} <= made.tensors.keys():
         return f"{made.run.variant} is not linear, and no bound on its rounding is known"
+    if why := unlike_plain(made.run):
+        return f"no bound on the rounding of {why} is known"
+    if made.left:
+        return "it left early, and rounding may decide when"
     limit = largest_stable_lr(made.run, table)
     return f"lr {made.run.lr} is beyond the largest stable one, {limit:.3g}" if made.run.lr >= limit else ""
+
+
+def unlike_plain(run: Run) -> str:
+    """Name what sets a run apart from plain gradient descent on mse, of which the bounds are; empty if nothing does."""
+    plain = {"optimizer": "sgd", "schedule": "constant", "loss": "mse", "weight_decay": 0.0}
+    found = {name: getattr(run, name) for name, usual in plain.items() if getattr(run, name) != usual}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items())
 
 
 def differences(

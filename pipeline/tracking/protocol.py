@@ -31,8 +31,8 @@ class Tracking(Protocol):
             epoch: the number of epochs done.
         """
 
-    def finish(self, record: Record) -> None:
-        """Store and end a trained run."""
+    def finish(self, records: Sequence[Record]) -> None:
+        """Store and end trained runs, such as those of a stack."""
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation of all runs, and end the sweep."""
@@ -50,7 +50,7 @@ class Untracked:
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
         """Do nothing."""
 
-    def finish(self, record: Record) -> None:
+    def finish(self, records: Sequence[Record]) -> None:
         """Do nothing."""
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
@@ -63,14 +63,9 @@ class Untracked:
 class Growth:
     """Chooses which points of growing curves to store, every few seconds."""
 
-    def __init__(self, epochs: int, points: int) -> None:
-        """Start with empty curves.
-
-        Args:
-            epochs: of each curve.
-            points: the most to store of each curve.
-        """
-        self.steps = curve_steps(epochs, points)
+    def __init__(self, points: int) -> None:
+        """Start with empty curves, of which at most so many points are stored."""
+        self.points = points
         self.done: dict[str, int] = {}  # fingerprint -> epochs of the curve already returned
         self.followed = time.monotonic()
 
@@ -78,9 +73,9 @@ class Growth:
         """Return the points added since the last time, none if that is too recent; takes the arguments of `follow`."""
         if time.monotonic() - self.followed <= FOLLOW_SECONDS:
             return {}
-        grown = {}
+        grown, steps = {}, curve_steps(curves.shape[1], self.points)
         for fingerprint, r in places.items():
-            new = [step for step in self.steps if self.done.get(fingerprint, 0) <= step < epoch]
+            new = [step for step in steps if self.done.get(fingerprint, 0) <= step < epoch]
             grown[fingerprint] = dict(zip(new, curves[r, new].tolist(), strict=True))
             self.done[fingerprint] = epoch
         self.followed = time.monotonic()

@@ -15,7 +15,7 @@ from safetensors.numpy import load
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
 from pipeline.records import CURVE, FORMAT
-from pipeline.sweep import AXES, train_settings
+from pipeline.sweep import AXES, PROPOSED, Axis, train_settings
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.runs import PARENT
 from pipeline.tracking.values import flat, text
@@ -40,6 +40,7 @@ OPTIONAL = {
     "weights_md5": "[0-9a-f]{32}",
     "contradicts": "[0-9a-f]{32}",
     "diverged": "[ -~]{1,6000}",
+    "left": "[ -~]{1,6000}",
 }
 
 
@@ -140,7 +141,7 @@ def check(stored: Stored) -> Stored:
     splits = 1 + settings.data.split.folds if settings.data.split.method == "kfold" else 1
     if len(summary.train_rows) != splits:
         raise InputError(f"{name}: its sweep's summary.json and params.yaml have different splits")
-    check_points(name, stored.points, settings.train.epochs)
+    check_points(name, stored.points, int(stored.params["epochs"]))  # one of its sweep's
     check_weights(name, stored.weights, splits, len(summary.features))
     check_patch(name, stored.tags.get("git_changes", ""), stored.patch)
     return stored
@@ -178,7 +179,9 @@ def disagreements(own: Mapping[str, str], settings: Params, values: Mapping[str,
     """
     held = {*flat({"data": values["data"]}), *values["train"], *own}
     expected: dict[str, list[object]] = {
-        axis.name: settings.axis(axis.name) for axis in AXES if axis.default is None or axis.name in held
+        axis.name: [*settings.axis(axis.name), *proposed(own.get(axis.name, ""), axis, settings)]
+        for axis in AXES
+        if axis.default is None or axis.name in held
     }
     fixed = {"device": settings.train.device} | flat({"data": settings.data.model_dump()})
     expected |= {key: [value] for key, value in fixed.items() if key in held}
@@ -188,6 +191,17 @@ def disagreements(own: Mapping[str, str], settings: Params, values: Mapping[str,
         for key, choices in expected.items()
         if own.get(key) not in (texts := [text(choice) for choice in choices])
     ]
+
+
+def proposed(value: str, axis: Axis, settings: Params) -> list[object]:
+    """Return an axis's value on record if a search may have proposed it, from within an interval; else nothing."""
+    entry = settings.sweep.intervals.get(axis.name)
+    if settings.sweep.search.method not in PROPOSED or not entry:
+        return []
+    try:
+        return [read] if entry.low <= (read := axis.read(value)) <= entry.high else []
+    except (ValueError, TypeError):
+        return []
 
 
 def check_curve(name: str, history: Iterable[tuple[int, float]]) -> dict[int, float]:

@@ -41,11 +41,12 @@ class Fitted:
 class Stack:
     """Fits that train together: they share variant, batch size, number of training rows, optimizer, loss and epochs.
 
-    begin: where they stand, if they do not start, all after as many epochs; those that have left are not trained.
-    until: the number of epochs after which they pause; None to go on to the end.
+    fits: each a run and a split. rows: of training. begin: where each fit stands already, all after as many epochs but
+    those that have left, which are not trained; empty for a new stack. until: the number of epochs after which training
+    pauses; None for all.
     """
 
-    fits: tuple[tuple[Run, int], ...]  # (run, split)
+    fits: tuple[tuple[Run, int], ...]
     rows: int
     begin: tuple[Fitted, ...] = ()
     until: int | None = None

@@ -55,7 +55,7 @@ def draw(results: Results) -> Picture:
 
 def costs(results: Results) -> pd.DataFrame:
     """Tabulate updates made, rows read and loss of the curves, the best variant first."""
-    table = curves(results, early_steps(results.params.train.epochs))
+    table = curves(results, early_steps)
     rows = int(results.prepared.train_rows[0])
     sizes = [rows if size == "full" else min(int(size), rows) for size in table["batch_size"]]
     done = table["epoch"].astype(int) + 1

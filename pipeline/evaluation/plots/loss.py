@@ -1,6 +1,6 @@
 """Loss against epoch: a panel for variants that agree, a line and a band of all seeds for each batch size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ TITLE = "Training loss"
 
 def draw(results: Results) -> Picture:
     """Draw the best configuration of each variant and batch size."""
-    table = curves(results, curve_steps(results.params.train.epochs, results.params.track.points))
+    table = curves(results, lambda epochs: curve_steps(epochs, results.params.track.points))
     if table.empty:
         return Picture("loss", TITLE, table, None, "No run has a curve to show: every run diverged.")
     groups = [group for group in results.groups if group.shown in set(table["variant"])]
@@ -41,12 +41,12 @@ def draw(results: Results) -> Picture:
     return Picture("loss", TITLE, table, figure, says(results, table), alt)
 
 
-def curves(results: Results, steps: Sequence[int]) -> pd.DataFrame:
-    """Tabulate the curves at some epochs: their mean, lowest and highest over the seeds."""
+def curves(results: Results, chosen: Callable[[int], list[int]]) -> pd.DataFrame:
+    """Tabulate the curves at the epochs that are chosen of so many: their mean, lowest and highest over the seeds."""
     tables = [pd.DataFrame(columns=COLUMNS)]
     for group in results.best("variant", "batch_size"):
-        run = group[0].run
-        seeds = np.stack([record.curve[steps] for record in group]).astype(np.float64)
+        run, steps = group[0].run, chosen(group[0].run.epochs)
+        seeds = np.stack([record.held[steps] for record in group]).astype(np.float64)
         values = [
             run.variant,
             str(run.batch_size),

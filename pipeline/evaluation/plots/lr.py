@@ -35,7 +35,11 @@ def draw(results: Results) -> Picture:
     figure, axes = panels(len(groups), width=max(6.4, 4 * len(groups)))
     for group, one in zip(groups, axes, strict=True):
         panel(one, table[table["variant"] == group.shown], lines(results), results.metric in HIGHER_IS_BETTER)
-        marked = [results.largest_stable_lr] if group.linear and results.largest_stable_lr < 30 * lrs[-1] else []
+        marked = (
+            [results.largest_stable_lr]
+            if group.linear and results.plain and results.largest_stable_lr < 30 * lrs[-1]
+            else []
+        )
         log_axis(one, "x", [*lrs, *marked])
         if marked:
             one.axvline(results.largest_stable_lr, color=QUIET, linestyle=":", linewidth=1.2, label="2/λ, all rows")
@@ -49,12 +53,9 @@ def draw(results: Results) -> Picture:
 def configurations(results: Results) -> pd.DataFrame:
     """Tabulate the metric of each configuration, mean, lowest and highest over its seeds."""
     rows = []
-    for row in results.shown.sort_values(["lr"], kind="stable").to_dict("records"):
-        values = [
-            record.metrics[results.metric]
-            for record in results.evaluated
-            if record.run.configuration == row["configuration"] and results.metric in record.metrics
-        ]
+    for row in results.best_by_axes.sort_values(["lr"], kind="stable").to_dict("records"):
+        runs = results.runs_of[row["configuration"]]
+        values = [record.metrics[results.metric] for record in runs if results.metric in record.metrics]
         own = [str(row["batch_size"]), row["lr"], row["diverged"], results.metric, row[f"{results.metric} mean"]]
         rows.append([row["variant"], *own, min(values, default=np.nan), max(values, default=np.nan)])
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -94,7 +95,7 @@ def says(results: Results, table: pd.DataFrame) -> str:
         said.append(
             f"{len(broken)} of {len(table)} configurations diverged, the smallest lr among them {broken['lr'].min():g}."
         )
-    if any(group.linear for group in results.groups):
+    if results.plain and any(group.linear for group in results.groups):
         stable = number(results.largest_stable_lr)
         said.append(f"The largest stable lr of a linear model, all rows in a batch, is 2/λ = {stable}.")
     return " ".join(said)
@@ -104,7 +105,7 @@ def one_lr(results: Results, lr: float) -> str:
     """Say how the sweep's only learning rate compares with the largest stable one."""
     said = f"This sweep has one learning rate, {lr:g}"
     linear: list[Group] = [group for group in results.groups if group.linear]
-    if not linear:
+    if not linear or not results.plain:
         return f"{said}."
     stable = results.largest_stable_lr
     return (

@@ -47,8 +47,7 @@ def draw(results: Results) -> Picture:
     kept = paths(results)
     if not kept:
         return Picture("path", TITLE, empty, None, "No path to show: no run of the first seed lasted two epochs.")
-    steps = [step for step in curve_steps(kept[0].run.epochs, PATH_POINTS) if step >= skipped(kept[0])]
-    points = [np.asarray(record.path, dtype=np.float64)[-len(steps) :] for record in kept]
+    steps, points = zip(*map(drawn, kept), strict=True)
     plane = principal(np.vstack(points))
     flat = [plane.project(one) for one in points]
     rows = math.ceil(len(kept) / (2 if len(kept) == 4 else 3))
@@ -56,13 +55,13 @@ def draw(results: Results) -> Picture:
     grid = Grid.around(np.vstack(flat))
     losses = grid.losses(results, kept[0], plane)
     tables = []
-    for record, path, one in zip(kept, flat, axes, strict=True):
+    for record, path, one, own in zip(kept, flat, axes, steps, strict=True):
         panel(one, grid, losses, path)
         one.set_title(
             f"batch size {record.run.batch_size}"
             + (f", lr {record.run.lr:g}" if results.board["lr"].nunique() > 1 else "")
         )
-        values = [record.run.variant, str(record.run.batch_size), record.run.lr, steps, *path.T]
+        values = [record.run.variant, str(record.run.batch_size), record.run.lr, own, *path.T]
         tables.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
     figure.supylabel("second principal direction", fontsize="medium", color=INK)
     figure.supxlabel("first principal direction", fontsize="medium", color=INK)
@@ -75,8 +74,17 @@ def paths(results: Results) -> list[Record]:
     best = results.shown.loc[results.shown["runs"] > 0, "variant"]
     groups = [group for group in results.best("variant", "batch_size") if group[0].run.variant == best.iloc[0]]
     kept = [next((record for record in group if record.path is not None), None) for group in groups]
-    long = [record for record in kept if record and record.path is not None and len(record.path) > 1]
+    long = [record for record in kept if record and len(drawn(record)[0]) > 1]
     return [long[i] for i in some(long)]
+
+
+def drawn(record: Record) -> tuple[list[int], Float64]:
+    """Return the epochs at which a run's path is drawn, and its points (T, P): to where it left, without the way down."""
+    path = np.empty((0, 0)) if record.path is None else np.asarray(record.path, dtype=np.float64)
+    known = np.isfinite(path).all(axis=1) | bool(record.diverged)
+    steps = np.array(curve_steps(record.run.epochs, PATH_POINTS)[: len(path)])[known]
+    late = steps >= (skipped(record) if len(steps) and steps[-1] > skipped(record) else 0)
+    return steps[late].tolist(), path[known][late]
 
 
 def skipped(record: Record) -> int:

@@ -39,16 +39,26 @@ def run_names(runs: Sequence[Run]) -> dict[str, str]:
     return dict(zip([run.fingerprint for run in runs], names, strict=True))
 
 
-def sweep_name(runs: Sequence[Run], table: str, date: str, experiment: str) -> str:
-    """Name a sweep by its DVC experiment, its table, its axes, what all runs share, and the table's date."""
+def full_name(run: Run) -> str:
+    """Name a run of a searched sweep by all axes, as nobody knows which of them will vary."""
+    return " ".join([*(shortest(axis, getattr(run, axis.name)) for axis in AXES), run.variant])
+
+
+def sweep_name(runs: Sequence[Run], table: str, date: str, experiment: str, search: str = "") -> str:
+    """Name a sweep by its DVC experiment, its table, its axes, what all runs share, and the table's date.
+
+    A searched one, whose runs are known only as they arise, is named by its search instead of axes.
+    """
     axes = {"variants": {run.variant for run in runs}}
     for axis in AXES:
         values = [getattr(run, axis.name) for run in runs]
+        if not axis.is_told(runs) or axis.name == "epochs":
+            continue
         axes[axis.words[1]] = {f"{axis.words[0]} {short(value) if type(value) is float else value}" for value in values}
     varying = " × ".join(f"{len(values)} {words}" for words, values in axes.items() if len(values) > 1)
     shared = [next(iter(values)) for values in axes.values() if len(values) == 1]
     epochs = [f"{number} epochs" for number in sorted({run.epochs for run in runs})]
-    parts = " · ".join(filter(None, [varying, *shared, *epochs, f"data of {date}"]))
+    parts = " · ".join(filter(None, [search, varying, *shared, *epochs, f"data of {date}"]))
     return f"{' · '.join(filter(None, [experiment, table]))}: {parts}"
 
 

@@ -24,7 +24,8 @@ from pipeline.tracking.values import data_label, md5_of, milliseconds
 VERSIONS = frozenset({"3.17.2"})  # of MLflow, whose pages the browser test has passed
 VIEW = "mlflow.sharedViewState."  # prefix of the tags that hold views
 WRITTEN = "mlflow.pipeline.view."  # prefix of the tags with the md5 of the views that the pipeline has written
-COLUMNS = ("variant", *(axis.name for axis in AXES))
+COLUMNS = ("variant", *(axis.name for axis in AXES if axis.default is None))
+OTHERS = tuple(axis.name for axis in AXES if axis.default is not None and axis.name != "epochs")
 CONVERGED = f"attributes.status = '{FINISHED}'"
 SECTION = "pipeline"  # of the page of charts
 MORE = "Best 100 runs; Load more, below the list"  # a section's title: longer ones are cut
@@ -101,9 +102,8 @@ def link(experiment: str, summary: Mapping[str, Any] | None) -> str:
 
 def link_for(store: Store, label: str) -> str:
     """Link to the leaderboard of a data label; to all runs if it has no view."""
-    experiment = store.client.experiment(store.experiment.name)  # with the tags of now
     key = leaderboard_key(label)
-    shown = experiment and VIEW + key in experiment.tags and store.client.mlflow_version() in VERSIONS
+    shown = VIEW + key in store.now().tags and store.mlflow_version() in VERSIONS
     return links.runs_link(store.experiment.experiment_id, key if shown else "")
 
 
@@ -116,12 +116,11 @@ def update(store: Store, label: str, metric: str, at: float) -> dict[str, str]:
         metric: that chose its champion.
         at: in seconds since 1970.
     """
-    if store.client.mlflow_version() not in VERSIONS:
+    if store.mlflow_version() not in VERSIONS:
         return {}
     found, place = {}, store.experiment.experiment_id
     with store.lock:
-        experiment = store.client.experiment(store.experiment.name)  # with the tags of now
-        tags = experiment.tags if experiment else {}
+        tags = store.now().tags
         for key, view in wanted(label, metric).items():
             held = tags.get(VIEW + key)
             if packed := renewed(view, held, tags.get(WRITTEN + key), milliseconds(at)):
@@ -154,6 +153,7 @@ def leaderboard(runs: str, metric: str) -> State:
     """Rank the runs by the champion's metric; with their configuration and their other metrics."""
     rest = [key for key in METRICS if key != metric]
     columns = [*of("metrics", metric), *of("params", *COLUMNS, "data", "epochs"), *of("metrics", *rest)]
+    columns += of("params", *OTHERS)
     return table(runs, f"metrics.`{metric}`", metric not in HIGHER_IS_BETTER, columns, {NAME: 190})
 
 
