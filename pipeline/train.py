@@ -42,9 +42,8 @@ def main() -> None:
     search = of_variant(params, name)
     runs = sweep.plan(params)
     own = search.likely() if search else [run for run in runs if run.variant == name]
-    check_memory(
-        search.most if search else len(own), splits, max(params.axis("epochs")), psutil.virtual_memory().available
-    )
+    most, epochs = search.most if search else len(own), max(params.axis("epochs"))
+    check_memory(most, splits, epochs, psutil.virtual_memory().available)
     prepared = data.load(outs.PREPARED)
     found = {} if search else known.recall(own, os.environ)
     planned = stacks.group(unknown(own, found), prepared.train_rows, prepared.X.shape[1])

@@ -334,7 +334,7 @@ def test_runs_of_the_outs_that_mlflow_lacks_are_named_until_they_are_stored(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new.db'}")  # as after "lost MLflow"
     what, mend = only(diagnose())
-    assert what.startswith("4 runs of the outs are not in MLflow: matrix bs=2 lr=1e-05 seed=1, ")
+    assert what.startswith("4 runs of the outs are not in MLflow: matrix bs=2 lr=1e-05 epochs=20 seed=1, ")
     assert not (tmp_path / "new.db").exists()
     assert mend == "pipeline sync"
     main(["sync"])

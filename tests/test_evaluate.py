@@ -179,7 +179,7 @@ def test_the_leaderboard_has_mean_deviation_and_number_over_the_seeds() -> None:
     assert rows[1e-5]["cv/mse std"] == pytest.approx(np.std([1, 2, 6], ddof=1))
     assert math.isnan(float(rows[0.2]["cv/mse std"]))
     assert math.isnan(float(rows[1e-5]["cv/mae mean"]))
-    assert rows[1e-5]["configuration"] == "matrix bs=full lr=1e-05"
+    assert rows[1e-5]["configuration"] == "matrix bs=full lr=1e-05 epochs=2"
 
 
 def order(board: pd.DataFrame) -> list[float]:
@@ -218,7 +218,7 @@ def test_the_summary_names_the_champion_and_counts_the_runs() -> None:
     records = [*mse(5.0, 5.0, lr=0.5), *mse(1.0, None, lr=0.1), *mse(2.0, 3.0, lr=0.2)]
     assert summary(leaderboard(records, "cv/mse"), "cv/mse") == {
         "metric": "cv/mse",
-        "champion": {"configuration": "matrix bs=full lr=0.2", "cv/mse": 2.5},
+        "champion": {"configuration": "matrix bs=full lr=0.2 epochs=2", "cv/mse": 2.5},
         "runs": 6,
         "diverged": 1,
     }

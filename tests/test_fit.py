@@ -65,9 +65,8 @@ def train(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> list[
 def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> tuple[Model, State]:
     """Return a lifted model and its state."""
     one, k = fits[0][0], prepared.X.shape[1]
-    values = parameters.initial(one.variant, k, [one.init for one, _ in fits], [one.seed for one, _ in fits]).to(
-        prepared.X.dtype
-    )
+    inits, seeds = [one.init for one, _ in fits], [one.seed for one, _ in fits]
+    values = parameters.initial(one.variant, k, inits, seeds).to(prepared.X.dtype)
     model = lift.lift(make(one.variant, k), values, k)
     return model, State.initial(model, one.epochs, len(followed(fits)))
 

@@ -59,8 +59,8 @@ def test_conditions_and_data_narrow_the_list(capsys: pytest.CaptureFixture[str])
     rows = listed(capsys, "top", "--all", "--where", "variant = linear", "--where", "lr < 1e-5")
     assert sorted(str(row["lr"]) for row in rows) == ["1e-06", "2e-06"]
     assert {row["run"] for row in listed(capsys, "runs", "--where", "batch_size = 2")} == {
-        "matrix bs=2 lr=1e-05 seed=1",
-        "linear bs=2 lr=1e-05 seed=1",
+        "matrix bs=2 lr=1e-05 epochs=20 seed=1",
+        "linear bs=2 lr=1e-05 epochs=20 seed=1",
     }
     label = str(listed(capsys, "top", "-n", "1")[0]["data"])
     assert label.startswith("scores ")

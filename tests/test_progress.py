@@ -205,7 +205,7 @@ def test_stages_say_how_much_is_stored_and_evaluate_ends_with_the_leaderboard_an
     ]
     pages = "http://127.0.0.1:5000/#"
     news = [
-        "regression-scores: version 1 is the champion: matrix bs=full lr=1e-05 seed=1",
+        "regression-scores: version 1 is the champion: matrix bs=full lr=1e-05 epochs=20 seed=1",
         rf"{pages}/models/regression-scores\?.*",
         rf"the sweep in MLflow: {pages}/experiments/1/runs/[0-9a-f]{{32}}\?.*",
         rf"its leaderboard: {pages}/experiments/1/runs\?.*viewStateShareKey=leaderboard-[0-9a-f]{{6}}",

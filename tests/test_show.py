@@ -37,7 +37,7 @@ def test_the_champion_is_shown_without_mlflow_and_torch(small: Path) -> None:
     )
     command = [sys.executable, "-c", code]
     said = subprocess.run(command, cwd=small, env=environment(), capture_output=True, text=True, check=True).stdout
-    assert said.splitlines()[0] == "matrix bs=full lr=1e-05 seed=1: trained"
+    assert said.splitlines()[0] == "matrix bs=full lr=1e-05 epochs=20 seed=1: trained"
     assert said.splitlines()[-1] == "[]"
 
 

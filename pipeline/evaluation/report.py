@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pipeline.evaluation import rounding
 from pipeline.evaluation.importance import of_metric
 from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
@@ -89,13 +91,20 @@ def board(results: Results) -> list[dict[str, object]]:
     for place, row in enumerate(results.board.to_dict("records"), start=1):
         own: dict[str, object] = {
             "place": place,
-            **{key: row[key] for key in ("variant", *(axis.name for axis in OF_CONFIGURATION), "runs", "diverged")},
+            "variant": " ".join([str(row["variant"]), *others(row)]),
+            **{key: row[key] for key in ("batch_size", "lr", "runs", "diverged")},
         }
         for key in RUN_METRICS:
             mean, deviation = float(row[f"{key} mean"]), float(row[f"{key} std"])
             own[key] = number(mean) + (f" ± {number(deviation)}" if math.isfinite(deviation) else "")
         rows.append(own)
     return rows
+
+
+def others(row: Mapping[Any, object]) -> list[str]:
+    """Say where a configuration has not the default of an axis; `row` is one of the leaderboard's."""
+    axes = [axis for axis in OF_CONFIGURATION if axis.default is not None and axis.name in row]
+    return [f"{axis.label}={row[axis.name]}" for axis in axes if row[axis.name] != axis.default]
 
 
 def what_mattered(results: Results) -> dict[str, str]:
@@ -118,7 +127,7 @@ def diverged(results: Results) -> list[dict[str, object]]:
         rows.append(
             {
                 **{key: row[key] for key in ("batch_size", "lr", "diverged")},
-                "variant": results.group(str(row["variant"])).label,
+                "variant": " ".join([results.group(str(row["variant"])).label, *others(row)]),
                 "runs": int(row["runs"]) + int(row["diverged"]),
                 "where": f"seed {own[0].run.seed}: {own[0].diverged.split(';')[0]}",
                 "why": why(results, own[0]),

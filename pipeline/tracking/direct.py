@@ -208,9 +208,8 @@ class Direct:
 
     def _ending(self, record: Record, made_with: Mapping[str, str]) -> Change:
         opened = self.own[record.run.fingerprint]
-        return opened.end(
-            record, record.steps(self.growth.points), made_with, self.clock(), self.store.artifact_uri(opened.run)
-        )
+        steps, folder = record.steps(self.growth.points), self.store.artifact_uri(opened.run)
+        return opened.end(record, steps, made_with, self.clock(), folder)
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation's metrics with the runs and its files with their sweep's run, and seal the latter.

@@ -62,7 +62,7 @@ class Stack:
         """A hash of everything that determines the result, equal for the same fits in the same order."""
         begun = next((one.epoch for one in self.begin if not one.left), 0)  # how they came there follows from the fits
         own = {"begin": begun, "until": self.until} if begun or self.until else {}
-        return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits]} | own)
+        return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits], **own})
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -117,9 +117,8 @@ def train(
         return [r for r in range(count) if r not in ends or (not ends[r].left and ends[r].epoch < end)]
 
     while places := going():
-        part = replace(
-            stack, fits=tuple(stack.fits[r] for r in places), begin=tuple(ends[r] for r in places if r in ends)
-        )
+        begin = tuple(ends[r] for r in places if r in ends)
+        part = replace(stack, fits=tuple(stack.fits[r] for r in places), begin=begin)
         curves = torch.stack([one.curve for one in ends.values()]) if len(places) < count else None
 
         def after_epoch(curve: Tensor, epoch: int, places: list[int] = places, curves: Tensor | None = curves) -> None:

@@ -35,11 +35,8 @@ def draw(results: Results) -> Picture:
     figure, axes = panels(len(groups), width=max(6.4, 4 * len(groups)))
     for group, one in zip(groups, axes, strict=True):
         panel(one, table[table["variant"] == group.shown], lines(results), results.metric in HIGHER_IS_BETTER)
-        marked = (
-            [results.largest_stable_lr]
-            if group.linear and results.plain and results.largest_stable_lr < 30 * lrs[-1]
-            else []
-        )
+        known = group.linear and results.plain and results.largest_stable_lr < 30 * lrs[-1]
+        marked = [results.largest_stable_lr] if known else []
         log_axis(one, "x", [*lrs, *marked])
         if marked:
             one.axvline(results.largest_stable_lr, color=QUIET, linestyle=":", linewidth=1.2, label="2/λ, all rows")

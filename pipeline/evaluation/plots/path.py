@@ -79,7 +79,7 @@ def paths(results: Results) -> list[Record]:
 
 
 def drawn(record: Record) -> tuple[list[int], Float64]:
-    """Return the epochs at which a run's path is drawn, and its points (T, P): to where it left, without the way down."""
+    """Return the epochs at which a run's path is drawn, and its points (T, P), without the way down."""
     path = np.empty((0, 0)) if record.path is None else np.asarray(record.path, dtype=np.float64)
     known = np.isfinite(path).all(axis=1) | bool(record.diverged)
     steps = np.array(curve_steps(record.run.epochs, PATH_POINTS)[: len(path)])[known]
