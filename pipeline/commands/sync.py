@@ -8,13 +8,13 @@ from pipeline import outs, records, repository, sweep
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking import direct, leftovers, queries
+from pipeline.tracking import leftovers, listings, queries
 from pipeline.tracking.models import champions
 from pipeline.tracking.pages import views
 
 
 def sync() -> str:
-    """Store what MLflow lacks, and register the champion if it is not; say what was done.
+    """Store what MLflow lacks, and register the champion if it is not; say what was done, and link to the sweep.
 
     Raises:
         InputError: outs are missing or are not those of params.yaml, or the store fails.
@@ -32,7 +32,8 @@ def sync() -> str:
     lacking = store_lacking(params, evaluated, outs.evaluation(), champion)
     registered = champions.update(params, evaluated, champion)
     stored = f"{len(evaluated)} runs, " + (f"{lacking} of them stored now" if lacking else "all stored")
-    return "\n".join(filter(None, [stored, registered]))
+    links = listings.links_of(params.track.experiment, sweep.sweep_id([record.run for record in evaluated]))
+    return "\n".join(filter(None, [stored, registered, *links]))
 
 
 def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> int:
@@ -44,6 +45,8 @@ def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequen
     leftovers.end_the_dead(params.track.experiment)
     lacking, is_evaluated = queries.lacking(params.track.experiment, evaluated)
     if lacking or not is_evaluated:
+        from pipeline.tracking import direct  # noqa: PLC0415 - stores, which seldom is needed
+
         direct.restore(params, evaluated, artifacts, champion)
     else:
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))

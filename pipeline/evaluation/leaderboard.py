@@ -22,11 +22,8 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
     diverged run ranks below all those without. Of equals, the one with the smaller training loss ranks first: a fold
     with fewer rows than all may hide that the fit on all rows is worse.
     """
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in evaluated:
-        groups[record.run.configuration].append(record)
     rows = []
-    for configuration, group in groups.items():
+    for configuration, group in by_configuration(evaluated).items():
         run = group[0].run
         row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
         row |= {"batch_size": run.batch_size, "lr": run.lr, "runs": sum(not record.diverged for record in group)}
@@ -43,14 +40,19 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
     return board.sort_values(order, kind="stable", ignore_index=True).drop(columns=["any", "worse"])
 
 
+def by_configuration(evaluated: Sequence[Record]) -> dict[str, list[Record]]:
+    """Group runs that differ only in their seed."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in evaluated:
+        groups[record.run.configuration].append(record)
+    return groups
+
+
 def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) -> list[list[Record]]:
     """Choose the best configuration for each value of `keys`; return those of its runs that did not diverge."""
     chosen = set(board.loc[board["runs"] > 0].drop_duplicates(list(keys))["configuration"])
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in evaluated:
-        if record.run.configuration in chosen and not record.diverged:
-            groups[record.run.configuration].append(record)
-    return list(groups.values())
+    whole = by_configuration([record for record in evaluated if not record.diverged])
+    return [runs for configuration, runs in whole.items() if configuration in chosen]
 
 
 def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:

@@ -73,7 +73,7 @@ def facts(results: Results) -> dict[str, str]:
 
 def best_run(results: Results) -> Record | None:
     """Return the champion's best run; None if every run diverged."""
-    own = [one for one in results.evaluated if one.run.configuration == results.board.iloc[0]["configuration"]]
+    own = results.runs_of[results.board.iloc[0]["configuration"]]
     sign = -1 if results.metric in HIGHER_IS_BETTER else 1
     whole = (one for one in own if not one.diverged)
     return min(whole, key=lambda one: sign * one.metrics.get(results.metric, sign * math.inf), default=None)
@@ -104,7 +104,7 @@ def diverged(results: Results) -> list[dict[str, object]]:
     """List the configurations that diverged, of the variants that are shown: where first, and why."""
     rows = []
     for row in results.shown[results.shown["diverged"] > 0].to_dict("records"):
-        own = [one for one in results.evaluated if one.run.configuration == row["configuration"] and one.diverged]
+        own = [one for one in results.runs_of[row["configuration"]] if one.diverged]
         rows.append(
             {
                 **{key: row[key] for key in ("batch_size", "lr", "diverged")},

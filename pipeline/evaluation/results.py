@@ -60,6 +60,11 @@ class Results:
         return self.params.data.target
 
     @cached_property
+    def runs_of(self) -> Mapping[str, Sequence[Record]]:
+        """The runs of each configuration."""
+        return leaderboard.by_configuration(self.evaluated)
+
+    @cached_property
     def rows(self) -> tuple[Float64, Float64]:
         """Training rows of the first split, as its runs see them: x (n, k + 1) with a 1 for b, and y (n,), float64."""
         train = self.prepared.train[0].numpy()

@@ -15,14 +15,14 @@ from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
 from pipeline.sweep import Run, sweep_id
 from pipeline.tracking import datasets, leftovers, values
-from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
+from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.pages import descriptions, figures, links, names, views
 from pipeline.tracking.parents import Parent, is_evaluated
 from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.repeats import Repeats, has_weights
-from pipeline.tracking.runs import FINISHED, NOTE, PARENT, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTE, NOTHING, PARENT, StoredRun
 from pipeline.tracking.store import Store, answering
 
 KEPT = (

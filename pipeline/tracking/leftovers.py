@@ -26,10 +26,10 @@ def end_dead_runs(store: Store) -> list[str]:
     dead = []
     for run in store.owned():
         with store.lock:
-            run = store.client.run(run.run_id)  # noqa: PLW2901 - it may have ended meanwhile
+            run = store.run(run.run_id)  # noqa: PLW2901 - it may have ended meanwhile
             if run.status != RUNNING or lifetime.is_alive(run.tags, time.time()):
                 continue
-            signs = [point.at for point in store.client.history(run.run_id, CURVE)]
+            signs = [point.at for point in store.history(run, CURVE)]
             signs += [run.start, milliseconds(float(run.tags["heartbeat"]))]
             owner = f"process {run.tags['pid']} on {run.tags['host']}"
             store.stop(run, KILLED, max(signs), f"{owner} is gone and did not end this run")

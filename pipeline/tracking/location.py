@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
 from pipeline import outs, repository
 from pipeline.params import InputError
-from pipeline.tracking.client import Client, Experiment, StoreError
+from pipeline.tracking.failures import StoreError
+from pipeline.tracking.runs import Experiment
 
 
 def address() -> str:
@@ -50,6 +52,8 @@ def create_sqlite(file: Path) -> None:
     If several processes let MLflow create the tables, they race and fail; if one is killed, half of them are left.
     """
     if not file.exists():
+        from pipeline.tracking.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
+
         with outs.replacing(file) as temporary:
             Client(f"sqlite:///{temporary}", 0)
     connection = sqlite3.connect(file)
@@ -75,3 +79,14 @@ def check(name: str, experiment: Experiment, uri: str) -> None:
             f"params.yaml: track.experiment: {name!r} was deleted in MLflow; choose another name or restore it: "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
+
+
+def artifact_folder(place: str, run_id: str) -> str:
+    """Return where MLflow puts a run's artifacts, below its experiment's."""
+    parts = urlsplit(place)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{run_id}/artifacts"))
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path of artifacts on this machine; None if they lie elsewhere."""
+    return Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file:") else None

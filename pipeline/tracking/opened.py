@@ -8,9 +8,8 @@ from safetensors.numpy import save
 
 from pipeline.records import CURVE, Record
 from pipeline.tracking import seals
-from pipeline.tracking.client import NOTHING
 from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import KILLED, WEIGHTS, StoredRun, status_of
+from pipeline.tracking.runs import KILLED, NOTHING, WEIGHTS, StoredRun, status_of
 from pipeline.tracking.store import Store
 from pipeline.tracking.values import milliseconds, text, weights_md5
 
@@ -34,7 +33,7 @@ class Opened:
         store.client.log_datasets(run.run_id, datasets)
         self.store, self.run, self.params = store, run, params
         self.datasets = frozenset(one.identity for one in (*datasets, *run.datasets))
-        history = [] if is_new else store.client.history(run.run_id, CURVE)
+        history = [] if is_new else store.history(run, CURVE)
         self.points = {point.step: point.value for point in history}
 
     def log_points(self, points: Mapping[int, float], at: float, tags: Mapping[str, str] = NOTHING) -> None:

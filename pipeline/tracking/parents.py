@@ -98,7 +98,7 @@ class Parent:
         content = listed.model_dump_json(indent=2).encode()
         self.store.log_artifact(self.run, CONTENTS, content)
         tags = {"champion": champion, "seal_files": sha256(content).hexdigest()}
-        stored = self.store.client.run(self.run.run_id)
+        stored = self.store.run(self.run.run_id)
         self.store.log_metrics(stored, metrics, at)
         if is_ours(stored):
             tags |= {NOTE: note, "note_md5": md5_of(note)}
@@ -107,7 +107,7 @@ class Parent:
     def end(self, at: float) -> None:
         """End the sweep if it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
         with self.store.lock:
-            status = FINISHED if is_evaluated(self.store.client.run(self.run.run_id)) else SCHEDULED
+            status = FINISHED if is_evaluated(self.store.run(self.run.run_id)) else SCHEDULED
             unknown = status == SCHEDULED or "restored" in self.run.tags
             self.store.client.set_status(self.run.run_id, status, None if unknown else milliseconds(at))
 

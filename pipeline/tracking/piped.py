@@ -234,8 +234,8 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
         0, STORE_LOST if the store fails, or INPUT_WRONG.
     """
     from pipeline.tracking import listings  # noqa: PLC0415 - loads MLflow, 1 s: not in the stage
-    from pipeline.tracking.client import StoreError  # noqa: PLC0415
     from pipeline.tracking.direct import Direct  # noqa: PLC0415
+    from pipeline.tracking.failures import StoreError  # noqa: PLC0415
 
     at, message = receive(messages)
     if not isinstance(message, Begin):

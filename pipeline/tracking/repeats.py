@@ -37,13 +37,13 @@ class Repeats:
         """Tell whether a stored run's weights and curve have a record's bits."""
         if not has_weights(run, record):
             return False
-        history = self.store.client.history(run.run_id, CURVE)
+        history = self.store.history(run, CURVE)
         return all(point.value == float(record.curve[point.step]) for point in history)
 
     def agrees(self, run: StoredRun, record: Record) -> bool:
         """Tell whether a stored run's weights and curve equal a record's within rounding."""
         tensors = self.tensors(run)
-        points = {point.step: point.value for point in self.store.client.history(run.run_id, CURVE)}
+        points = {point.step: point.value for point in self.store.history(run, CURVE)}
         if not run.is_complete or not tensors or not all(0 <= step < len(record.curve) for step in points):
             return False
         return not rounding.compare(record, self.table, "diverged" in run.tags, tensors, points, {}).beyond

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pipeline import lifetime
@@ -10,6 +11,7 @@ from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.pages import figures
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
 PARENT = "mlflow.parentRunId"  # the tag with the id of the sweep's run
 NOTE = "mlflow.note.content"  # the tag with a run's description
@@ -21,6 +23,17 @@ MACHINERY = frozenset(
         *("seal", "seal_files", "seal_confirmed"),
     }
 )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as MLflow holds it."""
+
+    name: str
+    experiment_id: str
+    artifact_location: str
+    is_deleted: bool
+    tags: Mapping[str, str]
 
 
 class Point(NamedTuple):

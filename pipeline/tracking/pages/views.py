@@ -100,9 +100,8 @@ def link(experiment: str, summary: Mapping[str, Any] | None) -> str:
 
 def link_for(store: Store, label: str) -> str:
     """Link to the leaderboard of a data label; to all runs if it has no view."""
-    experiment = store.client.experiment(store.experiment.name)  # with the tags of now
     key = leaderboard_key(label)
-    shown = experiment and VIEW + key in experiment.tags and store.client.mlflow_version() in VERSIONS
+    shown = VIEW + key in store.now().tags and store.mlflow_version() in VERSIONS
     return links.runs_link(store.experiment.experiment_id, key if shown else "")
 
 
@@ -115,12 +114,11 @@ def update(store: Store, label: str, metric: str, at: float) -> dict[str, str]:
         metric: that chose its champion.
         at: in seconds since 1970.
     """
-    if store.client.mlflow_version() not in VERSIONS:
+    if store.mlflow_version() not in VERSIONS:
         return {}
     found, place = {}, store.experiment.experiment_id
     with store.lock:
-        experiment = store.client.experiment(store.experiment.name)  # with the tags of now
-        tags = experiment.tags if experiment else {}
+        tags = store.now().tags
         for key, view in wanted(label, metric).items():
             held = tags.get(VIEW + key)
             if packed := renewed(view, held, tags.get(WRITTEN + key), milliseconds(at)):
