@@ -18,6 +18,7 @@ Array = NDArray[np.float32]
 CURVE = "train/mse"
 FORMAT = 2  # of a run in MLflow; format 1 held linear models only, and no format number
 RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
+FINAL = ("final/mse", "final/mae", "final/r2")  # and for the champion alone, on rows that nothing else saw
 
 
 @dataclass(frozen=True)

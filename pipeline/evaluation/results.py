@@ -1,7 +1,7 @@
 """What the pictures and the report are made of: an evaluated sweep, and which of its variants agree."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -42,12 +42,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Results:
-    """An evaluated sweep."""
+    """An evaluated sweep.
+
+    final: the champion's figures on the final rows, empty if there are none.
+    """
 
     evaluated: Sequence[Record]
     board: pd.DataFrame
     prepared: Prepared
     params: Params
+    final: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:

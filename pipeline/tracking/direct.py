@@ -14,7 +14,7 @@ from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import FORMAT, Array, Record
 from pipeline.sweep import Run, sweep_id
-from pipeline.tracking import datasets, leftovers, values
+from pipeline.tracking import datasets, finals, grids, leftovers, values
 from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
@@ -68,6 +68,7 @@ class Direct:
         self.repeats = Repeats(self.store)
         self.owner = lifetime.process_tags(pid)
         self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs)}
+        self.tags |= {"dvc_grid": joined} if (joined := grids.grid()) else {}
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         self.summary, self.label, date = summary, values.data_label(summary), names.date_of(summary)
@@ -200,6 +201,7 @@ class Direct:
             for path in artifacts:
                 self.parent.log_file(path.name, path.read_bytes())
             found = figures.compute(evaluated, champion)
+            found |= {f"champion/{key}": value for key, value in outs.final().items()} if champion else {}
             self.parent.complete(self.runs, champion, found, self._note(evaluated, artifacts, champion), self.clock())
         if done := champions.update(self.params, evaluated, champion):
             self.said.append(done)
@@ -209,6 +211,10 @@ class Direct:
         pages = {path.stem: links.run_page(*place, path.name) for path in artifacts if path.suffix == ".html"}
         pages |= views.update(self.store, self.label, metric, self.clock())
         note = descriptions.sweep(evaluated, champion, metric, self.about, self.elsewhere, pages)
+        if champion and (found := outs.final()):
+            said = descriptions.final(found, finals.measured(self.store, self.parent.run, champion, found))
+            self.said.append(said)
+            note += f"\n\n{said}"
         return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.png'], place[1])}"
 
     def _complete_run(self, record: Record, restored: str) -> bool:
