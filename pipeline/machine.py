@@ -1,7 +1,10 @@
-"""The properties of a machine that a run's bits depend on."""
+"""A machine: what a run's bits depend on, and how many cores there are."""
 
+import math
+import os
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 from pipeline import ARCHITECTURE, KERNELS
 
@@ -28,3 +31,20 @@ def name_kernels(tags: Mapping[str, str], others: Mapping[str, str]) -> str:
     own = names.get(kernels, f" {kernels}") if architecture == "x86-64" or kernels != "native" else ""
     torch = tags.get("torch", "unknown")
     return f"{architecture}{own}" + (f" and torch {torch}" if torch != others.get("torch", torch) else "")
+
+
+def cores(quotas: Path = Path("/sys/fs/cgroup")) -> int:
+    """Count the cores that this process may use: by its affinity, and by the container's quota if it has one.
+
+    Args:
+        quotas: where Linux keeps the quota: in cpu.max, or in cpu/cpu.cfs_quota_us before cgroup v2.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period, *_ = " ".join((quotas / name).read_text(encoding="ascii") for name in names).split()
+        except OSError:
+            continue
+        if quota not in {"max", "-1"}:
+            count = min(count, max(1, math.ceil(int(quota) / int(period))))
+    return count

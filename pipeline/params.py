@@ -33,7 +33,7 @@ SHOWN = 20  # the most faults in one message
 PENDING = (
     *("train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
     *("train.stop.patience", "train.nested", "sweep.optimizer", "sweep.weight_decay", "sweep.schedule", "sweep.loss"),
-    *("sweep.epochs", "sweep.init", "sweep.only", "sweep.skip", "sweep.search.method"),
+    *("sweep.epochs", "sweep.init", "sweep.only", "sweep.skip"),
 )
 
 

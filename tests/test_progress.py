@@ -49,8 +49,8 @@ class Stage:
     def follow(self, *told: object) -> None:
         self.seen.append(told)
 
-    def finish(self, record: object) -> None:
-        self.seen.append(record)
+    def finish(self, records: object) -> None:
+        self.seen.append(records)
 
 
 def run_of(batch_size: int, seed: int = 1) -> Run:
@@ -68,11 +68,12 @@ def training(terminal: bool, width: int = 200, sizes: tuple[int, ...] = (1, 100)
 
 
 def train(shown: Training, clock: list[float], seconds_per_epoch: float, epochs: int) -> None:
-    shown.start(stack(1))
+    first = next(iter(shown.work))
+    shown.start(first)
     curves = np.linspace(9, 2, 1000, dtype=np.float32)[None]
     for epoch in range(1, epochs + 1):
         clock[0] += seconds_per_epoch
-        shown.follow(shown.stacks[0], curves, epoch)
+        shown.follow(first, curves, epoch)
 
 
 def test_elsewhere_than_at_a_terminal_it_prints_a_plain_line_every_five_seconds(clock: list[float]) -> None:
@@ -128,10 +129,9 @@ def test_it_passes_on_what_it_sees_and_counts_what_diverged() -> None:
     curve = np.array([3, 2], dtype=np.float32)
     records = [Record(run_of(1), "", curve, {}), Record(run_of(100), "all training rows, epoch 1", curve, {})]
     shown.start(stack(1))
-    for record in records:
-        shown.finish(record)
+    shown.finish(records)
     stage = shown.tracking
-    assert stage.seen == [[run_of(1)], *records]  # type: ignore[attr-defined]
+    assert stage.seen == [[run_of(1)], records]  # type: ignore[attr-defined]
     stage.stored = 1  # type: ignore[misc]
     shown.conclude()
     said = "train linear: 2 runs trained in 1 s, of which 1 diverged; best train/mse 2; 1 not stored\n"

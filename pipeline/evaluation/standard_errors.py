@@ -95,7 +95,7 @@ def compute(groups: Mapping[str, Sequence[Record]], prepared: Prepared) -> Error
     spread = float(tested.y.var()) if len(tested.y) else 0.0
     found = {}
     for configuration, group in groups.items():
-        residuals = [tested.residuals(record, prepared) for record in group if not record.diverged]
+        residuals = [tested.residuals(record, prepared) for record in group if record.is_whole]
         if not residuals or not len(tested.y):
             continue
         off = np.abs(residuals)  # (seeds, m)

@@ -1,6 +1,8 @@
 """The only file that imports MLflow: a client that takes and returns plain values, and retries a server."""
 
 import logging
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.failures import errors, failing, is_refusal
 from pipeline.tracking.filters import Filter
+from pipeline.tracking.location import local_path
 from pipeline.tracking.runs import NOTHING, Experiment, Point, StoredRun, known_tags, stored_key
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback before our message
@@ -142,10 +145,9 @@ class Client:
         else:
             self._ask(self._client.set_terminated, run_id, status, end)
 
-    def upload(self, folder_uri: str, path: Path) -> None:
-        """Upload an artifact. The client's own log_artifact asks the server for the run each time."""
-        with failing(self.uri):
-            self._ask(get_artifact_repository(folder_uri).log_artifact, str(path))
+    def upload(self, folder_uri: str, name: str, content: bytes) -> None:
+        """Store an artifact. The client's own log_artifact asks the server for the run each time."""
+        self._ask(upload, folder_uri, name, content)
 
     def download(self, folder_uri: str, name: str, folder: Path) -> Path:
         """Download an artifact into a folder."""
@@ -177,6 +179,20 @@ def plain(run: entities.Run) -> StoredRun:
     name, artifact_uri = str(info.run_name), str(info.artifact_uri)
     fields = info.run_id, name, info.status, info.start_time, info.end_time, artifact_uri
     return StoredRun(*fields, known_tags(data.tags), data.params, data.metrics, tuple(datasets))
+
+
+def upload(folder_uri: str, name: str, content: bytes) -> None:
+    """Store an artifact: straight into its folder on this machine, whole or not at all; elsewhere through MLflow."""
+    if folder := local_path(folder_uri):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{name}.{os.getpid()}"
+        temporary.write_bytes(content)
+        temporary.replace(folder / name)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / name
+        path.write_bytes(content)
+        get_artifact_repository(folder_uri).log_artifact(str(path))
 
 
 def is_final(error: Exception) -> bool:

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -22,16 +22,16 @@ from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.records import CURVE
 from pipeline.tracking import location, seals
 from pipeline.tracking.bulk import Bulk, has_tables
+from pipeline.tracking.changes import Change, New, Writer
 from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
 from pipeline.tracking.filters import Filter
 from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun
-from pipeline.tracking.values import milliseconds, text
+from pipeline.tracking.values import milliseconds
 
 if TYPE_CHECKING:  # it imports MLflow
     from pipeline.tracking.client import Client
 
-BATCH = 1000  # most metrics that MLflow takes at once
-PAGE = 1000  # most runs
+PAGE = 1000  # most runs that MLflow finds at once
 FEW = 20  # fingerprints that a server is asked for one by one: a search takes 10 ms, and one for all runs 1 ms for each
 RUN = {"role": "run"}
 TOO_LARGE = "is not a file of at most {} bytes"
@@ -51,10 +51,23 @@ class Store:
     patience: float
     bulk: Bulk | None
 
+    @property
+    def is_server(self) -> bool:
+        """Tell whether the store is reached through an MLflow server."""
+        return self.uri.startswith("http")
+
     @cached_property
     def client(self) -> "Client":
         """MLflow's client, which takes a second to load: only writing needs it, and a store without `bulk`."""
         return connect(self.uri, self.patience)
+
+    @cached_property
+    def writer(self) -> Writer:
+        """What writes runs: into the store's tables, or through MLflow's client where they are not known."""
+        from pipeline.tracking.requests import Requests  # noqa: PLC0415 - loads MLflow, 1 s
+        from pipeline.tracking.tables import Tables  # noqa: PLC0415
+
+        return Tables.of(self.uri) or Requests(self.client)
 
     @classmethod
     def open(cls, name: str, patience: float = WAIT_SECONDS) -> Self:
@@ -209,79 +222,42 @@ class Store:
         """Return the version of the MLflow that shows the store: the server's, else the one here; empty if unknown."""
         return version("mlflow") if self.bulk else self.client.mlflow_version()
 
-    def create(self, name: str, tags: Mapping[str, str], begun: float) -> StoredRun:
-        """Create a run that says RUNNING; `begun` is in seconds since 1970."""
+    def create(self, runs: Sequence[New]) -> list[StoredRun]:
+        """Create runs that say RUNNING."""
         attempt = uuid.uuid4().hex
-        tags = {**tags, "attempt": attempt, "heartbeat": f"{time.time():.0f}"}
-        run = self.client.create_run(self.experiment.experiment_id, milliseconds(begun), tags, name)
-        if self.client.remote:
+        own = {"attempt": attempt, "heartbeat": f"{time.time():.0f}"}
+        stamped = [replace(new, tags={**new.tags, **own}) for new in runs]
+        place = self.experiment
+        made = self.writer.create(place.experiment_id, place.artifact_location, stamped)
+        if self.is_server and made:
             # The client repeats a request whose answer was lost, and the server then creates a run for each.
+            known = {run.run_id for run in made}
             for ghost in list(self._search(Filter({"attempt": attempt}))):
-                if ghost.run_id != run.run_id:
+                if ghost.run_id not in known:
                     self.client.delete_run(ghost.run_id)
-        return run
+        return made
 
-    def take(self, run: StoredRun, owner: Mapping[str, str]) -> None:
-        """Set an abandoned run to RUNNING again, with the tags of the process that continues it."""
-        self.client.set_status(run.run_id, RUNNING)
-        mended = {"went_wrong": ""} if "went_wrong" in run.tags else {}
-        self.log_tags(run, {**owner, "heartbeat": f"{time.time():.0f}", **mended})
-        if "error" in run.tags:
-            self.client.delete_tag(run.run_id, "error")
+    def write(self, changes: Iterable[Change]) -> None:
+        """Carry out changes, those of one run in this order."""
+        self.writer.write(changes)
 
-    def stop(self, run: StoredRun, status: str, end: int, error: str) -> None:
-        """End an incomplete run, and store why; `end` is in milliseconds since 1970."""
-        self.log_tags(run, {"error": error, "went_wrong": status.lower()})
-        self.client.set_status(run.run_id, status, end)
-
-    def log_params(self, run: StoredRun, params: Mapping[str, str]) -> None:
-        """Store the params that a run lacks: MLflow refuses to change one."""
-        new = {key: value for key, value in params.items() if key not in run.params}
-        if new:
-            self.client.log(run.run_id, params=new)
-
-    def log_points(
-        self, run: StoredRun, points: Mapping[int, float], at: float, tags: Mapping[str, str] = NOTHING
-    ) -> None:
-        """Store points of a curve, step -> value, with the time `at`, in seconds since 1970, then tags.
-
-        Values that are not finite are left out, as MLflow would change them.
-        """
-        stamp = milliseconds(at)
-        finite = [(CURVE, Point(step, value, stamp)) for step, value in points.items() if math.isfinite(value)]
-        while len(finite) > BATCH:
-            self.client.log(run.run_id, finite[:BATCH])
-            finite = finite[BATCH:]
-        self.log_tags(run, tags, finite)
-
-    def log_tags(self, run: StoredRun, tags: Mapping[str, str], points: Sequence[tuple[str, Point]] = ()) -> None:
-        """Store points of metrics, then tags, in one request."""
-        if tags or points:
-            self.client.log(run.run_id, points, tags={key: text(value) for key, value in tags.items()})
-
-    def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], at: float) -> None:
-        """Store metrics that the run lacks, or has with another value, and seal them.
+    def measure(self, run: StoredRun, metrics: Mapping[str, float], at: float) -> list[Change]:
+        """Return how to store metrics that a run lacks, or has with another value, and to seal them.
 
         They are stored at step 0: MLflow's pages then draw bars. A new value comes after the old one, at its step.
         """
         new = {key: value for key, value in metrics.items() if math.isfinite(value) and run.metrics.get(key) != value}
         if not new:
-            return
-        before = run.contents
-        if "seal" in run.tags:  # one of the two matches after a kill between the requests
-            self.log_tags(run, {"seal": f"{before.with_({}, new).seal()} {before.seal()}"})
+            return []
         points = []
         for key, value in new.items():
             held = self.history(run, key) if key in run.metrics else []
             points.append((key, Point(max((point.step for point in held), default=0), value, milliseconds(at))))
-        self.log_tags(run, {}, points)
-
-    def log_artifact(self, run: StoredRun, name: str, content: bytes) -> None:
-        """Store a file with a run."""
-        with failing(self.uri), tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_bytes(content)
-            self.client.upload(self.artifact_uri(run), path)
+        measured = Change(run.run_id, points=points)
+        if "seal" not in run.tags:
+            return [measured]
+        before = run.contents  # one of the two seals matches after a kill between the two changes
+        return [Change(run.run_id, tags={"seal": f"{before.with_({}, new).seal()} {before.seal()}"}), measured]
 
     def artifact(self, run: StoredRun, name: str, most: int | None = None) -> bytes:
         """Read a file of a run, of at most `most` bytes.

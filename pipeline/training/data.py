@@ -130,7 +130,7 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
 
 
 def minibatches(rows: Rows, order: MinibatchOrder, copies: int = 1) -> Iterator[Minibatch]:
-    """Yield the minibatches of all epochs, one by one: X (R, m, k), y (R, m, 1), float32; of one run, so many copies."""
+    """Yield the minibatches of all epochs, one by one: X (R, m, k), y (R, m, 1), float32; of one run, any copies."""
     # The sampler yields blocks as tensors, and Rows fetches and collates them itself.
     blocks = DataLoader(rows, batch_sampler=order, collate_fn=lambda block: block)  # type: ignore[arg-type]
     for each in blocks:

@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.progress import Display, count, duration
 from pipeline.records import Array, Record
+from pipeline.training.cost import work
 from pipeline.training.stacks import Stack
 
 if TYPE_CHECKING:
@@ -17,64 +18,77 @@ if TYPE_CHECKING:
 
 FIRST_SECONDS = 3.0  # before the first estimate
 WORTH_SECONDS = 60.0  # an estimate that is announced on a line of its own
+LISTED = 3  # the most stacks whose epoch is shown
+
+
+@dataclass
+class Advance:
+    """How far a stack in training is: the epochs done, those done when it was first seen, and when that was."""
+
+    epoch: int = 0
+    first: int = 0
+    begun: float = math.nan
+
+    @property
+    def rate(self) -> float:
+        """The epochs per second here; 0 while nobody knows."""
+        return (self.epoch - self.first) / (time.monotonic() - self.begun) if self.epoch > self.first else 0.0
 
 
 class Training:
     """Shows how the runs of one variant train, and passes on what the stage reports of them."""
 
-    def __init__(self, display: Display, tracking: "Piped", stacks: Sequence[Stack], k: int) -> None:
+    def __init__(self, display: Display, tracking: "Piped", stacks: Sequence[Stack], k: int, known: int = 0) -> None:
         """Begin.
 
         Args:
             display: the stage's.
             tracking: takes what the stage reports.
-            stacks: all that will be trained, in this order.
+            stacks: all that will be trained, as far as they are known.
             k: the number of features.
+            known: the number of runs that trained before.
         """
-        self.display, self.tracking, self.stacks = display, tracking, stacks
-        self.work = [work(stack, k) for stack in stacks]
+        self.display, self.tracking, self.k, self.known = display, tracking, k, known
+        self.work = {stack: work(stack, k) for stack in stacks}
         self.runs = len({run for stack in stacks for run, _ in stack.fits})
-        self.place = -1  # of the stack in training
-        self.skipped: float | None = None  # work that a checkpoint saved
-        self.begun: tuple[float, int] | None = None  # when the stack's first epoch here was done, and which that was
+        self.at_work: dict[Stack, Advance] = {}
+        self.ended: set[Stack] = set()
+        self.skipped = 0.0  # work that checkpoints saved
         self.best = math.inf
         self.announced = False
         self.finished = self.diverged = 0
         self.trained = 0.0  # seconds until the last run was
 
     def start(self, stack: Stack) -> None:
-        """Go on to the next stack."""
-        self.place += 1
-        self.begun = None
-        self.tracking.start([run for run, _ in stack.fits])
+        """Show a stack from now on."""
+        self.work.setdefault(stack, work(stack, self.k))
+        self.at_work[stack] = Advance()
+        if stack.until in {None, stack.fits[0][0].epochs}:  # else nobody knows yet which runs they become
+            self.tracking.start([run for run, _ in stack.fits])
 
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
         """Show the epoch, if it is time to."""
         self.tracking.follow(stack.places, curves, epoch)
-        if self.skipped is None:
-            self.skipped = self.work[self.place] * (epoch - 1) / curves.shape[1]
-        if self.begun is None:
-            self.begun = time.monotonic(), epoch
+        advance = self.at_work[stack]
+        advance.epoch = epoch
+        if not advance.first:
+            advance.first, advance.begun = epoch, time.monotonic()
+            self.skipped += self.work[stack] * (epoch - 1) / curves.shape[1]
         if self.display.is_due():
-            self._draw(curves[list(stack.places.values()), epoch - 1], epoch, curves.shape[1])
+            self._draw(curves[list(stack.places.values()), epoch - 1])
 
-    def finish(self, record: Record) -> None:
-        """Count a trained run."""
-        self.finished += 1
+    def end(self, stack: Stack) -> None:
+        """Count a trained stack."""
+        del self.at_work[stack]
+        self.ended.add(stack)
+
+    def finish(self, records: Sequence[Record]) -> None:
+        """Count trained runs."""
+        self.finished += len(records)
         self.trained = self.display.elapsed
-        if record.diverged:
-            self.diverged += 1
-        else:
-            self.best = min(self.best, float(record.curve[-1]))
-        self.tracking.finish(record)
-
-    def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
-        """Pass it on."""
-        self.tracking.complete(evaluated, artifacts, champion)
-
-    def end(self, status: str, error: str) -> None:
-        """Pass it on."""
-        self.tracking.end(status, error)
+        self.diverged += sum(bool(record.diverged) for record in records)
+        self.best = min([self.best, *(float(record.curve[-1]) for record in records if not record.diverged)])
+        self.tracking.finish(records)
 
     def conclude(self) -> None:
         """Say what was trained, how long that took, and whether all of it is stored."""
@@ -83,38 +97,41 @@ class Training:
         lacking = self.finished - self.tracking.stored
         stored = f"; {lacking:,} not stored" if lacking else "; all stored"
         trained = f"{count(self.finished, 'run')} trained in {duration(self.trained)}{diverged}"
-        self.display.say(f"{trained}{best}{stored}")
+        known = f", {self.known:,} known" if self.known else ""
+        self.display.say(f"{trained}{known}{best}{stored}")
 
-    def _draw(self, losses: Array, epoch: int, epochs: int) -> None:
+    def _draw(self, losses: Array) -> None:
         finite = losses[np.isfinite(losses)]
         best = min([self.best, *finite.tolist()])
-        done = sum(self.work[: self.place]) + self.work[self.place] * epoch / epochs
+        done = sum(self.work[stack] for stack in self.ended)
+        done += sum(self.work[stack] * one.epoch / _epochs(stack) for stack, one in self.at_work.items())
         left = self._seconds_left(done)
         self._announce(left)
-        stack = self.stacks[self.place]
+        first, last = len(self.ended) + 1, len(self.ended) + len(self.at_work)
         self.display.draw(
-            f"{done / sum(self.work):.0%}",
+            f"{done / sum(self.work.values()):.0%}",
             f"{duration(left)} left" if math.isfinite(left) else "",
             f"best train/mse {best:.4g}" if math.isfinite(best) else "",
             f"{self.tracking.stored:,} of {count(self.runs, 'run')} stored",
-            f"batch size {stack.fits[0][0].batch_size}: epoch {epoch:,} of {epochs:,}",
-            f"stack {self.place + 1} of {len(self.stacks)}",
-            self._rate(epoch),
+            *(
+                f"batch size {stack.fits[0][0].batch_size}: epoch {one.epoch:,} of {_epochs(stack):,}"
+                for stack, one in list(self.at_work.items())[:LISTED]
+            ),
+            f"stack{'' if first == last else f's {first} to'} {last} of {len(self.work)}",
+            self._rate(),
         )
 
-    def _rate(self, epoch: int) -> str:
-        assert self.begun is not None
-        at, first = self.begun
-        if epoch == first:
-            return ""
-        rate = (epoch - first) / (time.monotonic() - at)
-        return f"{rate:,.0f} epochs/s" if rate >= 10 else f"{rate:.2g} epochs/s"
+    def _rate(self) -> str:
+        rate = sum(one.rate for one in self.at_work.values())
+        return (f"{rate:,.0f} epochs/s" if rate >= 10 else f"{rate:.2g} epochs/s") if rate else ""
 
     def _seconds_left(self, done: float) -> float:
-        made = done - (self.skipped or 0)
+        made = done - self.skipped
         if made <= 0 or self.display.elapsed < min(FIRST_SECONDS, self.display.every):
             return math.nan
-        return self.display.elapsed / made * (sum(self.work) - done)
+        # At the end, one stack may train on while others wait for it.
+        each = [(_epochs(stack) - one.epoch) / one.rate for stack, one in self.at_work.items() if one.rate]
+        return max([self.display.elapsed / made * (sum(self.work.values()) - done), *each])
 
     def _announce(self, left: float) -> None:
         if self.announced or self.display.elapsed < FIRST_SECONDS or math.isnan(left):
@@ -123,20 +140,15 @@ class Training:
         if left < WORTH_SECONDS:
             return
         work_of: dict[str, float] = {}
-        for stack, amount in zip(self.stacks[self.place :], self.work[self.place :], strict=True):
-            size = str(stack.fits[0][0].batch_size)
-            work_of[size] = work_of.get(size, 0) + amount
+        for stack, amount in self.work.items():
+            if stack not in self.ended:
+                size = str(stack.fits[0][0].batch_size)
+                work_of[size] = work_of.get(size, 0) + amount
         most = max(work_of, key=lambda size: work_of[size])
         share = work_of[most] / sum(work_of.values())
         why = f"; batch size {most} is most of it" if len(work_of) > 1 and share > 0.5 else ""
         self.display.say(f"about {duration(left)}{why}")
 
 
-def work(stack: Stack, k: int) -> float:
-    """Estimate a stack's training time, in steps on a small minibatch.
-
-    A step takes about 90 µs, however small, and as long again for every 2**14 numbers in it.
-    """
-    run = stack.fits[0][0]
-    steps = -(-stack.rows // stack.batch_size)
-    return run.epochs * steps * (1 + len(stack.fits) * stack.batch_size * (k + 1) / 2**14)
+def _epochs(stack: Stack) -> int:
+    return stack.fits[0][0].epochs

@@ -10,7 +10,7 @@ from pipeline.training.stacks import Fitted, Stack
 
 
 class Watch(Protocol):
-    """Looks on while stacks train. An engine calls start and follow, the stage finish."""
+    """Looks on while stacks train. An engine calls start and follow, the stage end and finish."""
 
     def start(self, stack: Stack) -> None:
         """Note that a stack starts to train; again, if its worker was killed."""
@@ -24,7 +24,10 @@ class Watch(Protocol):
             epoch: the number of epochs done.
         """
 
-    def finish(self, record: Record) -> None:
+    def end(self, stack: Stack) -> None:
+        """Note that a stack is trained."""
+
+    def finish(self, records: Sequence[Record]) -> None:
         """Take a run all of whose fits are trained."""
 
 
@@ -59,5 +62,8 @@ class Unwatched:
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
         """Do nothing."""
 
-    def finish(self, record: Record) -> None:
+    def end(self, stack: Stack) -> None:
+        """Do nothing."""
+
+    def finish(self, records: Sequence[Record]) -> None:
         """Do nothing."""

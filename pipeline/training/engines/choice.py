@@ -1,30 +1,59 @@
 """Which engine trains: told by PIPELINE_ENGINE and PIPELINE_WORKERS, or chosen by the work. No param of any stage."""
 
-import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 
+from pipeline import machine
 from pipeline.params import InputError
 from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.cost import STEP_SECONDS, work
 from pipeline.training.engines import Engine
 from pipeline.training.engines.here import Here
+from pipeline.training.engines.workers import Workers
+from pipeline.training.stacks import Stack
 
 ENGINES = ("here", "workers", "ray")
+WORTH_SECONDS = 0.2  # of training; below, workers would hardly be faster
 
 
-def choose(told: Mapping[str, str], checkpoints: Checkpoints) -> Engine:
+def choose(told: Mapping[str, str], planned: Sequence[Stack], k: int, checkpoints: Checkpoints) -> Engine:
     """Choose where stacks train.
 
     Args:
         told: the environment's variables.
+        planned: the stacks, of which cuda's train in this process.
+        k: the number of features.
         checkpoints: where stacks resume from and keep their state.
 
     Raises:
         InputError: PIPELINE_ENGINE or PIPELINE_WORKERS is wrong.
     """
-    name, _ = named(told), number(told)
-    if name in {"workers", "ray"}:
-        raise InputError(f"PIPELINE_ENGINE: got {name!r}, which this version lacks; takes here")
+    name, asked = named(told), number(told)
+    if name == "ray":
+        return cluster(told.get("RAY_ADDRESS", ""), asked or machine.cores())
+    count = asked or min(machine.cores(), len(planned))
+    worth = sum(work(stack, k) for stack in planned) * STEP_SECONDS > WORTH_SECONDS and sys.platform == "linux"
+    on_cpu = all(stack.fits[0][0].device == "cpu" for stack in planned)
+    if on_cpu and name != "here" and (name or asked or (worth and count > 1)):
+        return Workers(count, checkpoints)
     return Here(checkpoints)
+
+
+def cluster(address: str, workers: int) -> Engine:
+    """Return the engine that trains on a Ray cluster.
+
+    Raises:
+        InputError: Ray is not installed, or the address is wrong.
+    """
+    try:
+        from pipeline.training.engines.cluster import Cluster  # noqa: PLC0415 - an extra; 0.5 s
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise InputError(
+            "PIPELINE_ENGINE: got 'ray', but Ray is not installed here; run: make ray && . .venv-ray/bin/activate"
+        ) from error
+    return Cluster(address, workers)
 
 
 def named(told: Mapping[str, str]) -> str:
@@ -40,14 +69,12 @@ def named(told: Mapping[str, str]) -> str:
 
 
 def number(told: Mapping[str, str]) -> int:
-    """Return how many workers PIPELINE_WORKERS asks for, or as many as this process has cores.
+    """Return how many workers PIPELINE_WORKERS asks for; 0 if it leaves that open.
 
     Raises:
         InputError: it is not a positive number.
     """
     text = told.get("PIPELINE_WORKERS", "")
-    if not text:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not (text.isascii() and text.isdecimal() and int(text)):
-        raise InputError(f"PIPELINE_WORKERS: got {text!r}, takes a number from 1 on; or unset it")
-    return int(text)
+    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) <= 1024):
+        raise InputError(f"PIPELINE_WORKERS: got {text!r}, takes a number from 1 to 1024; or unset it")
+    return int(text or 0)
