@@ -1,4 +1,4 @@
-"""DVC's own commands for experiments, on a small repository: a queued grid on two workers, and what people do with it."""
+"""DVC's own commands for experiments: a queued grid on two workers, and what people do with it."""
 
 import csv
 import io
