@@ -99,7 +99,8 @@ def test_no_split_trains_or_tests_on_final_rows_which_do_not_depend_on_the_folds
     final, train = prepare.final(40, settings), prepare.split(40, settings)
     assert final.sum() == 8
     assert not train[:, final].any()
-    whole = Prepared(*[torch.zeros(1)] * 2, torch.from_numpy(train), *[torch.zeros(1)] * 2, torch.from_numpy(final))
+    none = torch.zeros(1)
+    whole = Prepared(none, none, torch.from_numpy(train), none, none, final=torch.from_numpy(final))
     tested = whole.tested.numpy()
     assert not tested[:, final].any()
     assert tested.sum() == (32 if method == "kfold" else 8)

@@ -55,5 +55,5 @@ def lucky(configurations: int, rows: object) -> str:
         return ""
     return (
         f"{configurations:,} configurations are compared on {rows:,} tested row{'s' * (rows > 1)}, more than "
-        f"{FAR_MORE} for each: the best of them is lucky too; train.nested and data.split.final_test tell how much"
+        f"{FAR_MORE} for each: the best of them is lucky too; data.split.final_test tells how much"
     )
