@@ -52,13 +52,13 @@ def of(uri: str, record: Record) -> list[StoredRun]:
 
 
 def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, record: Record) -> None:
-    direct([record.run]).finish(record)
+    direct([record.run]).finish([record])
     [first] = of(uri, record)
     assert (first.info.status, first.data.tags.get("confirmed")) == ("FINISHED", None)
     for times in ("1", "2"):
         repeat = direct([record.run])
         repeat.start([record.run])
-        repeat.finish(record)
+        repeat.finish([record])
         [again] = of(uri, record)
         assert (again.info.run_id, again.data.tags["confirmed"]) == (first.info.run_id, times)
         assert abs(datetime.now(UTC) - datetime.fromisoformat(again.data.tags["confirmed_at"])).total_seconds() < 60
@@ -99,7 +99,7 @@ def test_a_run_lasts_as_long_as_its_training_however_late_it_is_stored(
         begin = time.time()
         tracking.start([record.run])
         time.sleep(1)
-        tracking.finish(record)
+        tracking.finish([record])
         end = time.time()
     [stored] = of(uri, record)
     assert begin - 0.01 < stored.info.start_time / 1000 < stored.info.end_time / 1000 < end + 0.01
@@ -119,9 +119,9 @@ def test_a_repeat_that_differs_in_one_bit_is_stored_beside_the_first(
     stage = direct([record.run])
     capsys.readouterr()  # MLflow may have said that it makes its tables
     stage.start([record.run])
-    stage.finish(record)
+    stage.finish([record])
     assert capsys.readouterr().err == ""
-    stage.finish(other)
+    stage.finish([other])
     first, second = of(uri, record)
     warning = capsys.readouterr().err
     assert warning.startswith("WARNING")
@@ -130,7 +130,7 @@ def test_a_repeat_that_differs_in_one_bit_is_stored_beside_the_first(
     assert (first.info.status, second.info.status) == ("FINISHED", "FINISHED")
     assert points(uri, second) == list(enumerate(curve.tolist()))
     for repeated in (other, other, record):
-        stage.finish(repeated)
+        stage.finish([repeated])
     assert [one.data.tags["confirmed"] for one in of(uri, record)] == ["1", "2"]
     assert capsys.readouterr().err == ""
 
@@ -140,7 +140,7 @@ def test_of_a_run_that_diverged_only_finite_numbers_are_stored(uri: str, record:
     broken = replace(record, curve=curve, diverged="all training rows, epoch 2")
     metrics = {"cv/mse": float("nan"), "cv/mae": float("inf"), "cv/r2": 0.5}
     stage = direct([record.run])
-    stage.finish(broken)
+    stage.finish([broken])
     stage.complete([replace(broken, metrics=metrics)], [], "")
     [stored] = of(uri, record)
     assert (stored.info.status, stored.data.tags["diverged"]) == ("FAILED", "all training rows, epoch 2")
@@ -156,7 +156,7 @@ def test_long_params_and_long_curves_are_not_cut_silently(uri: str, record: Reco
     values = params.load().model_dump()
     values["data"]["features"], values["track"]["points"], values["train"]["epochs"] = names, 5000, 2500
     curve = np.random.default_rng(0).normal(size=2500).astype(np.float32)
-    direct([record.run], params.check(values)).finish(replace(record, curve=curve))
+    direct([record.run], params.check(values)).finish([replace(record, curve=curve)])
     [stored] = of(uri, record)
     assert points(uri, stored) == list(enumerate(curve.tolist()))
     kept, whole = stored.data.params["data.features"], json.dumps(names)

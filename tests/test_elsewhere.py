@@ -146,7 +146,7 @@ def test_a_repeat_elsewhere_is_counted_apart_and_leaves_the_record_that_of_its_m
     for tags, record in ((AVX2, here), (WITHOUT, there), (AVX2, here), (WITHOUT, there)):
         on_machine(monkeypatch, tags)
         stage = direct(record)
-        stage.finish(record)
+        stage.finish([record])
         stage.complete([record], [], "")
         said += stage.said
     assert confirmations(of(uri, here)) == [{"confirmed": "1", "confirmed_within_rounding": "2", "kernels": "avx2"}]
@@ -172,9 +172,9 @@ def test_what_rounding_does_not_explain_contradicts(
 ) -> None:
     here, there = pair
     on_machine(monkeypatch, first)
-    direct(here).finish(here)
+    direct(here).finish([here])
     on_machine(monkeypatch, second)
-    direct(here).finish(change(there))
+    direct(here).finish([change(there)])
     assert ["contradicts" in tags for tags in confirmations(of(uri, here))] == [False, True]
 
 
@@ -185,7 +185,7 @@ def test_a_restored_run_is_confirmed_within_rounding_by_any_machine(
     here, there = pair
     direct(here).complete([here], [], "")
     on_machine(monkeypatch, AVX2)
-    direct(there).finish(there)
+    direct(there).finish([there])
     assert confirmations(of(uri, here)) == [{"confirmed_within_rounding": "1"}]
 
 
@@ -195,9 +195,9 @@ def test_a_run_that_its_machine_did_not_evaluate_gets_the_figures_of_its_own_wei
 ) -> None:
     here, there = pair
     on_machine(monkeypatch, AVX2)
-    direct(here).finish(here)
+    direct(here).finish([here])
     on_machine(monkeypatch, WITHOUT)
-    direct(there).finish(there)
+    direct(there).finish([there])
     direct(there).complete([there], [], "")
     [stored] = of(uri, here)
     assert stored.data.metrics == here.metrics
@@ -215,7 +215,7 @@ def test_a_run_that_one_machine_began_and_another_made_holds_the_curve_of_the_se
     [begun] = of(uri, here)
     assert points(uri, begun) == list(enumerate(here.curve[:19].tolist()))
     assert here.curve[:19].tolist() != there.curve[:19].tolist()
-    direct(there).finish(there)
+    direct(there).finish([there])
     left, stored = of(uri, here)
     assert (left.info.run_id, left.info.status, stored.info.status) == (begun.info.run_id, "KILLED", "FINISHED")
     assert points(uri, stored) == list(enumerate(there.curve.tolist()))

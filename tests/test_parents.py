@@ -76,6 +76,6 @@ def test_metrics_stand_at_step_0_also_after_a_change_to_one_of_an_older_version(
     settings = params.load()
     direct = Direct(settings, [record.run for record in records.read_evaluated(settings.variants)], os.getpid())
     stored = plain(client.get_run(one.info.run_id))
-    direct.store.log_metrics(stored, {"cv/mse": one.data.metrics["cv/mse"]}, direct.clock())
+    direct.store.write(direct.store.measure(stored, {"cv/mse": one.data.metrics["cv/mse"]}, direct.clock()))
     assert client.get_run(one.info.run_id).data.metrics == one.data.metrics
     direct.end("FINISHED", "")

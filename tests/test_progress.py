@@ -49,8 +49,8 @@ class Stage:
     def follow(self, *told: object) -> None:
         self.seen.append(told)
 
-    def finish(self, record: object) -> None:
-        self.seen.append(record)
+    def finish(self, records: object) -> None:
+        self.seen.append(records)
 
 
 def run_of(batch_size: int, seed: int = 1) -> Run:
@@ -129,10 +129,9 @@ def test_it_passes_on_what_it_sees_and_counts_what_diverged() -> None:
     curve = np.array([3, 2], dtype=np.float32)
     records = [Record(run_of(1), "", curve, {}), Record(run_of(100), "all training rows, epoch 1", curve, {})]
     shown.start(stack(1))
-    for record in records:
-        shown.finish(record)
+    shown.finish(records)
     stage = shown.tracking
-    assert stage.seen == [[run_of(1)], *records]  # type: ignore[attr-defined]
+    assert stage.seen == [[run_of(1)], records]  # type: ignore[attr-defined]
     stage.stored = 1  # type: ignore[misc]
     shown.conclude()
     said = "train linear: 2 runs trained in 1 s, of which 1 diverged; best train/mse 2; 1 not stored\n"

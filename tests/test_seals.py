@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import alterations
@@ -20,10 +21,9 @@ from pipeline.commands import doctor
 from pipeline.params import InputError
 from pipeline.printing import Row
 from pipeline.records import Record
-from pipeline.tracking import listings
-from pipeline.tracking.client import plain
+from pipeline.tracking import listings, tables
+from pipeline.tracking.client import Client, plain
 from pipeline.tracking.direct import Direct
-from pipeline.tracking.store import Store
 
 Shown = Callable[..., list[dict[str, str]]]
 
@@ -157,7 +157,7 @@ def test_an_altered_run_is_not_confirmed_by_a_repeat(store: str) -> None:
     settings, record = params.load(), evaluated()[0]
     [victim] = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     alter(store, f"UPDATE latest_metrics SET value = 0 WHERE run_uuid = '{victim.info.run_id}' AND key = 'cv/mse'")
-    Direct(settings, [one.run for one in evaluated()], os.getpid()).finish(record)
+    Direct(settings, [one.run for one in evaluated()], os.getpid()).finish([record])
     found = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     assert [("confirmed" in one.data.tags, "contradicts" in one.data.tags) for one in found] == [(False, False)] * 2
 
@@ -200,7 +200,7 @@ def test_a_killed_attempt_is_continued_unless_it_was_altered(store: str, alterat
         alter(store, f"UPDATE params SET value = '7' {where} AND key = 'epochs'")
     again = Direct(settings, [record.run], os.getpid())
     again.start([record.run])
-    again.finish(record)
+    again.finish([record])
     again.end("FINISHED", "")
     found = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     assert {one.info.run_id: one.info.status for one in found}[killed.info.run_id] == (
@@ -213,30 +213,34 @@ def test_a_killed_attempt_is_continued_unless_it_was_altered(store: str, alterat
     assert whole.data.params["epochs"] == "20"
 
 
+@pytest.mark.parametrize("way", ["tables", "client"])
 @pytest.mark.usefixtures("store")
 def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'new.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    if way == "client":
+        monkeypatch.setattr(tables, "SCHEMAS", frozenset())
     everything = evaluated()
     direct = Direct(params.load(), [one.run for one in everything], os.getpid())
-    for record in everything:
-        direct.finish(record)
-    log_tags, calls = Store.log_tags, []
+    direct.finish(everything)
+    log, calls = Client.log, []
 
-    def killed(self: Store, *arguments: object) -> None:
+    def killed(*arguments: Any, **given: Any) -> None:  # noqa: ANN401
         calls.append(arguments)
-        if len(calls) == 2:  # after the seal, before the metrics
+        if way == "tables" or len(calls) == 2:  # when all rows are written; after the first seal, before its metrics
             raise KeyboardInterrupt
-        log_tags(self, *arguments)  # type: ignore[arg-type]
+        log(*arguments, **given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "log_tags", killed)
+        patched.setattr(f"pipeline.tracking.{'tables.conclude' if way == 'tables' else 'client.Client.log'}", killed)
         with pytest.raises(KeyboardInterrupt):
             direct.complete(everything, [], "champion")
-    states = {plain(one).seal_state for one in search(uri)}
-    assert states == {"sealed"}
+    left = [plain(one) for one in search(uri)]
+    assert {one.seal_state for one in left} == {"sealed"}
+    assert {len(one.tags["seal"].split()) for one in left} == ({1} if way == "tables" else {1, 2})
+    assert {tuple(one.metrics) for one in left} == {("train/mse",)}
     direct.complete(everything, [], "champion")
     direct.end("FINISHED", "")
     assert {plain(one).seal_state for one in search(uri, "")} == {"sealed"}

@@ -54,19 +54,6 @@ def sync() -> None:
     from pipeline.commands.sync import sync as store_lacking
 
     print(store_lacking())
-    for link in links():
-        print(link)
-
-
-def links() -> list[str]:
-    """Link to the workspace's sweep in MLflow's pages."""
-    from pipeline import records, sweep
-    from pipeline.params import load
-    from pipeline.tracking import listings
-
-    params = load()
-    runs = [record.run for record in records.read_evaluated(params.variants)]
-    return listings.links_of(params.track.experiment, sweep.sweep_id(runs))
 
 
 @click.command()

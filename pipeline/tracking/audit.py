@@ -47,21 +47,36 @@ def audit(experiment: str, evaluated: Sequence[Record]) -> Audit:
     everything = [run for run in store.everything() if run.tags.get("role") in {"run", "sweep"}]
     sweeps = {run.run_id: run for run in everything if run.tags["role"] == "sweep"}
     runs = [run for run in everything if run.tags["role"] == "run"]
-    curves = {run.run_id: history(store, run) for run in runs}
-    faults = {run.run_id: [*of_run(store, run, sweeps, curves[run.run_id])] for run in runs}
+    curves, last = curves_of(store, runs), last_values(store, runs)
+    faults = {run.run_id: [*of_run(store, run, sweeps, curves[run.run_id], last[run.run_id])] for run in runs}
     sound = [run for run in runs if not faults[run.run_id]]
     findings = [finding for found in faults.values() for finding in found]
     findings += [finding for sweep in sweeps.values() for finding in of_sweep(store, sweep, runs)]
     repeats = Repeats(store)
-    findings += [finding for record in evaluated for finding in of_record(repeats, record, sound, curves)]
+    whole: dict[str, list[StoredRun]] = {}
+    for run in sound:
+        if run.is_complete:
+            whole.setdefault(run.tags.get("fingerprint", ""), []).append(run)
+    for record in evaluated:
+        findings += of_record(repeats, record, whole.get(record.run.fingerprint, []), curves)
     unsealed = sum("seal" not in run.tags and run.is_complete for run in runs)
     return Audit(findings, len(everything), unsealed)
 
 
-def history(store: Store, run: StoredRun, key: str = CURVE) -> list[tuple[int, float]]:
-    """Read a metric's history, step and value, in the order by which MLflow finds the last."""
-    points = store.client.history(run.run_id, key)
-    return [(p.step, p.value) for p in sorted(points, key=lambda p: (p.step, p.at, p.value))]
+def curves_of(store: Store, runs: Sequence[StoredRun], key: str = CURVE) -> dict[str, Curve]:
+    """Read a metric's history, id -> step and value, in the order by which MLflow finds the last."""
+    histories = store.histories(runs, key).items()
+    ordered = {one: sorted(points, key=lambda p: (p.step, p.at, p.value)) for one, points in histories}
+    return {one: [(point.step, point.value) for point in points] for one, points in ordered.items()}
+
+
+def last_values(store: Store, runs: Sequence[StoredRun]) -> dict[str, dict[str, float]]:
+    """Read the last value in the history of each metric, id -> key -> value."""
+    last: dict[str, dict[str, float]] = {run.run_id: {} for run in runs}
+    for key in RUN_METRICS:
+        for one, points in curves_of(store, runs, key).items():
+            last[one] |= {key: points[-1][1]} if points else {}
+    return last
 
 
 def named(run: StoredRun) -> str:
@@ -77,8 +92,10 @@ def place(store: Store, run: StoredRun, name: str) -> str:
         return f"{name} ({error})"
 
 
-def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Curve) -> Iterator[Finding]:
-    """Compare a run with its seals, and with its sweep's run."""
+def of_run(
+    store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve: Curve, last: Mapping[str, float]
+) -> Iterator[Finding]:
+    """Compare a run with its seals, with its sweep's run, and its metrics with the last of their histories."""
     tags = run.tags
     parent = sweeps.get(tags.get(PARENT, ""))
     faults = []
@@ -91,7 +108,7 @@ def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve:
             faults.append("its seal does not match: status, times, params, metrics, datasets or tags were altered")
         elif state == seals.UNSEALED and parent and "seal" in parent.tags:
             faults.append("its seal is gone")
-        faults += altered_files(store, run, curve)
+        faults += [*altered_files(store, run, curve), *altered_metrics(run, last)]
     if parent is None or parent.tags.get("sweep") != tags.get("sweep"):
         faults.append("its sweep's run is not in the store: deleted or altered")
     if tags.get("git_commit") != tags.get("mlflow.source.git.commit"):
@@ -104,7 +121,7 @@ def of_run(store: Store, run: StoredRun, sweeps: Mapping[str, StoredRun], curve:
 
 
 def altered_files(store: Store, run: StoredRun, curve: Curve) -> Iterator[str]:
-    """Say which of a run's weights, curve and metrics are not as they were sealed."""
+    """Say which of a run's weights and curve are not as they were sealed."""
     tags = run.tags
     try:
         weights = store.artifact(run, WEIGHTS)
@@ -114,9 +131,12 @@ def altered_files(store: Store, run: StoredRun, curve: Curve) -> Iterator[str]:
         yield f"{place(store, run, WEIGHTS)} is gone, or its md5 is not the run's weights_md5"
     elif "seal" in tags and tags.get("seal_files") != seals.of_files(curve, weights):
         yield f"its curve {CURVE} or its weights were altered after it ended"
+
+
+def altered_metrics(run: StoredRun, last: Mapping[str, float]) -> Iterator[str]:
+    """Say which of a run's metrics are not the last of their histories, key -> value."""
     for key in RUN_METRICS:
-        points = curve if key == CURVE else history(store, run, key)
-        if (points[-1][1] if points else None) != run.metrics.get(key):
+        if last.get(key) != run.metrics.get(key):
             yield f"{key}: its value is not the last of its history"
 
 
@@ -171,11 +191,9 @@ def altered_artifacts(
 
 
 def of_record(
-    repeats: Repeats, record: Record, runs: Sequence[StoredRun], curves: Mapping[str, Curve]
+    repeats: Repeats, record: Record, stored: Sequence[StoredRun], curves: Mapping[str, Curve]
 ) -> Iterator[Finding]:
-    """Compare a run in the outs with the stored ones; one that is not stored is reported elsewhere."""
-    fingerprint = record.run.fingerprint
-    stored = [run for run in runs if run.tags.get("fingerprint") == fingerprint and run.is_complete]
+    """Compare a run in the outs with the complete ones of its fingerprint; a missing one is reported elsewhere."""
     if any(is_as_stored(run, record, curves[run.run_id]) for run in stored):
         return
     here = machine.numeric_tags()

@@ -2,13 +2,9 @@
 
 import logging
 import os
-import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from traceback import walk_tb
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,55 +12,20 @@ import mlflow
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import http_request
-from mlflow.utils.uri import append_to_uri_path
-from sqlalchemy import create_engine, inspect
-from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from pipeline import repository
 from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import Point, StoredRun, known_tags, stored_key
+from pipeline.tracking.failures import errors, failing, is_refusal
+from pipeline.tracking.filters import Filter
+from pipeline.tracking.location import local_path
+from pipeline.tracking.runs import NOTHING, Experiment, Point, StoredRun, known_tags, stored_key
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback before our message
 
-PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # how long a stage waits for a server
-WAIT_SECONDS = 5.0  # how long a command does
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training, not traces
-NOTHING: Mapping[str, str] = MappingProxyType({})
 UNANSWERED = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
-REFUSED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "401", "403"}
-ERRORS = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
-
-
-class StoreError(Exception):
-    """The store fails; the message hides any password in its address. reason: the store's own message."""
-
-    def __init__(self, uri: str, error: Exception | str) -> None:
-        self.reason = repository.without_password(str(error))
-        said = f"MLflow's store {uri} fails: {error}"
-        if isinstance(error, Exception) and is_refusal(error):
-            said = (
-                f"MLflow's store {uri} refuses access; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-                f"or MLFLOW_TRACKING_TOKEN: {error}"
-            )
-        elif isinstance(error, ImportError):
-            said += "; install the package that this kind of store needs"
-        super().__init__(repository.without_password(said))
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """An experiment as MLflow holds it."""
-
-    name: str
-    experiment_id: str
-    artifact_location: str
-    is_deleted: bool
-    tags: Mapping[str, str]
 
 
 class Client:
@@ -95,7 +56,7 @@ class Client:
             return self._retrying(request, *arguments)
 
     def _may_come(self, error: BaseException) -> bool:
-        return self.remote and isinstance(error, ERRORS) and not is_final(error)
+        return self.remote and isinstance(error, errors()) and not is_final(error)
 
     def experiment(self, name: str) -> Experiment | None:
         """Find an experiment by name, even if it was deleted."""
@@ -125,12 +86,12 @@ class Client:
         """Read a run."""
         return plain(self._ask(self._client.get_run, run_id))
 
-    def search(self, experiment_id: str, condition: str, order_by: Sequence[str], page: int) -> Iterator[StoredRun]:
+    def search(self, experiment_id: str, wanted: Filter, page: int) -> Iterator[StoredRun]:
         """Find an experiment's runs, `page` at a time."""
         token = None
         while token != "":
             view = entities.ViewType.ACTIVE_ONLY
-            arguments = [experiment_id], condition, view, page, list(order_by), token
+            arguments = [experiment_id], wanted.condition, view, page, wanted.order, token
             found = self._ask(self._client.search_runs, *arguments)
             yield from map(plain, found)
             token = found.token or ""
@@ -184,10 +145,9 @@ class Client:
         else:
             self._ask(self._client.set_terminated, run_id, status, end)
 
-    def upload(self, folder_uri: str, path: Path) -> None:
-        """Upload an artifact. The client's own log_artifact asks the server for the run each time."""
-        with failing(self.uri):
-            self._ask(get_artifact_repository(folder_uri).log_artifact, str(path))
+    def upload(self, folder_uri: str, name: str, content: bytes) -> None:
+        """Store an artifact. The client's own log_artifact asks the server for the run each time."""
+        self._ask(upload, folder_uri, name, content)
 
     def download(self, folder_uri: str, name: str, folder: Path) -> Path:
         """Download an artifact into a folder."""
@@ -221,54 +181,21 @@ def plain(run: entities.Run) -> StoredRun:
     return StoredRun(*fields, known_tags(data.tags), data.params, data.metrics, tuple(datasets))
 
 
-def has_tables(uri: str) -> bool:
-    """Tell whether a store has the tables that MLflow creates on the first connection; a server does."""
-    if uri.split(":", maxsplit=1)[0].split("+", maxsplit=1)[0] not in DATABASE_ENGINES:
-        return True
-    with failing(uri):
-        engine = create_engine(uri)
-        try:
-            return bool(inspect(engine).has_table("experiments"))
-        finally:
-            engine.dispose()
-
-
-def artifact_folder(location: str, run_id: str) -> str:
-    """Return where MLflow puts a run's artifacts, below its experiment's."""
-    return str(append_to_uri_path(location, run_id, "artifacts"))
-
-
-def local_path(uri: str) -> Path | None:
-    """Return the path of artifacts on this machine; None if they lie elsewhere."""
-    return Path(local_file_uri_to_path(uri)) if uri.startswith("file:") else None
-
-
-@contextmanager
-def failing(uri: str) -> Iterator[None]:
-    """Turn errors of MLflow, its drivers and the file system into one kind.
-
-    Raises:
-        StoreError: any of them.
-    """
-    try:
-        yield
-    except ERRORS as error:
-        raise StoreError(uri, error) from error
+def upload(folder_uri: str, name: str, content: bytes) -> None:
+    """Store an artifact: straight into its folder on this machine, whole or not at all; elsewhere through MLflow."""
+    if folder := local_path(folder_uri):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{name}.{os.getpid()}"
+        temporary.write_bytes(content)
+        temporary.replace(folder / name)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / name
+        path.write_bytes(content)
+        get_artifact_repository(folder_uri).log_artifact(str(path))
 
 
 def is_final(error: Exception) -> bool:
     """Tell whether a server would give the same answer again."""
     answered = isinstance(error, RestException) and error.error_code not in UNANSWERED
     return answered or isinstance(error, InvalidUrlException) or is_refusal(error)
-
-
-def is_refusal(error: Exception) -> bool:
-    """Tell whether a server answered 401 or 403, with or without MLflow's error code."""
-    return str(getattr(error, "error_code", "")) in REFUSED or http_status(error) in {401, 403}
-
-
-def http_status(error: Exception) -> int:
-    """Find the HTTP status of a failed request, 0 for none: of a JSON answer, MLflow keeps only the text."""
-    places = [vars(error), *(frame.f_locals for frame, _ in walk_tb(error.__traceback__))]
-    statuses = (getattr(place.get("response"), "status_code", None) for place in places)
-    return next((status for status in statuses if isinstance(status, int)), 0)

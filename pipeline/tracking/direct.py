@@ -9,32 +9,40 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
-from pipeline.records import FORMAT, Array, Record
-from pipeline.sweep import Run, sweep_id
-from pipeline.tracking import datasets, leftovers, values
-from pipeline.tracking.client import NOTHING, PATIENCE_SECONDS, StoreError
+from pipeline.records import CURVE, FORMAT, Array, Record
+from pipeline.sweep import Run, specification, sweep_id
+from pipeline.tracking import changes, datasets, leftovers, location, values
+from pipeline.tracking.changes import Change, New
+from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.pages import descriptions, figures, links, names, views
 from pipeline.tracking.parents import Parent, is_evaluated
 from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.repeats import Repeats, has_weights
-from pipeline.tracking.runs import FINISHED, NOTE, PARENT, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTE, NOTHING, PARENT, StoredRun
 from pipeline.tracking.store import Store, answering
 
 KEPT = (
     "{} of {} runs were stored by another machine, which rounds differently; they are the same within rounding, and "
     "keep their own metrics in MLflow"
 )
+CONTRADICTED = (
+    "WARNING: {0} was repeated with the same code, data and params, but differs from MLflow run {1}. "
+    "The repeat is stored beside it, tagged contradicts={1}. To see what differs: pipeline reproduce {1}"
+)
+Found = Mapping[str, Sequence[StoredRun]]  # fingerprint -> stored runs
+NONE: Found = MappingProxyType({})
 
 
 class Direct:
     """Stores the runs of one stage.
 
-    Each call finds the run by its fingerprint and stores only what is missing, so that repeated work stores nothing
+    Each call finds its runs by their fingerprints and stores only what is missing, so that repeated work stores nothing
     twice.
     """
 
@@ -58,6 +66,7 @@ class Direct:
             report: called after each run is stored.
         """
         self.params, self.runs, self.clock, self.report = params, runs, clock, report
+        self.specified = specification(params)
         self.growth = Growth(params.train.epochs, params.track.points)
         self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
         self.said: list[str] = []  # what a person should know when the stage has ended
@@ -67,13 +76,14 @@ class Direct:
         leftovers.end_dead_runs(self.store)
         self.repeats = Repeats(self.store)
         self.owner = lifetime.process_tags(pid)
-        self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs)}
+        self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs, self.specified)}
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         self.summary, self.label, date = summary, values.data_label(summary), names.date_of(summary)
         self.about = descriptions.data(summary, self.label, date)
-        self.title = names.sweep_name(runs, values.table_name(summary), date, self.tags.get("dvc_experiment", ""))
-        self.names = names.run_names(runs)
+        of = params.sweep.search.method if self.specified else ""
+        self.title = names.sweep_name(runs, values.table_name(summary), date, self.tags.get("dvc_experiment", ""), of)
+        self.names = {} if self.specified else names.run_names(runs)
         self.datasets = datasets.describe(summary, self.tags["source_md5"], self.tags["data_md5"])
         self.parent = self._open_parent({"restored": restored} if restored else {})
         threading.Thread(target=self._beat, daemon=True).start()
@@ -91,32 +101,45 @@ class Direct:
     def _beat(self) -> None:
         while True:
             time.sleep(lifetime.HEARTBEAT_SECONDS)
-            for run in [self.parent.run, *(opened.run for opened in list(self.own.values()))]:
-                with suppress(StoreError):  # the next call that stores meets the same error
-                    self.store.log_tags(run, {"heartbeat": f"{time.time():.0f}"})
+            alive = {"heartbeat": f"{time.time():.0f}"}
+            runs = [self.parent.run, *(opened.run for opened in list(self.own.values()))]
+            with suppress(StoreError):  # the next call that stores meets the same error
+                self.store.write([Change(run.run_id, tags=alive) for run in runs])
 
     def start(self, runs: Sequence[Run]) -> None:
         """Open the runs that the store lacks, or holds from an unfinished attempt."""
         for run in runs:
             self.started.setdefault(run.fingerprint, self.clock())
-            if run.fingerprint not in self.own:
-                with self.store.lock:
-                    self._open(run, self.store.find(run.fingerprint))
+        with self.store.lock:
+            self._find_and_open([run for run in dict.fromkeys(runs) if run.fingerprint not in self.own])
 
-    def _open(self, run: Run, found: Sequence[StoredRun], **extra: str) -> None:
-        params = values.run_params(run, self.params, self.summary)
-        # A run that has not ended is not sealed: continue it only if it is what this process would have begun.
-        stored = next((one for one in found if one.is_complete or self._may_continue(one, params)), None)
-        if stored is None:
-            opened = self._create(run, extra)
-        elif stored.is_complete or stored.is_at_work:
-            return
-        else:
-            opened = stored
-            self.store.take(opened, self.owner)
-        self.own[run.fingerprint] = Opened(self.store, opened, params, self.datasets, is_new=stored is None)
+    def _find_and_open(self, runs: Sequence[Run], extra: Mapping[str, str] = NOTHING) -> dict[str, list[StoredRun]]:
+        found = self.store.find_many([run.fingerprint for run in runs])
+        self._open(runs, found, extra)
+        return found
 
-    def _create(self, run: Run, extra: Mapping[str, str]) -> StoredRun:
+    def _open(self, runs: Sequence[Run], found: Found, extra: Mapping[str, str] = NOTHING) -> None:
+        # Of the runs found, those that are complete, or that another live process fills in, stay as they are.
+        new, left = [], []
+        for run in runs:
+            params = values.run_params(run, self.params, self.summary)
+            stored = found.get(run.fingerprint, ())
+            # A run that has not ended is not sealed: continue it only if it is what this process would have begun.
+            one = next((one for one in stored if one.is_complete or self._may_continue(one, params)), None)
+            if one is None:
+                new.append((run.fingerprint, self._new(run, params, extra)))
+            elif not (one.is_complete or one.is_at_work):
+                left.append((run.fingerprint, one, params))
+        created = self.store.create([one for _, one in new]) if new else []
+        for (fingerprint, _), made in zip(new, created, strict=True):
+            self.own[fingerprint] = Opened(made, made.params, made.datasets)
+        known = self.store.histories([one for _, one, _ in left], CURVE)
+        self.store.write([changes.taken(one, self.owner) for _, one, _ in left])
+        self.store.write([changes.completed(one, params, self.datasets) for _, one, params in left])
+        for fingerprint, one, params in left:
+            self.own[fingerprint] = Opened(one, params, self.datasets, known[one.run_id])
+
+    def _new(self, run: Run, params: Mapping[str, str], extra: Mapping[str, str]) -> New:
         tags = {"role": "run", "fingerprint": run.fingerprint, PARENT: self.parent.run.run_id}
         tags["record_format"] = str(FORMAT)
         tags["dvc_stage"] = f"train@{run.variant}"  # even if another stage, or none, stores it
@@ -124,8 +147,9 @@ class Direct:
         if "contradicts" in extra:
             tags["went_wrong"] = "contradicts another run"
         tags[NOTE] = descriptions.run(run, self.title, *place, self.about)
-        begun = self.started.get(run.fingerprint, self.clock())
-        return self.store.create(self.names[run.fingerprint], {**self.tags, **tags, **extra}, begun)
+        begun = values.milliseconds(self.started.get(run.fingerprint, self.clock()))
+        name = self.names.get(run.fingerprint) or names.full_name(run)
+        return New(name, begun, {**self.tags, **tags, **extra}, params, self.datasets)
 
     def _may_continue(self, stored: StoredRun, params: Mapping[str, str]) -> bool:
         try:
@@ -140,48 +164,51 @@ class Direct:
 
     def store_points(self, grown: Points) -> None:
         """Store new points of the curves of running runs."""
-        for fingerprint, points in grown.items():
-            if fingerprint in self.own:
-                self.own[fingerprint].log_points(points, self.clock())
+        own = [(self.own[fingerprint], points) for fingerprint, points in grown.items() if fingerprint in self.own]
+        self.store.write(opened.grow(points, self.clock()) for opened, points in own)
 
-    def finish(self, record: Record) -> None:
-        """Store a trained run, or compare it with the one already stored."""
-        self._finish(record)
-        self.report()
-
-    def _finish(self, record: Record) -> None:
+    def finish(self, records: Sequence[Record]) -> None:
+        """Store trained runs, or compare them with those already stored."""
         with self.store.lock:
-            fingerprint = record.run.fingerprint
-            if fingerprint not in self.own:
-                stored = self.store.find(fingerprint)
-                if stored and stored[0].is_complete:
-                    self._compare(stored, record)
-                    return
-                self._open(record.run, stored)
-            if fingerprint in self.own:  # else another live process will store it
-                self._end(record, machine.numeric_tags())
+            unknown = [record for record in records if record.run.fingerprint not in self.own]
+            found = self.store.find_many([record.run.fingerprint for record in unknown])
+            stored = {fingerprint: runs for fingerprint, runs in found.items() if runs and runs[0].is_complete}
+            self._open([record.run for record in unknown if record.run.fingerprint not in stored], found)
+            self._compare([record for record in unknown if record.run.fingerprint in stored], stored)
+            own = [record for record in records if record.run.fingerprint in self.own]  # others: a live process will
+            self._end(own, machine.numeric_tags())
+        self._report(records)
 
-    def _compare(self, stored: Sequence[StoredRun], record: Record) -> None:
-        if self.repeats.confirm(stored, record):
-            return
-        first = stored[0].run_id
-        print(
-            f"WARNING: {record.run.name} was repeated with the same code, data and params, but differs from MLflow run "
-            f"{first}. The repeat is stored beside it, tagged contradicts={first}. "
-            f"To see what differs: pipeline reproduce {first}",
-            file=sys.stderr,
-        )
-        self._open(record.run, [], contradicts=first)
-        self._end(record, machine.numeric_tags())
+    def _report(self, records: Sequence[Record]) -> None:
+        for _ in records:
+            self.report()
 
-    def _end(self, record: Record, made_with: Mapping[str, str] = NOTHING) -> None:
+    def _compare(self, records: Sequence[Record], stored: Found) -> None:
+        # Notes on stored runs what confirms them, and opens runs beside them for the other records.
+        noted = []
+        for record in records:
+            runs = stored[record.run.fingerprint]
+            if confirmation := self.repeats.confirm(runs, record):
+                noted.append(confirmation)
+                continue
+            first = runs[0].run_id
+            print(CONTRADICTED.format(record.run.name, first), file=sys.stderr)
+            self._open([record.run], NONE, {"contradicts": first})
+        self.store.write(noted)
+
+    def _end(self, records: Sequence[Record], made_with: Mapping[str, str] = NOTHING) -> None:
         # made_with: what the bits depend on; unknown for a run restored from its outs.
-        fingerprint = record.run.fingerprint
-        if not self.own[fingerprint].is_part_of(record):
-            self.own.pop(fingerprint).give_up(self.clock())
-            self._open(record.run, [], **({} if made_with else {"restored": values.now()}))
-        self.own[fingerprint].end(record, self.growth.steps, made_with, self.clock())
-        del self.own[fingerprint]
+        left = [record.run for record in records if not self.own[record.run.fingerprint].is_part_of(record)]
+        if left:
+            self.store.write([self.own.pop(run.fingerprint).give_up(self.clock()) for run in left])
+            self._open(left, NONE, {} if made_with else {"restored": values.now()})
+        self.store.write(self._ending(record, made_with) for record in records)
+        for record in records:
+            del self.own[record.run.fingerprint]
+
+    def _ending(self, record: Record, made_with: Mapping[str, str]) -> Change:
+        opened = self.own[record.run.fingerprint]
+        return opened.end(record, self.growth.steps, made_with, self.clock(), self.store.artifact_uri(opened.run))
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation's metrics with the runs and its files with their sweep's run, and seal the latter.
@@ -190,17 +217,15 @@ class Direct:
         another machine stored and that is the same within rounding keeps the metrics of its own weights.
         """
         restored = values.now()
-        kept = 0
-        for record in evaluated:
-            kept += self._complete_run(record, restored)
-            self.report()
+        kept = self._complete(evaluated, restored)
         if kept:
             self.said.append(KEPT.format(kept, len(evaluated)))
         if not kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
-            for path in artifacts:
-                self.parent.log_file(path.name, path.read_bytes())
+            self.parent.log_files(artifacts)
             found = figures.compute(evaluated, champion)
-            self.parent.complete(self.runs, champion, found, self._note(evaluated, artifacts, champion), self.clock())
+            self.parent.complete(
+                self.runs, self.specified, champion, found, self._note(evaluated, artifacts, champion), self.clock()
+            )
         if done := champions.update(self.params, evaluated, champion):
             self.said.append(done)
 
@@ -211,45 +236,51 @@ class Direct:
         note = descriptions.sweep(evaluated, champion, metric, self.about, self.elsewhere, pages)
         return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.png'], place[1])}"
 
-    def _complete_run(self, record: Record, restored: str) -> bool:
-        # Returns whether the stored run is another machine's.
+    def _complete(self, records: Sequence[Record], restored: str) -> int:
+        # Returns how many of the stored runs are another machine's.
         with self.store.lock:
-            stored = self.store.find(record.run.fingerprint)
-            self._open(record.run, stored, restored=restored)
-            if record.run.fingerprint in self.own:
-                self._end(record)
-                stored = self.store.find(record.run.fingerprint)
-            self.elsewhere += all(run.tags.get(PARENT) != self.parent.run.run_id for run in stored)
-            if own := next((run for run in stored if has_weights(run, record)), None):
-                self._log_metrics(own, record.metrics)
-                return False
-            return all(run.is_complete for run in stored) and self._complete_other(stored, record, restored)
+            found = self._find_and_open([record.run for record in records], {"restored": restored})
+            lacking = [record for record in records if record.run.fingerprint in self.own]
+            self._end(lacking)
+            found |= self.store.find_many([record.run.fingerprint for record in lacking])
+            measured, others = [], []
+            for record in records:
+                stored = found[record.run.fingerprint]
+                self.elsewhere += all(run.tags.get(PARENT) != self.parent.run.run_id for run in stored)
+                if own := next((run for run in stored if has_weights(run, record)), None):
+                    measured += self.store.measure(own, record.metrics, self.clock())
+                elif all(run.is_complete for run in stored):
+                    others.append((stored, record))
+            self.store.write(measured)
+            kept = sum(self._complete_other(stored, record, restored) for stored, record in others)
+        self._report(records)
+        return kept
 
     def _complete_other(self, stored: Sequence[StoredRun], record: Record, restored: str) -> bool:
         # Returns whether a stored run equals the record within rounding; if none does, stores the record beside them.
         close = self.repeats.one_that_agrees(stored, record)
         if close is None:
-            self._open(record.run, [], contradicts=stored[0].run_id, restored=restored)
-            self._end(record)
+            self._open([record.run], NONE, {"contradicts": stored[0].run_id, "restored": restored})
+            self._end([record])
             own = next(run for run in self.store.find(record.run.fingerprint) if has_weights(run, record))
-            self._log_metrics(own, record.metrics)
+            self.store.write(self.store.measure(own, record.metrics, self.clock()))
         elif record.metrics.keys() - close.metrics.keys():
-            self._log_metrics(close, self.repeats.own_metrics(close, record))
+            metrics = self.repeats.own_metrics(close, record)
+            self.store.write(self.store.measure(close, metrics, self.clock()))
         return close is not None
-
-    def _log_metrics(self, run: StoredRun, metrics: Mapping[str, float]) -> None:
-        self.store.log_metrics(run, metrics, self.clock())
 
     def end(self, status: str, error: str) -> None:
         """End the stage: runs left open get `status`; the sweep is finished, or waits for its next stage."""
         opened = [one.run for one in self.own.values()]
-        if self.store.client.remote:
+        if self.store.is_server:
             leftovers.delete_ghosts(self.store, self.owner, {one.run_id for one in (self.parent.run, *opened)})
         if status == FINISHED:
             self.parent.end(self.clock())
+            if file := repository.sqlite_file(self.store.uri):
+                location.count_rows(file)
             return
-        for run in [*opened, self.parent.run]:
-            self.store.stop(run, status, values.milliseconds(self.clock()), error)
+        at = values.milliseconds(self.clock())
+        self.store.write([changes.stopped(run, status, at, error) for run in (*opened, self.parent.run)])
 
 
 @answering()

@@ -1,11 +1,13 @@
 """What processes left behind in the store: runs RUNNING for ever, and ghosts of requests whose answer was lost."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from pipeline import lifetime
 from pipeline.records import CURVE
-from pipeline.tracking.runs import KILLED, RUNNING
+from pipeline.tracking import changes
+from pipeline.tracking.changes import Change
+from pipeline.tracking.runs import KILLED, Point, StoredRun
 from pipeline.tracking.store import Store, answering
 from pipeline.tracking.values import milliseconds
 
@@ -23,18 +25,20 @@ def end_the_dead(experiment: str) -> list[str]:
 
 def end_dead_runs(store: Store) -> list[str]:
     """End runs whose process is gone as KILLED, at its last sign of life; return their names."""
-    dead = []
-    for run in store.owned():
-        with store.lock:
-            run = store.client.run(run.run_id)  # noqa: PLW2901 - it may have ended meanwhile
-            if run.status != RUNNING or lifetime.is_alive(run.tags, time.time()):
-                continue
-            signs = [point.at for point in store.client.history(run.run_id, CURVE)]
-            signs += [run.start, milliseconds(float(run.tags["heartbeat"]))]
-            owner = f"process {run.tags['pid']} on {run.tags['host']}"
-            store.stop(run, KILLED, max(signs), f"{owner} is gone and did not end this run")
-            dead.append(f"{run.name} ({run.run_id})")
-    return dead
+    if not store.owned():
+        return []
+    with store.lock:  # others may have ended them meanwhile
+        dead = [run for run in store.owned() if not lifetime.is_alive(run.tags, time.time())]
+        signs = store.histories(dead, CURVE)
+        store.write([ended(run, signs[run.run_id]) for run in dead])
+    return [f"{run.name} ({run.run_id})" for run in dead]
+
+
+def ended(run: StoredRun, curve: Sequence[Point]) -> Change:
+    """Return how to end a run whose process is gone."""
+    signs = [run.start, milliseconds(float(run.tags["heartbeat"])), *(point.at for point in curve)]
+    owner = f"process {run.tags['pid']} on {run.tags['host']}"
+    return changes.stopped(run, KILLED, max(signs), f"{owner} is gone and did not end this run")
 
 
 def delete_ghosts(store: Store, owner: Mapping[str, str], known: Collection[str]) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import PurePosixPath
 
 from pipeline import outs
@@ -12,7 +13,8 @@ from pipeline.conditions import Condition, number
 from pipeline.evaluation.boards import configuration
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.printing import Row
-from pipeline.records import RUN_METRICS
+from pipeline.records import BEHIND, RUN_METRICS
+from pipeline.sweep import AXES
 from pipeline.tracking import parents, seals
 from pipeline.tracking.display import shown
 from pipeline.tracking.pages import views
@@ -20,7 +22,7 @@ from pipeline.tracking.pages.links import run_link
 from pipeline.tracking.runs import StoredRun
 from pipeline.tracking.store import Store, answering
 
-CONFIGURED = ("variant", "batch_size", "lr", "seed", "epochs")
+CONFIGURED = tuple(dict.fromkeys(("variant", *(axis.name for axis in AXES), "epochs")))
 MADE_BY = ("sweep", "dvc_experiment", "git_commit", "git_dirty")
 LEADERBOARD_BYTES = 2**26
 
@@ -59,7 +61,7 @@ class Scope:
 
 @answering()
 def top(experiment: str, metric: str, limit: int, scope: Scope) -> list[Row]:
-    """List the best runs, best first, without those that diverged or lack the metric.
+    """List the best runs, best first, without those that diverged, fell behind or lack the metric.
 
     Runs that were altered after they ended, and would be among the best, follow them, marked.
     """
@@ -67,6 +69,8 @@ def top(experiment: str, metric: str, limit: int, scope: Scope) -> list[Row]:
     sound: list[Row] = []
     altered: list[Row] = []
     for run, row in _meant(store, store.best(metric, limit + 10), scope) if store else []:
+        if run.tags.get("left", "").startswith(BEHIND):
+            continue
         listed = row | {"link": run_link(store.experiment.experiment_id, run.run_id)} if store else row
         (altered if row["seal"] == seals.ALTERED else sound).append(listed)
         if len(sound) == limit:
@@ -82,6 +86,25 @@ def runs(experiment: str, scope: Scope) -> list[Row]:
 
 
 @answering()
+def sound(experiment: str, scope: Scope) -> list[Row]:
+    """List the complete runs, each once, with all of their tags and params beside the columns.
+
+    Those that were altered, or contradict the first of the same fingerprint, are left out.
+    """
+    store = Store.look(experiment)
+    found = _meant(store, store.runs(), scope) if store else []
+    complete = [(run, row) for run, row in found if run.is_complete and row["seal"] != seals.ALTERED]
+    return [{**run.tags, **run.params, **row} for run, row in complete if "contradicts" not in run.tags]
+
+
+@answering()
+def sweep_ids(experiment: str) -> list[str]:
+    """List the ids of the stored sweeps, latest first."""
+    store = Store.look(experiment)
+    return list(dict.fromkeys(run.tags["sweep"] for run in store.all_sweeps())) if store else []
+
+
+@answering()
 def runs_of(experiment: str, names: Mapping[str, str], scope: Scope) -> list[Row]:
     """List the stored runs of `names`, fingerprint -> name; a missing one has no id.
 
@@ -89,7 +112,8 @@ def runs_of(experiment: str, names: Mapping[str, str], scope: Scope) -> list[Row
     """
     store = Store.look(experiment)
     found: dict[str, list[Row]] = {}
-    for _, row in _meant(store, _with(store, names), scope) if store else []:
+    stored = store.of_many(names.keys()) if store and names else {}
+    for _, row in _meant(store, chain(*stored.values()), scope) if store else []:
         found.setdefault(str(row["fingerprint"]), []).append(row)
     rows: list[Row] = []
     for fingerprint, name in names.items():
@@ -97,14 +121,6 @@ def runs_of(experiment: str, names: Mapping[str, str], scope: Scope) -> list[Row
         own = sorted(found.get(fingerprint, []), key=lambda row: row["seal"] == seals.ALTERED)
         rows += own or ([] if scope.conditions or scope.data else [missing])
     return rows
-
-
-def _with(store: Store, fingerprints: Mapping[str, str]) -> Iterator[StoredRun]:
-    # A search takes 10 ms, and one for all runs 1 ms for each.
-    if len(fingerprints) <= 20:
-        yield from (run for fingerprint in fingerprints for run in store.of(fingerprint))
-    else:
-        yield from (run for run in store.runs() if run.tags.get("fingerprint") in fingerprints)
 
 
 def _meant(store: Store, found: Iterable[StoredRun], scope: Scope) -> Iterator[tuple[StoredRun, dict[str, object]]]:
@@ -137,9 +153,7 @@ def _members(store: Store, sweep: str) -> frozenset[str]:
 
 def run_row(run: StoredRun) -> dict[str, object]:
     """Describe a run: its name as in the outs, params, metrics and where it comes from."""
-    named = all(key in run.params for key in CONFIGURED)
-    name = "{variant} bs={batch_size} lr={lr} seed={seed}".format(**run.params) if named else run.name
-    row: dict[str, object] = {"run": name, "status": run.status}
+    row: dict[str, object] = {"run": run.name, "status": run.status}
     row |= {key: number(run.params[key]) for key in CONFIGURED if key in run.params}
     row |= {key: run.metrics[key] for key in RUN_METRICS if math.isfinite(run.metrics.get(key, math.nan))}
     row |= {"data": data_of(run)} | {key: run.tags.get(key, "") for key in MADE_BY}
@@ -156,7 +170,7 @@ def links_of(experiment: str, sweep: str) -> list[str]:
 
 def links(store: Store, parent_id: str) -> list[str]:
     """Link to an evaluated sweep in MLflow's pages; none before its evaluation."""
-    parent = store.client.run(parent_id)
+    parent = store.run(parent_id)
     if not parents.is_evaluated(parent):
         return []
     sweep = run_link(store.experiment.experiment_id, parent_id)

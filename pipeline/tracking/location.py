@@ -3,16 +3,18 @@
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
 from pipeline import outs, repository
 from pipeline.params import InputError
-from pipeline.tracking.client import Client, Experiment, StoreError
+from pipeline.tracking.failures import StoreError
+from pipeline.tracking.runs import Experiment
 
 
 def address() -> str:
@@ -50,12 +52,28 @@ def create_sqlite(file: Path) -> None:
     If several processes let MLflow create the tables, they race and fail; if one is killed, half of them are left.
     """
     if not file.exists():
+        from pipeline.tracking.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
+
         with outs.replacing(file) as temporary:
             Client(f"sqlite:///{temporary}", 0)
     connection = sqlite3.connect(file)
     if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         connection.execute("PRAGMA journal_mode=WAL")  # stays with the file; readers no longer block the writer
     connection.close()
+
+
+def count_rows(file: Path) -> None:
+    """Let SQLite estimate how many rows MLflow's tables have, so that pages sorted by a metric come at once.
+
+    Without estimates it compares every run with every value of that metric: 3.3 s for 10,000 runs, with them 0.03 s.
+    They lie in a table of SQLite's own, which is no part of MLflow's schema and which its migrations leave alone.
+    """
+    # A writer may be at work; the next stage counts again.
+    with closing(sqlite3.connect(file)) as connection, suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA analysis_limit=1000")  # rows looked at, of an index: 4 ms, however many there are
+        for table in ("runs", "latest_metrics", "params", "tags"):
+            connection.execute(f"ANALYZE {table}")
+        connection.commit()
 
 
 def check(name: str, experiment: Experiment, uri: str) -> None:
@@ -75,3 +93,14 @@ def check(name: str, experiment: Experiment, uri: str) -> None:
             f"params.yaml: track.experiment: {name!r} was deleted in MLflow; choose another name or restore it: "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
+
+
+def artifact_folder(place: str, run_id: str) -> str:
+    """Return where MLflow puts a run's artifacts, below its experiment's."""
+    parts = urlsplit(place)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{run_id}/artifacts"))
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path of artifacts on this machine; None if they lie elsewhere."""
+    return Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file:") else None

@@ -1,15 +1,16 @@
 """A sweep's own run in MLflow, with a list of all that belongs to the sweep, so that deletions show."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline import outs
-from pipeline.sweep import Run, fingerprint
-from pipeline.tracking import seals
+from pipeline.sweep import Run, identity
+from pipeline.tracking import changes, seals
+from pipeline.tracking.changes import Change, New
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.runs import FINISHED, NOTE, SCHEDULED, StoredRun
 from pipeline.tracking.store import Store
@@ -20,10 +21,14 @@ CONTENTS_BYTES = 2**27  # enough for a million runs
 
 
 class Contents(BaseModel):
-    """What belongs to a sweep: its runs, fingerprint -> name, and its run's artifacts, name -> sha256."""
+    """What belongs to a sweep: its runs, fingerprint -> name, and its run's artifacts, name -> sha256.
+
+    specification: what decided which runs a searched sweep has; empty for another.
+    """
 
     runs: dict[str, str]
     files: dict[str, str]
+    specification: dict[str, Any] = {}
 
 
 class Parent:
@@ -63,53 +68,71 @@ class Parent:
         """
         with store.lock:
             found = find(store, tags["sweep"])
-            run = found or store.create(title, {**tags, "role": "sweep"}, begun)
-            if found:
-                store.take(run, owner)
+            if found is None:
+                new = New(title, milliseconds(begun), {**tags, "role": "sweep"}, params, datasets)
+                [run] = store.create([new])
+            else:
+                run = found
+                store.write([changes.taken(run, owner)])
             if is_evaluated(run):
                 known = contents(store, run)
                 return cls(store, run, known.files if known else {})
             parent = cls(store, run, {})  # new, or left by a process that may have been killed halfway
-            parent._describe(params, datasets)
+            store.write([changes.completed(run, params, datasets)] if found else [])
+            parent.log_files([Path("params.yaml"), outs.SUMMARY])
         return parent
 
-    def _describe(self, params: Mapping[str, str], datasets: Sequence[Dataset]) -> None:
-        self.store.log_params(self.run, params)
-        self.store.client.log_datasets(self.run.run_id, datasets)
-        for path in (Path("params.yaml"), outs.SUMMARY):
-            self.log_file(path.name, path.read_bytes())
+    def log_files(self, paths: Sequence[Path]) -> None:
+        """Store files as artifacts of the sweep."""
+        self.store.write([self._filed({path.name: path.read_bytes() for path in paths})])
 
     def log_file(self, name: str, content: bytes) -> None:
         """Store an artifact of the sweep."""
-        self.store.log_artifact(self.run, name, content)
-        self.files[name] = sha256(content).hexdigest()
+        self.store.write([self._filed({name: content})])
 
-    def complete(self, runs: Sequence[Run], champion: str, metrics: Mapping[str, float], note: str, at: float) -> None:
+    def _filed(self, contents: Mapping[str, bytes]) -> Change:
+        self.files |= {name: sha256(content).hexdigest() for name, content in contents.items()}
+        return Change(self.run.run_id, folder=self.store.artifact_uri(self.run), files=contents)
+
+    def complete(
+        self,
+        runs: Sequence[Run],
+        specified: Mapping[str, Any],
+        champion: str,
+        metrics: Mapping[str, float],
+        note: str,
+        at: float,
+    ) -> None:
         """Store the list of the sweep's contents, and seal the sweep: its evaluation is stored.
 
         Args:
             runs: all of the sweep's.
+            specified: what decided which they are, if it is searched.
             champion: its configuration.
             metrics: the sweep's own.
             note: its description, stored unless a person wrote or removed one.
             at: when it was evaluated, in seconds since 1970.
         """
-        listed = Contents(runs={run.fingerprint: run.name for run in runs}, files=self.files)
-        content = listed.model_dump_json(indent=2).encode()
-        self.store.log_artifact(self.run, CONTENTS, content)
+        named = {run.fingerprint: run.name for run in runs}
+        listed = Contents(runs=named, files=self.files, specification=dict(specified))
+        content = listed.model_dump_json(indent=2, exclude_defaults=True).encode()
         tags = {"champion": champion, "seal_files": sha256(content).hexdigest()}
-        stored = self.store.client.run(self.run.run_id)
-        self.store.log_metrics(stored, metrics, at)
+        stored = self.store.run(self.run.run_id)
         if is_ours(stored):
             tags |= {NOTE: note, "note_md5": md5_of(note)}
-        self.store.log_tags(self.run, tags | {"seal": stored.contents.with_(tags, metrics).seal()})
+        tags["seal"] = stored.contents.with_(tags, metrics).seal()
+        place = self.store.artifact_uri(self.run)
+        listing = Change(self.run.run_id, folder=place, files={CONTENTS: content})
+        sealing = Change(self.run.run_id, tags=changes.texts(tags))
+        self.store.write([listing, *self.store.measure(stored, metrics, at), sealing])
 
     def end(self, at: float) -> None:
         """End the sweep if it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
         with self.store.lock:
-            status = FINISHED if is_evaluated(self.store.client.run(self.run.run_id)) else SCHEDULED
+            status = FINISHED if is_evaluated(self.store.run(self.run.run_id)) else SCHEDULED
             unknown = status == SCHEDULED or "restored" in self.run.tags
-            self.store.client.set_status(self.run.run_id, status, None if unknown else milliseconds(at))
+            end = None if unknown else milliseconds(at)
+            self.store.write([Change(self.run.run_id, status=status, end=end)])
 
 
 def is_ours(run: StoredRun) -> bool:
@@ -146,9 +169,4 @@ def contents(store: Store, parent: StoredRun) -> Contents | None:
     except (FileNotFoundError, ValidationError):
         return None
     sealed = sha256(content).hexdigest() == parent.tags.get("seal_files")
-    return listed if sealed and sweep_of(listed.runs) == parent.tags.get("sweep") else None
-
-
-def sweep_of(fingerprints: Iterable[str]) -> str:
-    """Return the id of the sweep of these runs, as `sweep.sweep_id` does."""
-    return fingerprint({"runs": sorted(fingerprints)})[:12]
+    return listed if sealed and identity(listed.runs, listed.specification) == parent.tags.get("sweep") else None

@@ -60,9 +60,9 @@ class Grow:
 
 @dataclass(frozen=True)
 class Finish:
-    """A run is trained."""
+    """Runs are trained."""
 
-    record: Record
+    records: Sequence[Record]
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,17 @@ class Piped:
 
     def start(self, runs: Sequence[Run]) -> None:
         """Open runs that start to train."""
-        self._send(Start(list(runs)))
+        self._send(Start(list(dict.fromkeys(runs))))
 
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
         """Send, every few seconds, the new points of running runs' curves."""
         if grown := self.growth.new(places, curves, epoch):
             self._send(Grow(grown))
 
-    def finish(self, record: Record) -> None:
-        """Store and end a trained run."""
-        self.sent += 1
-        self._send(Finish(record))
+    def finish(self, records: Sequence[Record]) -> None:
+        """Store and end trained runs."""
+        self.sent += len(records)
+        self._send(Finish(list(records)))
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation of all runs, and end the sweep."""
@@ -234,8 +234,8 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
         0, STORE_LOST if the store fails, or INPUT_WRONG.
     """
     from pipeline.tracking import listings  # noqa: PLC0415 - loads MLflow, 1 s: not in the stage
-    from pipeline.tracking.client import StoreError  # noqa: PLC0415
     from pipeline.tracking.direct import Direct  # noqa: PLC0415
+    from pipeline.tracking.failures import StoreError  # noqa: PLC0415
 
     at, message = receive(messages)
     if not isinstance(message, Begin):
@@ -264,8 +264,8 @@ def carry_out(message: Message, direct: "Direct") -> None:
             direct.start(runs)
         case Grow(points):
             direct.store_points(points)
-        case Finish(record):
-            direct.finish(record)
+        case Finish(records):
+            direct.finish(records)
         case Complete(evaluated, artifacts, champion):
             direct.complete(evaluated, artifacts, champion)
         case End(status, error):

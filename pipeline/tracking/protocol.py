@@ -31,8 +31,8 @@ class Tracking(Protocol):
             epoch: the number of epochs done.
         """
 
-    def finish(self, record: Record) -> None:
-        """Store and end a trained run."""
+    def finish(self, records: Sequence[Record]) -> None:
+        """Store and end trained runs, such as those of a stack."""
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation of all runs, and end the sweep."""
@@ -50,7 +50,7 @@ class Untracked:
     def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
         """Do nothing."""
 
-    def finish(self, record: Record) -> None:
+    def finish(self, records: Sequence[Record]) -> None:
         """Do nothing."""
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:

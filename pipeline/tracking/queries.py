@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pipeline import outs, repository
 from pipeline.params import InputError
 from pipeline.records import CURVE, Record
-from pipeline.sweep import sweep_id
 from pipeline.tracking import parents, stored
-from pipeline.tracking.client import StoreError
 from pipeline.tracking.display import first_line, shown
+from pipeline.tracking.failures import StoreError
 from pipeline.tracking.pages.links import run_link
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import PARENT, WEIGHTS, StoredRun
@@ -82,7 +81,7 @@ def recall(experiment: str, run_id: str) -> Stored:
 def _read(store: Store, run_id: str) -> Stored:
     run = _run(store, run_id)
     parent = _parent(store, run)
-    history = [(point.step, point.value) for point in store.client.history(run_id, CURVE)]
+    history = [(point.step, point.value) for point in store.history(run, CURVE)]
     changes = run.tags.get("git_changes", "")
     params_yaml, summary = (
         stored.decode(run_id, name, store.artifact(parent, name, stored.TEXT_BYTES))
@@ -106,7 +105,7 @@ def _read(store: Store, run_id: str) -> Stored:
 
 
 def _run(store: Store, run_id: str) -> StoredRun:
-    run = store.client.run(run_id)
+    run = store.run(run_id)
     if run.tags.get("role") != "run":
         raise InputError(f"{run_id}: is not a run of this pipeline; list those with: pipeline top, pipeline runs")
     stored.check_tags(run_id, run.tags)
@@ -114,7 +113,7 @@ def _run(store: Store, run_id: str) -> StoredRun:
 
 
 def _parent(store: Store, run: StoredRun) -> StoredRun:
-    parent = store.client.run(run.tags[PARENT])
+    parent = store.run(run.tags[PARENT])
     if (parent.tags.get("role"), parent.tags.get("sweep")) != ("sweep", run.tags["sweep"]):
         raise InputError(f"{run.run_id}: its parent {run.tags[PARENT]} is not the run of its sweep {run.tags['sweep']}")
     return parent
@@ -158,14 +157,15 @@ def health(experiment: str, expected: Mapping[str, str]) -> Health:
 
 
 @answering()
-def lacking(experiment: str, evaluated: Sequence[Record]) -> tuple[int, bool]:
+def lacking(experiment: str, sweep: str, evaluated: Sequence[Record]) -> tuple[int, bool]:
     """Return how many runs of a sweep the store lacks or holds in part, and whether it holds the sweep's evaluation."""
     store = Store.look(experiment)
     if store is None:
         return len(evaluated), False
-    parent = parents.find(store, sweep_id([record.run for record in evaluated]))
+    parent = parents.find(store, sweep)
     repeats = Repeats(store)
-    held = sum(_holds(repeats, store.find(record.run.fingerprint), record) for record in evaluated)
+    stored = store.find_many([record.run.fingerprint for record in evaluated])
+    held = sum(_holds(repeats, stored[record.run.fingerprint], record) for record in evaluated)
     return len(evaluated) - held, parent is not None and parents.is_evaluated(parent)
 
 

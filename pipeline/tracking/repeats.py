@@ -11,6 +11,7 @@ from pipeline import machine, outs
 from pipeline.evaluation import rounding
 from pipeline.records import CURVE, Array, Record
 from pipeline.tracking import seals
+from pipeline.tracking.changes import Change
 from pipeline.tracking.runs import WEIGHTS, StoredRun
 from pipeline.tracking.store import Store
 from pipeline.tracking.values import now, weights_md5
@@ -37,13 +38,13 @@ class Repeats:
         """Tell whether a stored run's weights and curve have a record's bits."""
         if not has_weights(run, record):
             return False
-        history = self.store.client.history(run.run_id, CURVE)
+        history = self.store.history(run, CURVE)
         return all(point.value == float(record.curve[point.step]) for point in history)
 
     def agrees(self, run: StoredRun, record: Record) -> bool:
         """Tell whether a stored run's weights and curve equal a record's within rounding."""
         tensors = self.tensors(run)
-        points = {point.step: point.value for point in self.store.client.history(run.run_id, CURVE)}
+        points = {point.step: point.value for point in self.store.history(run, CURVE)}
         if not run.is_complete or not tensors or not all(0 <= step < len(record.curve) for step in points):
             return False
         return not rounding.compare(record, self.table, "diverged" in run.tags, tensors, points, {}).beyond
@@ -52,18 +53,18 @@ class Repeats:
         """Find the first stored run that equals a record within rounding."""
         return next((run for run in runs if self.agrees(run, record)), None)
 
-    def confirm(self, runs: Iterable[StoredRun], record: Record) -> bool:
-        """Note on a stored run that a record confirms it; tell whether there is such a run."""
+    def confirm(self, runs: Iterable[StoredRun], record: Record) -> Change | None:
+        """Return how to note on a stored run that a record confirms it; None if there is no such run."""
         here, device = machine.numeric_tags(), record.run.device
         same = next((run for run in runs if self.is_same(run, record)), None)
         elsewhere = (run for run in runs if machine.may_differ(run.tags, here, device))
         close = same or self.one_that_agrees(elsewhere, record)
-        if close:
-            tag = "confirmed" if same else "confirmed_within_rounding"
-            tags = {tag: str(int(close.tags.get(tag, "0")) + 1), f"{tag}_at": now()}
-            seal = seals.of_confirmations({**close.tags, **tags})
-            self.store.log_tags(close, tags | {"seal_confirmed": seal})
-        return close is not None
+        if close is None:
+            return None
+        tag = "confirmed" if same else "confirmed_within_rounding"
+        tags = {tag: str(int(close.tags.get(tag, "0")) + 1), f"{tag}_at": now()}
+        seal = seals.of_confirmations({**close.tags, **tags})
+        return Change(close.run_id, tags=tags | {"seal_confirmed": seal})
 
     def own_metrics(self, run: StoredRun, record: Record) -> dict[str, float]:
         """Evaluate a stored run's own weights, not the record's; its curve's last value is already stored."""

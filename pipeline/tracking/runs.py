@@ -3,13 +3,16 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pipeline import lifetime
+from pipeline.sweep import AXES, name
 from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.pages import figures
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
 PARENT = "mlflow.parentRunId"  # the tag with the id of the sweep's run
 NOTE = "mlflow.note.content"  # the tag with a run's description
@@ -21,6 +24,17 @@ MACHINERY = frozenset(
         *("seal", "seal_files", "seal_confirmed"),
     }
 )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as MLflow holds it."""
+
+    name: str
+    experiment_id: str
+    artifact_location: str
+    is_deleted: bool
+    tags: Mapping[str, str]
 
 
 class Point(NamedTuple):
@@ -53,8 +67,8 @@ class StoredRun:
     @property
     def name(self) -> str:
         """Name the run as the outs do, from its params; its title if it has none, as a sweep's run."""
-        axes = [self.params.get(key) for key in ("variant", "batch_size", "lr", "seed")]
-        return self.title if None in axes else "{} bs={} lr={} seed={}".format(*axes)
+        needed = ("variant", *(axis.name for axis in AXES if axis.default is None))
+        return name(self.params) if all(key in self.params for key in needed) else self.title
 
     @property
     def is_complete(self) -> bool:

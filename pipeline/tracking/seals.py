@@ -9,7 +9,7 @@ to the store can also write a matching seal.
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Self
 
@@ -19,6 +19,7 @@ from pipeline.tracking.pages import figures
 TAGS = frozenset(
     {
         *("role", "fingerprint", "sweep", "mlflow.parentRunId", "champion", "contradicts", "diverged", "restored"),
+        "left",
         *("data_md5", "source_md5", "weights_md5", "seal_files"),
         *("git_commit", "git_dirty", "git_changes", "dvc_stage", "dvc_experiment", "dvc_baseline"),
         *("mlflow.source.git.commit", "mlflow.source.name", "mlflow.source.type", "mlflow.user"),
@@ -27,6 +28,7 @@ TAGS = frozenset(
 )
 METRICS = frozenset({*RUN_METRICS, *figures.NAMES})
 SEALED, UNSEALED, ALTERED = "sealed", "unsealed", "altered"
+ENCODE = json.JSONEncoder(sort_keys=True).encode
 CONFIRMATIONS = "confirmed"  # prefix of the tags that count repeats; they have a seal of their own, as the counts grow
 
 
@@ -51,7 +53,8 @@ class Contents:
 
     def seal(self) -> str:
         """Hash the contents."""
-        values = asdict(self) | {"datasets": sorted(self.datasets)}
+        values: dict[str, object] = {"status": self.status, "start": self.start, "end": self.end}
+        values |= {"params": dict(self.params), "datasets": sorted(self.datasets)}
         values["tags"] = {key: value for key, value in self.tags.items() if key in TAGS}
         metrics = {key: value for key, value in (self.metrics or {}).items() if key in METRICS}
         values["metrics"] = metrics if metrics or self.status else None  # older sweeps have none
@@ -69,7 +72,7 @@ class Contents:
 
 def digest(values: object) -> str:
     """Hash plain values; floats by the shortest text that restores their bits."""
-    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return sha256(ENCODE(values).encode()).hexdigest()
 
 
 def of_files(points: Iterable[tuple[int, float]], weights: bytes) -> str:

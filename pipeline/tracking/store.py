@@ -7,34 +7,67 @@ import math
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock
 
 from pipeline import repository
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.records import CURVE
-from pipeline.tracking import client, location, seals
-from pipeline.tracking.client import NOTHING, WAIT_SECONDS, Client, Experiment, StoreError, failing
-from pipeline.tracking.runs import FINISHED, HIDDEN, RUNNING, Point, StoredRun
-from pipeline.tracking.values import milliseconds, text
+from pipeline.tracking import location, seals
+from pipeline.tracking.bulk import Bulk, has_tables
+from pipeline.tracking.changes import Change, New, Writer
+from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
+from pipeline.tracking.filters import Filter
+from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun
+from pipeline.tracking.values import milliseconds
 
-BATCH = 1000  # most metrics that MLflow takes at once
-PAGE = 1000  # most runs
+if TYPE_CHECKING:  # it imports MLflow
+    from pipeline.tracking.client import Client
+
+PAGE = 1000  # most runs that MLflow finds at once
+FEW = 20  # fingerprints that a server is asked for one by one: a search takes 10 ms, and one for all runs 1 ms for each
+RUN = {"role": "run"}
+TOO_LARGE = "is not a file of at most {} bytes"
 OWNED = ("host", "pid", "pid_started", "heartbeat")  # the tags of the process that fills in a run
 
 
 @dataclass(frozen=True)
 class Store:
-    """An experiment in a tracking store, and the lock that its writers on this machine share."""
+    """An experiment in a tracking store, and the lock that its writers on this machine share.
 
-    client: Client
+    patience: how many seconds to wait for a server. bulk: the store's tables, None if they cannot be read as such.
+    """
+
+    uri: str
     experiment: Experiment
     lock: FileLock
+    patience: float
+    bulk: Bulk | None
+
+    @property
+    def is_server(self) -> bool:
+        """Tell whether the store is reached through an MLflow server."""
+        return self.uri.startswith("http")
+
+    @cached_property
+    def client(self) -> "Client":
+        """MLflow's client, which takes a second to load: only writing needs it, and a store without `bulk`."""
+        return connect(self.uri, self.patience)
+
+    @cached_property
+    def writer(self) -> Writer:
+        """What writes runs: into the store's tables, or through MLflow's client where they are not known."""
+        from pipeline.tracking.requests import Requests  # noqa: PLC0415 - loads MLflow, 1 s
+        from pipeline.tracking.tables import Tables  # noqa: PLC0415
+
+        return Tables.of(self.uri) or Requests(self.client)
 
     @classmethod
     def open(cls, name: str, patience: float = WAIT_SECONDS) -> Self:
@@ -45,22 +78,21 @@ class Store:
             StoreError: the store fails.
         """
         uri = location.address()
-        with failing(uri), location.writers_lock(uri) as lock:
+        with failing(uri), location.writers_lock(uri):
             if file := repository.sqlite_file(uri):
                 location.create_sqlite(file)
-            connected = Client(uri, patience)
-            experiment = connected.experiment(name)
-            if experiment is None:
-                folder = None if connected.remote else (repository.root() / "mlartifacts").as_uri()
+            if (store := cls._of(name, uri, patience)) is None:
+                client = connect(uri, patience)
+                folder = None if client.remote else (repository.root() / "mlartifacts").as_uri()
                 try:
-                    connected.create_experiment(name, folder)
+                    client.create_experiment(name, folder)
                 except StoreError:  # another host was faster, or the answer to our first try was lost
-                    if connected.experiment(name) is None:
+                    if client.experiment(name) is None:
                         raise
-                experiment = connected.experiment(name)
-        assert experiment is not None
-        location.check(name, experiment, uri)
-        return cls(connected, experiment, lock)
+                store = cls._of(name, uri, patience)
+        assert store is not None
+        location.check(name, store.experiment, uri)
+        return store
 
     @classmethod
     def look(cls, name: str, patience: float = WAIT_SECONDS) -> Self | None:
@@ -72,41 +104,43 @@ class Store:
         """
         uri = location.address()
         file = repository.sqlite_file(uri)
-        if (file is not None and not file.exists()) or not client.has_tables(uri):
+        if (file is not None and not file.exists()) or not has_tables(uri):
             return None
-        connected = Client(uri, patience)
-        experiment = connected.experiment(name)
-        if experiment is None:
-            return None
-        location.check(name, experiment, uri)
-        return cls(connected, experiment, location.lock_of(uri))
+        if store := cls._of(name, uri, patience):
+            location.check(name, store.experiment, uri)
+        return store
 
-    def _search(self, condition: str, order_by: Sequence[str] = (), page: int = PAGE) -> Iterator[StoredRun]:
-        return self.client.search(self.experiment.experiment_id, condition, order_by, page)
+    @classmethod
+    def _of(cls, name: str, uri: str, patience: float) -> Self | None:
+        bulk = Bulk.of(uri)
+        experiment = bulk.experiment(name) if bulk else connect(uri, patience).experiment(name)
+        return cls(uri, experiment, location.lock_of(uri), patience, bulk) if experiment else None
+
+    def _search(self, wanted: Filter, page: int = PAGE) -> Iterator[StoredRun]:
+        if self.bulk:
+            return self.bulk.search(self.experiment.experiment_id, wanted)
+        return self.client.search(self.experiment.experiment_id, wanted, page)
 
     def everything(self) -> Iterator[StoredRun]:
         """Find all runs of the experiment, whoever stored them."""
-        return self._search("")
+        return self._search(Filter())
 
     def runs(self) -> Iterator[StoredRun]:
         """Find all runs that trained."""
-        return self._search("tags.role = 'run'")
+        return self._search(Filter(RUN))
 
     def best(self, metric: str, page: int) -> Iterator[StoredRun]:
         """Find the finished runs that have a metric, best first, `page` a request.
 
         Of equals, the one with the smaller training loss comes first, then the earlier one, as on the leaderboard.
         """
-        condition = f"attributes.status = '{FINISHED}' and tags.role = 'run' and metrics.`{metric}` > -1e308"
-        order = f"metrics.`{metric}` {'DESC' if metric in HIGHER_IS_BETTER else 'ASC'}"
-        ties = [] if metric == CURVE else [f"metrics.`{CURVE}` ASC"]
-        return self._search(condition, [order, *ties, "attributes.start_time ASC"], min(PAGE, page))
+        keys = dict.fromkeys((metric, CURVE))
+        best = {key: key in HIGHER_IS_BETTER for key in keys}
+        return self._search(Filter(RUN, FINISHED, best=best, earliest=True), min(PAGE, page))
 
     def running(self, owner: Mapping[str, str] = NOTHING) -> list[StoredRun]:
         """Find the runs that say RUNNING; given an owner's tags, only its own."""
-        found = self._search(
-            f"attributes.status = '{RUNNING}'"
-        )  # few: compared here, as older runs' tags have no prefix
+        found = self._search(Filter(status=RUNNING))  # few: compared here, as older runs' tags have no prefix
         return [run for run in found if owner.items() <= run.tags.items()]
 
     def owned(self) -> list[StoredRun]:
@@ -115,22 +149,33 @@ class Store:
 
     def sweeps(self, sweep: str) -> Iterator[StoredRun]:
         """Find the runs that represent a sweep itself, earliest first."""
-        return self._search(f"tags.sweep = '{sweep}' and tags.role = 'sweep'", ["attributes.start_time"])
+        return self._search(Filter({"sweep": sweep, "role": "sweep"}, earliest=True))
 
     def all_sweeps(self) -> Iterator[StoredRun]:
         """Find the runs that represent sweeps, latest first."""
-        return self._search("tags.role = 'sweep'", ["attributes.start_time DESC"])
+        return self._search(Filter({"role": "sweep"}))
 
-    def of(self, fingerprint: str) -> list[StoredRun]:
-        """Find the runs with a fingerprint, including altered ones, earliest first."""
-        condition = f"tags.fingerprint = '{fingerprint}' and tags.role = 'run'"
-        return list(self._search(condition, ["attributes.start_time"]))
+    def of_many(self, fingerprints: Collection[str]) -> dict[str, list[StoredRun]]:
+        """Find the runs with each of the fingerprints, including altered ones, earliest first; none has no entry."""
+        if self.bulk:
+            ids = self.bulk.with_tag(self.experiment.experiment_id, "fingerprint", frozenset(fingerprints))
+            found = list(self.bulk.runs(run_id for own in ids.values() for run_id in own))
+        elif len(fingerprints) <= FEW:
+            filters = [Filter(RUN | {"fingerprint": one}, earliest=True) for one in fingerprints]
+            found = [run for wanted in filters for run in self._search(wanted)]
+        else:
+            everything = self._search(Filter(RUN, earliest=True))
+            found = [run for run in everything if run.tags.get("fingerprint") in fingerprints]
+        by_fingerprint: dict[str, list[StoredRun]] = {}
+        for run in found:
+            if run.tags.get("role") == RUN["role"]:
+                by_fingerprint.setdefault(run.tags["fingerprint"], []).append(run)
+        return by_fingerprint
 
     def named(self, start: str) -> list[StoredRun]:
         """Find the runs whose id or fingerprint starts with some hexadecimal digits, earliest first."""
-        fields = ("tags.fingerprint", "attributes.run_id")
-        conditions = [f"{field} LIKE '{start}%' and tags.role = 'run'" for field in fields]
-        found = [run for condition in conditions for run in self._search(condition, ["attributes.start_time"])]
+        filters = Filter(RUN, fingerprint_start=start, earliest=True), Filter(RUN, id_start=start, earliest=True)
+        found = [run for wanted in filters for run in self._search(wanted)]
         return list({run.run_id: run for run in found}.values())
 
     def find(self, fingerprint: str) -> list[StoredRun]:
@@ -138,82 +183,81 @@ class Store:
 
         A run that was altered after it ended is left out.
         """
-        sound = [run for run in self.of(fingerprint) if run.seal_state != seals.ALTERED]
-        return sorted(sound, key=lambda run: (not run.is_complete, "contradicts" in run.tags))
+        return self.find_many([fingerprint])[fingerprint]
 
-    def create(self, name: str, tags: Mapping[str, str], begun: float) -> StoredRun:
-        """Create a run that says RUNNING; `begun` is in seconds since 1970."""
-        attempt = uuid.uuid4().hex
-        tags = {**tags, "attempt": attempt, "heartbeat": f"{time.time():.0f}"}
-        run = self.client.create_run(self.experiment.experiment_id, milliseconds(begun), tags, name)
-        if self.client.remote:
-            # The client repeats a request whose answer was lost, and the server then creates a run for each.
-            for ghost in list(self._search(f"tags.`{HIDDEN}attempt` = '{attempt}'")):
-                if ghost.run_id != run.run_id:
-                    self.client.delete_run(ghost.run_id)
-        return run
+    def find_many(self, fingerprints: Collection[str]) -> dict[str, list[StoredRun]]:
+        """Find for each of many fingerprints what `find` does for one, in a few queries."""
+        stored = self.of_many(fingerprints)
+        found = {}
+        for fingerprint in fingerprints:
+            sound = [run for run in stored.get(fingerprint, []) if run.seal_state != seals.ALTERED]
+            found[fingerprint] = sorted(sound, key=lambda run: (not run.is_complete, "contradicts" in run.tags))
+        return found
 
-    def take(self, run: StoredRun, owner: Mapping[str, str]) -> None:
-        """Set an abandoned run to RUNNING again, with the tags of the process that continues it."""
-        self.client.set_status(run.run_id, RUNNING)
-        mended = {"went_wrong": ""} if "went_wrong" in run.tags else {}
-        self.log_tags(run, {**owner, "heartbeat": f"{time.time():.0f}", **mended})
-        if "error" in run.tags:
-            self.client.delete_tag(run.run_id, "error")
+    def run(self, run_id: str) -> StoredRun:
+        """Read a run.
 
-    def stop(self, run: StoredRun, status: str, end: int, error: str) -> None:
-        """End an incomplete run, and store why; `end` is in milliseconds since 1970."""
-        self.log_tags(run, {"error": error, "went_wrong": status.lower()})
-        self.client.set_status(run.run_id, status, end)
-
-    def log_params(self, run: StoredRun, params: Mapping[str, str]) -> None:
-        """Store the params that a run lacks: MLflow refuses to change one."""
-        new = {key: value for key, value in params.items() if key not in run.params}
-        if new:
-            self.client.log(run.run_id, params=new)
-
-    def log_points(
-        self, run: StoredRun, points: Mapping[int, float], at: float, tags: Mapping[str, str] = NOTHING
-    ) -> None:
-        """Store points of a curve, step -> value, with the time `at`, in seconds since 1970, then tags.
-
-        Values that are not finite are left out, as MLflow would change them.
+        Raises:
+            StoreError: there is none of this id, or the store fails.
         """
-        stamp = milliseconds(at)
-        finite = [(CURVE, Point(step, value, stamp)) for step, value in points.items() if math.isfinite(value)]
-        while len(finite) > BATCH:
-            self.client.log(run.run_id, finite[:BATCH])
-            finite = finite[BATCH:]
-        self.log_tags(run, tags, finite)
+        found = next(self.bulk.runs([run_id]), None) if self.bulk else None
+        return found or self.client.run(run_id)
 
-    def log_tags(self, run: StoredRun, tags: Mapping[str, str], points: Sequence[tuple[str, Point]] = ()) -> None:
-        """Store points of metrics, then tags, in one request."""
-        if tags or points:
-            self.client.log(run.run_id, points, tags={key: text(value) for key, value in tags.items()})
+    def history(self, run: StoredRun, key: str) -> list[Point]:
+        """Read all values of a metric of a run."""
+        return self.histories([run], key)[run.run_id]
 
-    def log_metrics(self, run: StoredRun, metrics: Mapping[str, float], at: float) -> None:
-        """Store metrics that the run lacks, or has with another value, and seal them.
+    def histories(self, runs: Iterable[StoredRun], key: str) -> dict[str, list[Point]]:
+        """Read all values of a metric of many runs, id -> points."""
+        ids = [run.run_id for run in runs]
+        found = self.bulk.histories(ids, key) if self.bulk else None
+        return {one: found.get(one, []) if found is not None else self.client.history(one, key) for one in ids}
+
+    def now(self) -> Experiment:
+        """Read the experiment again, with the tags of now."""
+        name = self.experiment.name
+        return (self.bulk.experiment(name) if self.bulk else self.client.experiment(name)) or self.experiment
+
+    def mlflow_version(self) -> str:
+        """Return the version of the MLflow that shows the store: the server's, else the one here; empty if unknown."""
+        return version("mlflow") if self.bulk else self.client.mlflow_version()
+
+    def create(self, runs: Sequence[New]) -> list[StoredRun]:
+        """Create runs that say RUNNING."""
+        attempt = uuid.uuid4().hex
+        own = {"attempt": attempt, "heartbeat": f"{time.time():.0f}"}
+        stamped = [replace(new, tags={**new.tags, **own}) for new in runs]
+        place = self.experiment
+        made = self.writer.create(place.experiment_id, place.artifact_location, stamped)
+        if self.is_server and made:
+            # The client repeats a request whose answer was lost, and the server then creates a run for each.
+            known = {run.run_id for run in made}
+            for ghost in list(self._search(Filter({"attempt": attempt}))):
+                if ghost.run_id not in known:
+                    self.client.delete_run(ghost.run_id)
+        return made
+
+    def write(self, changes: Iterable[Change]) -> None:
+        """Carry out changes, those of one run in this order."""
+        self.writer.write(changes)
+
+    def measure(self, run: StoredRun, metrics: Mapping[str, float], at: float) -> list[Change]:
+        """Return how to store metrics that a run lacks, or has with another value, and to seal them.
 
         They are stored at step 0: MLflow's pages then draw bars. A new value comes after the old one, at its step.
         """
         new = {key: value for key, value in metrics.items() if math.isfinite(value) and run.metrics.get(key) != value}
         if not new:
-            return
-        before = run.contents
-        if "seal" in run.tags:  # one of the two matches after a kill between the requests
-            self.log_tags(run, {"seal": f"{before.with_({}, new).seal()} {before.seal()}"})
+            return []
         points = []
         for key, value in new.items():
-            held = self.client.history(run.run_id, key) if key in run.metrics else []
+            held = self.history(run, key) if key in run.metrics else []
             points.append((key, Point(max((point.step for point in held), default=0), value, milliseconds(at))))
-        self.log_tags(run, {}, points)
-
-    def log_artifact(self, run: StoredRun, name: str, content: bytes) -> None:
-        """Store a file with a run."""
-        with failing(self.client.uri), tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_bytes(content)
-            self.client.upload(self.artifact_uri(run), path)
+        measured = Change(run.run_id, points=points)
+        if "seal" not in run.tags:
+            return [measured]
+        before = run.contents  # one of the two seals matches after a kill between the two changes
+        return [Change(run.run_id, tags={"seal": f"{before.with_({}, new).seal()} {before.seal()}"}), measured]
 
     def artifact(self, run: StoredRun, name: str, most: int | None = None) -> bytes:
         """Read a file of a run, of at most `most` bytes.
@@ -224,10 +268,10 @@ class Store:
         uri = ""
         try:
             uri = self.artifact_uri(run)
-            if most is not None:
-                folder = client.local_path(uri)
-                if self.client.sizes(uri).get(name, 0) > most or (folder and not (folder / name).is_file()):
-                    raise OSError(f"is not a file of at most {most} bytes")
+            if folder := location.local_path(uri):
+                return read_file(folder / name, most)
+            if most is not None and self.client.sizes(uri).get(name, 0) > most:
+                raise OSError(TOO_LARGE.format(most))
             with tempfile.TemporaryDirectory() as temporary:
                 return self.client.download(uri, name, Path(temporary)).read_bytes()
         except (StoreError, OSError) as error:
@@ -242,12 +286,32 @@ class Store:
                 to any host.
         """
         uri = run.artifact_uri
-        if uri != client.artifact_folder(self.experiment.artifact_location, run.run_id):
+        if uri != location.artifact_folder(self.experiment.artifact_location, run.run_id):
             raise FileNotFoundError(f"its artifacts' location {uri!a} is not below its experiment's")
         moved = repository.root() / "mlartifacts" / run.run_id
         if uri.startswith("file:") and not Path(uri.removeprefix("file://")).exists() and moved.exists():
             return (moved / "artifacts").as_uri()
         return uri
+
+
+def connect(uri: str, patience: float) -> "Client":
+    """Load MLflow, and connect to a store with its client."""
+    from pipeline.tracking.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
+
+    return Client(uri, patience)
+
+
+def read_file(path: Path, most: int | None) -> bytes:
+    """Read a file of at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is larger, or is not a file but a device or a pipe.
+    """
+    if not path.is_file():
+        raise OSError("is not a file" if path.exists() else "No such file")
+    if most is not None and path.stat().st_size > most:
+        raise OSError(TOO_LARGE.format(most))
+    return path.read_bytes()
 
 
 @contextmanager

@@ -50,11 +50,8 @@ def configurations(results: Results) -> pd.DataFrame:
     """Tabulate the metric of each configuration, mean, lowest and highest over its seeds."""
     rows = []
     for row in results.shown.sort_values(["lr"], kind="stable").to_dict("records"):
-        values = [
-            record.metrics[results.metric]
-            for record in results.evaluated
-            if record.run.configuration == row["configuration"] and results.metric in record.metrics
-        ]
+        runs = results.runs_of[row["configuration"]]
+        values = [record.metrics[results.metric] for record in runs if results.metric in record.metrics]
         own = [str(row["batch_size"]), row["lr"], row["diverged"], results.metric, row[f"{results.metric} mean"]]
         rows.append([row["variant"], *own, min(values, default=np.nan), max(values, default=np.nan)])
     return pd.DataFrame(rows, columns=COLUMNS)

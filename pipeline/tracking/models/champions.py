@@ -12,21 +12,24 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import outs, repository, sweep
 from pipeline.params import HIGHER_IS_BETTER, InputError, Params
 from pipeline.records import RUN_METRICS, Record
 from pipeline.tracking import stored
-from pipeline.tracking.client import StoreError
+from pipeline.tracking.failures import StoreError
 from pipeline.tracking.models import predictor
 from pipeline.tracking.models.predictor import Predictor
-from pipeline.tracking.models.registry import Registry, Served, Version
+from pipeline.tracking.models.versions import Version, served
 from pipeline.tracking.pages import links
 from pipeline.tracking.repeats import has_weights
 from pipeline.tracking.runs import WEIGHTS, StoredRun
 from pipeline.tracking.store import Store, answering
 from pipeline.tracking.values import table_name
+
+if TYPE_CHECKING:  # it imports MLflow
+    from pipeline.tracking.models.registry import Registry, Served
 
 CHAMPION = "champion"  # the alias
 BY_SWEEP = "mlflow.pipeline.promoted"  # the tag with the version that a sweep gave the alias to
@@ -73,8 +76,11 @@ def _update(store: Store, settings: Params, record: Record, insist: bool) -> str
     run = next((run for run in found if has_weights(run, record)), found[0] if found else None)
     if run is None:
         raise InputError(f"{record.run.name}: is not stored")
-    registry = Registry(store.client.uri)
     name = model_name(settings.track.experiment, json.loads(outs.SUMMARY.read_text(encoding="utf-8")))
+    held = served(store.bulk, name, CHAMPION) if store.bulk and not insist else None
+    if held and is_made_of(held, run):
+        return ""
+    registry = registry_of(store)
     model = registry.model(name)
     at = model.aliases.get(CHAMPION) if model else None
     current = registry.version(name, at) if at else None
@@ -124,8 +130,8 @@ def promote(settings: Params, run: str) -> str:
     record = predictor.recall(settings.track.experiment, run)
     store = Store.open(settings.track.experiment)
     with store.lock:
-        chosen = store.client.run(record.run_id)
-        registry = Registry(store.client.uri)
+        chosen = store.run(record.run_id)
+        registry = registry_of(store)
         name = model_name(settings.track.experiment, record.columns.model_dump())
         number = _version_of(store, registry, name, chosen, settings)
         registry.set_alias(name, CHAMPION, number)
@@ -140,7 +146,7 @@ def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> s
         InputError: there is no such version, or the store fails.
     """
     store, name = Store.look(experiment), model_name(experiment, summary)
-    registry = Registry(store.client.uri) if store else None
+    registry = registry_of(store) if store else None
     model = registry.model(name) if registry else None
     chosen = number or (model.aliases.get(CHAMPION) if model else None)
     if registry is None or model is None or chosen is None:
@@ -154,7 +160,14 @@ def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> s
     return stored.run_id(versions[chosen].run_id)
 
 
-def _version_of(store: Store, registry: Registry, name: str, run: StoredRun, settings: Params) -> int:
+def registry_of(store: Store) -> "Registry":
+    """Load MLflow, and open the registry that belongs to a store."""
+    from pipeline.tracking.models.registry import Registry  # noqa: PLC0415 - loads MLflow, 1 s
+
+    return Registry(store.uri)
+
+
+def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, settings: Params) -> int:
     """Find the version that was made of a run, or make it; return its number."""
     made = next((one for one in registry.versions(name) if is_made_of(one, run)), None)
     if made:
@@ -175,8 +188,10 @@ def _version_of(store: Store, registry: Registry, name: str, run: StoredRun, set
     return registry.create_version(name, logged, run, tags, said)
 
 
-def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> Served:
+def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "Served":
     """Gather in a folder what MLflow is to keep of a model."""
+    from pipeline.tracking.models.registry import Served  # noqa: PLC0415
+
     weights = folder / WEIGHTS
     weights.write_bytes(own.weights)
     for pattern in CODE if own.is_linear else (*CODE, *FORWARD_CODE):

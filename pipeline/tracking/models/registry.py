@@ -17,32 +17,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.uri import append_to_uri_path
 
 from pipeline import repository
-from pipeline.tracking.client import WAIT_SECONDS, Client, Experiment, StoreError, failing, local_path
-from pipeline.tracking.runs import StoredRun
-
-
-@dataclass(frozen=True)
-class RegisteredModel:
-    """A registered model: the number of each alias's version, and its tags."""
-
-    aliases: Mapping[str, int]
-    tags: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version of a registered model: its number, the run that it was made of, its tags, and where its files lie."""
-
-    number: int
-    run_id: str
-    tags: Mapping[str, str]
-    source: str
-
-    @property
-    def is_here(self) -> bool:
-        """Tell whether its files are where they should be, if that is on this machine."""
-        folder = local_path(self.source)
-        return folder is None or folder.exists()
+from pipeline.tracking.client import Client
+from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
+from pipeline.tracking.location import local_path
+from pipeline.tracking.models.versions import RegisteredModel, Version
+from pipeline.tracking.runs import Experiment, StoredRun
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Watch(Protocol):
     def end(self, stack: Stack) -> None:
         """Note that a stack is trained."""
 
-    def finish(self, record: Record) -> None:
+    def finish(self, records: Sequence[Record]) -> None:
         """Take a run all of whose fits are trained."""
 
 
@@ -65,5 +65,5 @@ class Unwatched:
     def end(self, stack: Stack) -> None:
         """Do nothing."""
 
-    def finish(self, record: Record) -> None:
+    def finish(self, records: Sequence[Record]) -> None:
         """Do nothing."""

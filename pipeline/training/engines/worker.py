@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -191,4 +192,10 @@ def _trained(
     except (InputError, OSError) as error:
         return Failed(error)
     except Exception as error:  # noqa: BLE001 - the stage raises it
-        return Failed(RuntimeError(f"in a worker process: {type(error).__name__}: {' '.join(str(error).split())}"))
+        return Failed(RuntimeError(_described(error)))
+
+
+def _described(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{text} ({place.filename}, line {place.lineno}, in a worker process)"

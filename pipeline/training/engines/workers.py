@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
+from pipeline.progress import count
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.cost import work
 from pipeline.training.data import Prepared
@@ -96,7 +97,7 @@ class Workers:
 
     def _mourn(self, worker: Worker) -> None:
         self._end([worker])
-        left = f"{len(self.workers)} are left" if self.workers else "none is left"
+        left = f"{count(len(self.workers), 'worker')} left" if self.workers else "the stage trains them itself"
         print(f"WARNING: a worker process was killed; its runs train again; {left}", file=sys.stderr)
 
     def _end(self, workers: Sequence[Worker]) -> None:
