@@ -7,6 +7,8 @@ TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # PROCESSORS: options for tests/processors.py, such as --tables default --processors Haswell,EPYC
 PROCESSORS ?=
+# SLOW: no leaves out of `make bench` what takes minutes: growth and the peers.
+SLOW ?=
 # How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters recorded things.
 KILLS ?= 50
 STARTS ?= 20
@@ -68,8 +70,10 @@ lint: setup ## check format, lint and types
 ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 	@pipeline ui $(if $(PORT),--port $(PORT))
 
-bench: repro ## measure sweeps, looking at them, and stacks against plain PyTorch loops
+bench: repro $(if $(filter no,$(SLOW)),,.venv-bench/installed) ## measure sweeps, their growth, looking at them, and what others take
 	PYTHONPATH=tests python tests/bench.py
+	$(if $(filter no,$(SLOW)),,PYTHONPATH=tests python tests/bench_growth.py)
+	$(if $(filter no,$(SLOW)),,PYTHONPATH=tests python tests/bench_peers.py)
 
 chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally
 	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)

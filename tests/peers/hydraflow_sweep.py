@@ -21,7 +21,7 @@ class Config:
     seed: int = 1
 
 
-@hydraflow.main(Config)
+@hydraflow.main(Config, force_new_run=True)
 def app(run: Run, cfg: Config) -> None:  # noqa: ARG001 - hydraflow's own form
     """Train and track one job."""
     for epoch, mse in enumerate(work.train(cfg.batch_size, cfg.lr, cfg.seed)):

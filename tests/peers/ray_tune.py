@@ -28,5 +28,10 @@ def sweep() -> None:
 
 
 here = os.path.dirname(work.__file__)  # noqa: PTH120
-ray.init(include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": here}})
+ray.init(
+    include_dashboard=False,
+    log_to_driver=False,
+    _node_ip_address="127.0.0.1",
+    runtime_env={"env_vars": {"PYTHONPATH": here}},
+)
 work.timed(sweep)
