@@ -21,7 +21,7 @@ class Config:
     seed: int = 1
 
 
-@hydraflow.main(Config, force_new_run=True)
+@hydraflow.main(Config, force_new_run=True)  # type: ignore[untyped-decorator] # or it looks for earlier ones in a file store
 def app(run: Run, cfg: Config) -> None:  # noqa: ARG001 - hydraflow's own form
     """Train and track one job."""
     for epoch, mse in enumerate(work.train(cfg.batch_size, cfg.lr, cfg.seed)):

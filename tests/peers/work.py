@@ -1,10 +1,11 @@
-"""What every peer does: train nn.Linear on data/raw/scores.csv, one run for each of GRID, as PyTorch's tutorial does."""
+"""What every peer does: train nn.Linear on data/raw/scores.csv, a run per configuration, as PyTorch's tutorial does."""
 
 import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 DATA = Path(__file__).parent.parent.parent / "data/raw/scores.csv"
 EPOCHS = 200
-AXES = {"batch_size": [1, 2, 4, 5], "lr": [1e-6, 1e-5], "seed": [1, 2, 3]}
-Config = dict[str, int | float]
+AXES: dict[str, list[Any]] = {"batch_size": [1, 2, 4, 5], "lr": [1e-6, 1e-5], "seed": [1, 2, 3]}
+Config = dict[str, Any]
 
 
 def grid() -> list[Config]:
