@@ -41,7 +41,7 @@ def measure(runs: int) -> tuple[float, float, float]:
 
 def main() -> None:
     """Print the table."""
-    print("   runs   seconds   ms a run   peak MB   store MB   goal")
+    print("   runs   seconds   ms a run   peak MB   store MB   goal", flush=True)
     for runs in map(int, os.environ.get("GROWTH", MEASURED).split()):
         elapsed, peak, size = measure(runs)
         told = f"{runs:7,} {elapsed:9.1f} {elapsed / runs * 1e3:10.1f} {peak:9,.0f} {size:10,.1f}"
