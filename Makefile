@@ -9,6 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PROCESSORS ?=
 # SLOW: no leaves out of `make bench` what takes minutes: growth and the peers.
 SLOW ?=
+BENCHES = $(if $(filter no,$(SLOW)),,$(patsubst tests/%.py,%,$(sort $(filter-out %_looking.py,$(wildcard tests/bench_*.py)))))
 # How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters recorded things.
 KILLS ?= 50
 STARTS ?= 20
@@ -71,9 +72,7 @@ ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 	@pipeline ui $(if $(PORT),--port $(PORT))
 
 bench: repro $(if $(filter no,$(SLOW)),,.venv-bench/installed) ## measure sweeps, their growth, looking at them, and what others take
-	PYTHONPATH=tests python tests/bench.py
-	$(if $(filter no,$(SLOW)),,PYTHONPATH=tests python tests/bench_growth.py)
-	$(if $(filter no,$(SLOW)),,PYTHONPATH=tests python tests/bench_peers.py)
+	for script in bench $(BENCHES); do PYTHONPATH=tests python tests/$$script.py || exit; done
 
 chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally
 	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)
