@@ -9,7 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PROCESSORS ?=
 # SLOW: no leaves out of `make bench` what takes minutes: growth and the peers.
 SLOW ?=
-BENCHES = $(if $(filter no,$(SLOW)),,$(patsubst tests/%.py,%,$(sort $(filter-out %_looking.py,$(wildcard tests/bench_*.py)))))
+BENCHES = $(if $(filter no,$(SLOW)),,$(patsubst tests/%.py,%,$(sort $(filter-out %_looking.py %_storing.py,$(wildcard tests/bench_*.py)))))
 # How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters recorded things.
 KILLS ?= 50
 STARTS ?= 20
