@@ -18,7 +18,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup repro test acceptance lint ui bench chaos processors resolve docs clean
+.PHONY: help setup ray repro test acceptance lint ui bench chaos processors resolve docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,15 @@ setup: .venv/installed .dvc/tmp/vega.js ## create .venv with the packages pinned
 .dvc/tmp/vega.js: .venv/installed pipeline/commands/vega.py
 	@python -m pipeline.commands.vega
 
+ray: .venv-ray/installed ## create .venv-ray: the same packages and Ray, for PIPELINE_ENGINE=ray
+
+# Each extra's environment has the packages of constraints.txt, and those that its own constraints add.
+.venv-ray/installed .venv-bench/installed: .venv-%/installed: pyproject.toml constraints.txt constraints-%.txt
+	$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
+	.venv-$*/bin/pip install --quiet --constraint constraints-$*.txt --editable '.[$*]'
+	touch $@
+
 repro: setup ## prepare, train, evaluate and track whatever has changed; print the leaderboard
 	@pipeline doctor --mend
 	PIPELINE_SUMMARY=no dvc repro
@@ -48,7 +57,7 @@ repro: setup ## prepare, train, evaluate and track whatever has changed; print t
 test: lint ## check format, lint and types; run the tests
 	pytest
 
-acceptance: setup ## run the longer tests: real servers, and the README's commands one by one
+acceptance: setup ray ## run the longer tests: real servers, a real cluster, and the README's commands one by one
 	pytest tests/acceptance
 
 lint: setup ## check format, lint and types

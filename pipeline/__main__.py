@@ -15,9 +15,12 @@ from pipeline.ending import say_why
 
 # command -> the file in pipeline/cli whose function of this name it is; only that file is loaded to run it.
 FILES = {
+    "compare": "compare",
     "completion": "completion",
     "doctor": "upkeep",
+    "importance": "importance",
     "leaderboard": "results",
+    "plan": "plan",
     "predict": "models",
     "promote": "models",
     "reproduce": "upkeep",
@@ -76,6 +79,7 @@ def commands() -> None:
       pipeline leaderboard        the configurations, best first
       pipeline show               the best run: its formula, figures, curve and origin
       pipeline top -n 5           the best runs, with their MLflow ids
+      pipeline compare A B        two sweeps, experiments or commits, side by side
       pipeline reproduce RUN      make a run again from its record, and compare
     """
     if hasattr(signal, "SIGPIPE"):

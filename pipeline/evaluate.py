@@ -33,16 +33,17 @@ def main() -> None:
     params = load()
     check_prepared(params.data)
     forget_other_variants(params.variants)
-    with Display("evaluate") as display, Piped(params, sweep.plan(params), display) as tracking:
+    trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
+    runs = [record.run for record in trained]
+    with Display("evaluate") as display, Piped(params, runs, display) as tracking:
         prepared = data.load(outs.PREPARED)
-        trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
         evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
         board = leaderboard.rank(evaluated, params.evaluate.metric)
         write(evaluated, board, prepared, params)
         tracking.complete(evaluated, outs.evaluation(), outs.champion())
     conclude(display, len(evaluated), tracking)
     if "DVC_STAGE" in os.environ and os.environ.get("PIPELINE_SUMMARY") != "no":
-        sweep_id = sweep.sweep_id([one.run for one in evaluated])
+        sweep_id = sweep.sweep_id(runs, sweep.specification(params))
         of = f" --sweep {sweep_id}" if "DVC_EXP_NAME" in os.environ else ""  # it may run in a copy of the workspace
         with unheard(sys.stdout):
             boards.print_best(f"pipeline leaderboard{of}")

@@ -71,6 +71,11 @@ def evaluation() -> list[Path]:
     return [LEADERBOARD, METRICS, *report, *sorted(PLOTS.glob("*"))]
 
 
+def study(variant: str) -> Path:
+    """Return where a variant's searched trials lie."""
+    return TRAINED / variant / "study.json"
+
+
 def champion() -> str:
     """Return the champion's configuration from metrics.json; empty if every run diverged."""
     return str(json.loads(METRICS.read_text(encoding="utf-8"))["champion"].get("configuration", ""))

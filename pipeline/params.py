@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,12 +18,22 @@ from pipeline.ending import InputError
 BatchSize = int | Literal["full"]
 Metric = Literal["cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse"]
 METRICS: tuple[str, ...] = get_args(Metric)
+Init = Literal["zeros", "default"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
+Schedule = Literal["constant", "step", "cosine"]
+Loss = Literal["mse", "huber", "mae"]
 HIGHER_IS_BETTER = frozenset({"cv/r2"})
 VARIANTS = Path(__file__).parent / "variants"
 TEXT_BYTES = 2**18  # the most a params file may have: 3 s to parse
 NESTING = 20  # the pipeline's own is 3
 ALIASES = 10  # each merge of two aliases may double a file's content
 SHOWN = 20  # the most faults in one message
+# Keys whose part is not built yet: they take their default only.
+PENDING = (
+    *("data.split.final_test", "train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
+    *("train.stop.patience", "train.nested", "sweep.optimizer", "sweep.weight_decay", "sweep.schedule", "sweep.loss"),
+    *("sweep.epochs", "sweep.init", "sweep.only", "sweep.skip", "evaluate.choose"),
+)
 
 
 def variant_names() -> list[str]:
@@ -36,8 +47,14 @@ def _takes(text: str, **constraints: Any) -> Any:  # noqa: ANN401 - Field's own 
 
 
 def _unique(values: list[Any]) -> list[Any]:
-    if not values or len(set(values)) < len(values):
-        raise ValueError("empty or repeated")
+    if not values:
+        raise ValueError("empty")
+    return _different(values)
+
+
+def _different(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("repeated")
     return values
 
 
@@ -83,6 +100,7 @@ class Split(_Block):
     folds: int = _takes("a whole number, 2 or more", ge=2)
     test_fraction: float = _takes("a number between 0 and 1", gt=0, lt=1)
     seed: int = _takes("a whole number from 0 to 4294967295", ge=0, lt=2**32)
+    final_test: float = _takes("a number from 0 to 1, without 1", ge=0, lt=1, default=0.0)
 
 
 class Data(_Block):
@@ -91,17 +109,50 @@ class Data(_Block):
     source: Annotated[str, AfterValidator(_text)] = _takes("the path of a CSV file", min_length=1)
     features: Annotated[list[str], AfterValidator(_unique)] = _takes("a list of one or more different column names")
     target: str = _takes("a column name", min_length=1)
-    split: Split = _takes("the keys method, folds, test_fraction and seed")
+    split: Split = _takes("the keys method, folds, test_fraction, seed and final_test")
     standardize: bool = _takes("true or false")
     exact: bool = _takes("true or false", default=False)
 
 
+class Stop(_Block):
+    """When a fit leaves its stack; a patience of 0 epochs keeps all to the end."""
+
+    patience: int = _takes("a whole number of epochs, 0 or more", ge=0, le=10**9, default=0)
+    min_delta: float = _takes("a number from 0 to 1e38", ge=0, lt=1e38, default=0.0)
+
+
 class Train(_Block):
-    """What all runs share."""
+    """What all runs share, unless the sweep has an axis of that name."""
 
     epochs: int = _takes("a whole number from 1 to 1000000000", ge=1, le=10**9)
-    init: Literal["zeros", "default"] = _takes("zeros or default")
+    init: Init = _takes("zeros or default")
     device: Literal["cpu", "cuda"] = _takes("cpu or cuda")
+    optimizer: Optimizer = _takes("one of " + ", ".join(get_args(Optimizer)), default="sgd")
+    momentum: float = _takes("a number between 0 and 1", gt=0, lt=1, default=0.9)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = _takes(
+        "a list of two numbers from 0 to 1, without 1", min_length=2, max_length=2, default=[0.9, 0.999]
+    )
+    eps: float = _takes("a number from 1e-38 to 1", gt=1e-38, le=1, default=1e-8)
+    weight_decay: float = _takes("a number from 0 to 1e38", ge=0, lt=1e38, default=0.0)
+    schedule: Schedule = _takes("constant, step or cosine", default="constant")
+    step_every: int = _takes("a whole number of epochs, 1 or more", ge=1, le=10**9, default=100)
+    step_factor: float = _takes("a number between 0 and 1", gt=0, lt=1, default=0.5)
+    loss: Loss = _takes("mse, huber or mae", default="mse")
+    huber_delta: float = _takes("a number from 1e-38 to 1e38", gt=1e-38, lt=1e38, default=1.0)
+    stop: Stop = _takes("the keys patience and min_delta", default=Stop())
+    nested: bool = _takes("true or false", default=False)
+
+
+class Search(_Block):
+    """How the sweep's configurations are proposed, if its lists do not give them all."""
+
+    method: Literal["none", "tpe", "random", "cmaes", "halving"] = _takes(
+        "none, tpe, random, cmaes or halving", default="none"
+    )
+    trials: int = _takes("a whole number, 1 or more", ge=1, le=10**6, default=100)
+    rounds: int = _takes("a whole number, 1 or more", ge=1, le=10**6, default=5)
+    metric: Metric = _takes("one of " + ", ".join(METRICS), default="cv/mse")
+    seed: int = _takes("a whole number from 0 to 4294967295", ge=0, lt=2**32, default=0)
 
 
 class Sweep(_Block):
@@ -116,12 +167,34 @@ class Sweep(_Block):
     seed: Annotated[list[int], AfterValidator(_seeds)] = _takes(
         "a list of one or more different whole numbers, 0 or more"
     )
+    optimizer: Annotated[list[Optimizer], AfterValidator(_different)] = _takes(
+        "a list of different of " + ", ".join(get_args(Optimizer)), default=[]
+    )
+    weight_decay: Annotated[list[Annotated[float, Field(ge=0, lt=1e38)]], AfterValidator(_different)] = _takes(
+        "a list of different numbers from 0 to 1e38", default=[]
+    )
+    schedule: Annotated[list[Schedule], AfterValidator(_different)] = _takes(
+        "a list of different of constant, step and cosine", default=[]
+    )
+    loss: Annotated[list[Loss], AfterValidator(_different)] = _takes(
+        "a list of different of mse, huber and mae", default=[]
+    )
+    epochs: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], AfterValidator(_different)] = _takes(
+        "a list of different whole numbers from 1 to 1000000000", default=[]
+    )
+    init: Annotated[list[Init], AfterValidator(_different)] = _takes(
+        "a list of different of zeros and default", default=[]
+    )
+    only: list[dict[str, Any]] = _takes("a list of mappings from an axis to a value or a list of them", default=[])
+    skip: list[dict[str, Any]] = _takes("a list of mappings from an axis to a value or a list of them", default=[])
+    search: Search = _takes("the keys method, trials, rounds, metric and seed", default=Search())
 
 
 class Evaluate(_Block):
     """How the champion is chosen."""
 
     metric: Metric = _takes("one of " + ", ".join(METRICS))
+    choose: Literal["best", "one_se"] = _takes("best or one_se", default="best")
 
 
 class Track(_Block):
@@ -140,10 +213,14 @@ class Params(_Block):
     variants: Annotated[list[str], AfterValidator(_variants)] = _takes(
         "a list of one or more different of " + ", ".join(variant_names())
     )
-    train: Train = _takes("the keys epochs, init and device")
-    sweep: Sweep = _takes("the keys batch_size, lr and seed")
-    evaluate: Evaluate = _takes("the key metric")
+    train: Train = _takes("the keys " + ", ".join(Train.model_fields))
+    sweep: Sweep = _takes("the keys " + ", ".join(Sweep.model_fields))
+    evaluate: Evaluate = _takes("the keys metric and choose")
     track: Track = _takes("the keys experiment and points")
+
+    def axis(self, name: str) -> list[Any]:
+        """List the values of an axis of the sweep: train's own if its list is empty."""
+        return getattr(self.sweep, name) or [getattr(self.train, name)]
 
 
 def load(path: Path | str = "params.yaml") -> Params:
@@ -215,6 +292,7 @@ def check(values: object, name: str = "params.yaml") -> Params:
         refuse(name, [_message(fault["type"], fault["loc"], fault["input"]) for fault in faults])
     if params.data.target in params.data.features:
         raise InputError(f"{name}: data.target: got {brief(params.data.target)}, takes a column that is not a feature")
+    refuse(name, [f"{key}: got {brief(got)}, which this version cannot do yet" for key, got in _pending(params)])
     return params
 
 
@@ -241,6 +319,13 @@ def brief(value: object) -> str:
     except ValueError:  # Python limits the decimal digits of a whole number, which YAML may give in hexadecimal
         return "a number of thousands of digits"
     return written if len(written) <= 200 else f"{written[:199]}…"
+
+
+def _pending(params: Params) -> list[tuple[str, object]]:
+    own = ((key, reduce(getattr, key.split("."), params)) for key in PENDING)
+    blocks = {key: reduce(getattr, key.split(".")[:-1], params) for key in PENDING}
+    defaults = {key: type(blocks[key]).model_fields[key.rpartition(".")[2]].default for key in PENDING}
+    return [(key, value) for key, value in own if value != defaults[key]]
 
 
 def _keys(values: dict[object, object]) -> list[object]:

@@ -113,7 +113,7 @@ def summarize(data: Data, table: pd.DataFrame, train: Mask, altered: Mapping[str
         "features": data.features,
         "target": data.target,
         "columns": {str(name): _range(column) | _altered(altered.get(str(name))) for name, column in table.items()},
-        "split": data.split.model_dump(),
+        "split": data.split.model_dump(exclude_defaults=True),  # older ones know no final_test
         "train_rows": train.sum(axis=1).tolist(),
         "standardize": data.standardize,
     }

@@ -11,12 +11,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pipeline import outs
-from pipeline.params import METRICS, BatchSize, InputError
-from pipeline.sweep import Run
+from pipeline.params import METRICS, InputError
+from pipeline.sweep import FIELDS, Run
 
 Array = NDArray[np.float32]
 CURVE = "train/mse"
 FORMAT = 2  # of a run in MLflow; format 1 held linear models only, and no format number
+BEHIND = "behind"  # how `left` begins for a run that halving dropped
 RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
 
 
@@ -25,6 +26,7 @@ class Record:
     """One run and its results; a variant's files hold those of its R runs, stacked.
 
     diverged: where and in which epoch; empty if it did not. curve: (epochs,), float32, the training loss of each epoch.
+    left: why and when it ended before its last epoch; empty if it did not.
     tensors: all float32: the parameters of each split's fit, by name, each (S, …): W (S, k, 1) and b (S, 1) for a
     linear model; for each, grad_NAME (…), autograd's gradient of the first split's loss there; mean (S, k) and scale
     (S, k), which standardize X.
@@ -38,6 +40,12 @@ class Record:
     tensors: Mapping[str, Array]
     metrics: Mapping[str, float] = field(default_factory=dict)
     path: Array | None = None
+    left: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a run that may be compared with others: it neither diverged nor fell behind."""
+        return not self.diverged and not self.left.startswith(BEHIND)
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
@@ -49,7 +57,10 @@ def write(folder: Path, records: Sequence[Record]) -> None:
         save_file({name: np.stack([record.tensors[name] for record in records]) for name in names}, temporary)
     with outs.replacing(folder / "paths.safetensors") as temporary:
         save_file({one.run.fingerprint: one.path for one in records if one.path is not None}, temporary)
-    rows = [{"name": record.run.name, **asdict(record.run), "diverged": record.diverged} for record in records]
+    rows = [
+        {"name": record.run.name, **asdict(record.run), "diverged": record.diverged, "left": record.left}
+        for record in records
+    ]
     outs.write_csv(folder / "runs.csv", rows, list(rows[0]))
 
 
@@ -62,7 +73,11 @@ def read(folder: Path) -> list[Record]:
     records = []
     for r, row in enumerate(outs.read_csv(folder / "runs.csv")):
         own = {name: tensor[r] for name, tensor in tensors.items()}
-        records.append(Record(_run(row), row["diverged"], curves[r], own, path=paths.get(row["fingerprint"])))
+        records.append(
+            Record(
+                _run(row), row["diverged"], curves[r], own, path=paths.get(row["fingerprint"]), left=row.get("left", "")
+            )
+        )
     return records
 
 
@@ -86,7 +101,4 @@ def read_evaluated(variants: Sequence[str]) -> list[Record]:
 
 
 def _run(row: Mapping[str, str]) -> Run:
-    batch_size: BatchSize = "full" if row["batch_size"] == "full" else int(row["batch_size"])
-    numbers = {"lr": float(row["lr"]), "seed": int(row["seed"]), "epochs": int(row["epochs"])}
-    texts = {name: row[name] for name in ("variant", "init", "device", "fingerprint")}
-    return Run(batch_size=batch_size, **numbers, **texts)  # type: ignore[arg-type]
+    return Run(**{field: read(row[field]) for field, read in FIELDS.items()}, fingerprint=row["fingerprint"])

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from pipeline import outs
 from pipeline.params import BatchSize, Params
@@ -25,6 +27,55 @@ SOURCES = (
     "training/stacks.py",
     "variants/{variant}.py",
 )
+PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
+# The sources that choose a searched sweep's runs; train's deps too, but no part of what a run is.
+SEARCH = (
+    "evaluation/metrics.py",
+    "predictions.py",
+    "search/halving.py",
+    "search/rounds.py",
+    "search/space.py",
+    "search/stage.py",
+    "search/study.py",
+)
+
+
+def _size(text: str) -> BatchSize:
+    return "full" if text == "full" else int(text)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a sweep may vary: all that is known of it, wherever runs are named, listed, stored and compared.
+
+    name: of the key in params.yaml, Run's field, the columns and MLflow's param. label: in a run's name, before the
+    value. short: the same on MLflow's pages, where a name has little room. words: for one value and for several.
+    read: from text. default: the value that names leave out; None if each is named.
+    """
+
+    name: str
+    label: str
+    short: str
+    words: tuple[str, str]
+    read: Callable[[str], Any]
+    default: object = None
+
+
+# In the order of the sweep: of two neighbours in it, the last axes differ first.
+AXES = (
+    Axis("batch_size", "bs", "b", ("batch size", "batch sizes"), _size),
+    Axis("lr", "lr", "", ("lr", "lr"), float),
+    Axis("seed", "seed", "s", ("seed", "seeds"), int),
+)
+OF_CONFIGURATION = tuple(axis for axis in AXES if axis.name != "seed")  # all that runs of a configuration share
+# Run's fields but its fingerprint, and how each is read from text.
+FIELDS: Mapping[str, Callable[[str], Any]] = {
+    "variant": str,
+    **{axis.name: axis.read for axis in AXES},
+    "epochs": int,
+    "init": str,
+    "device": str,
+}
 
 
 @dataclass(frozen=True)
@@ -43,27 +94,72 @@ class Run:
     @property
     def configuration(self) -> str:
         """The name shared by runs that differ only in their seed."""
-        return f"{self.variant} bs={self.batch_size} lr={self.lr}"
+        return configuration(asdict(self))
 
     @property
     def name(self) -> str:
         """The run's name, for people."""
-        return f"{self.configuration} seed={self.seed}"
+        return name(asdict(self))
+
+
+def configuration(values: Mapping[str, Any]) -> str:
+    """Name a configuration: the variant, and each axis whose value is not the default; takes Run's fields, or texts."""
+    return _named(values, OF_CONFIGURATION)
+
+
+def name(values: Mapping[str, Any]) -> str:
+    """Name a run, from Run's fields or their texts."""
+    return _named(values, AXES)
+
+
+def _named(values: Mapping[str, Any], axes: Sequence[Axis]) -> str:
+    given = [(axis, values.get(axis.name, axis.default)) for axis in axes]
+    parts = [f"{axis.label}={value}" for axis, value in given if str(value) != str(axis.default)]
+    return " ".join([values["variant"], *parts])
 
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
-    """List every run of the sweep, in the order of params.yaml."""
+    """List every run of the sweep, in the order of params.yaml; none if they are known only as they arise."""
+    if params.sweep.search.method in PROPOSED:
+        return []
     data = outs.md5(prepared)
     runs = []
     for variant in params.variants:
         code = code_hash(variant)
-        for batch_size, lr, seed in product(params.sweep.batch_size, params.sweep.lr, params.sweep.seed):
-            values = {"variant": variant, "batch_size": batch_size, "lr": lr, "seed": seed, **params.train.model_dump()}
-            runs.append(Run(**values, fingerprint=fingerprint({"data": data, "code": code, **values})))
+        for point in product(*(params.axis(axis.name) for axis in AXES)):
+            values = configured(params, variant, dict(zip((axis.name for axis in AXES), point, strict=True)))
+            runs.append(Run(**values, fingerprint=run_fingerprint(data, code, values)))
     return runs
 
 
-def fingerprint(values: dict[str, object]) -> str:
+def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that configures a run, Run's fields but the fingerprint; `point` has a value for each axis."""
+    return {"variant": variant, **point, **shared(params)}
+
+
+def runs_of(params: Params, variant: str, one: Mapping[str, Any], prepared: Path = outs.PREPARED) -> list[Run]:
+    """List the runs of one configuration, one for each seed."""
+    data, code = outs.md5(prepared), code_hash(variant)
+    points = (configured(params, variant, {**one, "seed": seed}) for seed in params.sweep.seed)
+    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in points]
+
+
+def left_fingerprint(run: Run, left: str) -> str:
+    """Return the fingerprint of a run that ended early, as `left` says; another than that of the whole run."""
+    return fingerprint({"run": run.fingerprint, "left": left})
+
+
+def shared(params: Params) -> dict[str, Any]:
+    """Return what configures all runs of a sweep alike."""
+    return params.train.model_dump(include={"epochs", "init", "device"})
+
+
+def run_fingerprint(data: str, code: str, values: Mapping[str, Any]) -> str:
+    """Hash what determines a run's result: the md5 of its data, the hash of its code, and what configures it."""
+    return fingerprint({"data": data, "code": code, **values})
+
+
+def fingerprint(values: Mapping[str, object]) -> str:
     """Hash everything that determines a result; the same values give the same 32 hexadecimal digits everywhere."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -74,9 +170,36 @@ def code_hash(variant: str, package: Path = PACKAGE) -> str:
     return fingerprint({name: bare((package / name).read_text(encoding="utf-8")) for name in names})
 
 
-def sweep_id(runs: Sequence[Run]) -> str:
-    """Identify a sweep by its runs."""
-    return fingerprint({"runs": sorted(run.fingerprint for run in runs)})[:12]
+def sweep_id(runs: Sequence[Run], specified: Mapping[str, object]) -> str:
+    """Identify a sweep by its specification, or, as that of a plain one is empty, by its runs."""
+    return identity([run.fingerprint for run in runs], specified)
+
+
+def identity(fingerprints: Iterable[str], specified: Mapping[str, object]) -> str:
+    """Identify a sweep, as `sweep_id` does."""
+    return fingerprint(dict(specified) or {"runs": sorted(fingerprints)})[:12]
+
+
+def is_searched(params: Params) -> bool:
+    """Tell whether a sweep's runs are known only as they arise."""
+    return params.sweep.search.method != "none"
+
+
+def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, object]:
+    """Return what decides which runs a searched sweep trains, and how far; empty for another."""
+    if not is_searched(params):
+        return {}
+    code = {variant: code_hash(variant) for variant in params.variants}
+    code["search"] = fingerprint({name: bare((PACKAGE / name).read_text(encoding="utf-8")) for name in SEARCH})
+    own = params.model_dump(include={"variants", "train", "sweep"})
+    return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own}
+
+
+def is_current(run: Run, left: str, data: str) -> bool:
+    """Tell whether the code here trains a run, which ended early if `left` says so, on data with this md5."""
+    values = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    whole = replace(run, fingerprint=fingerprint({"data": data, "code": code_hash(run.variant), **values}))
+    return run.fingerprint in {whole.fingerprint, left_fingerprint(whole, left)}
 
 
 def curve_steps(epochs: int, points: int) -> list[int]:

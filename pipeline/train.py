@@ -5,22 +5,27 @@ Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, 
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from pipeline import check_pins, outs, records, sweep
 from pipeline.params import InputError, Params, load
-from pipeline.progress import Display
+from pipeline.progress import Display, count
 from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking.piped import Piped
-from pipeline.training import data, progress, stacks
+from pipeline.training import data, known, progress, stacks
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.engines import Engine, Watch
 from pipeline.training.engines.choice import choose
+
+if TYPE_CHECKING:
+    from pipeline.search.stage import Search
 
 
 def main() -> None:
@@ -34,22 +39,49 @@ def main() -> None:
         parser.error(f"VARIANT: got {name!r}, takes one that params.yaml lists: {', '.join(params.variants)}")
     check_device(params)
     splits = len(check_prepared(params.data))
+    search = of_variant(params, name)
     runs = sweep.plan(params)
-    own = [run for run in runs if run.variant == name]
-    check_memory(len(own), splits, params.train.epochs, psutil.virtual_memory().available)
+    own = search.likely() if search else [run for run in runs if run.variant == name]
+    check_memory(search.most if search else len(own), splits, params.train.epochs, psutil.virtual_memory().available)
     prepared = data.load(outs.PREPARED)
-    planned = stacks.group(own, prepared.train_rows, prepared.X.shape[1])
+    found = {} if search else known.recall(own, os.environ)
+    missing = [run for run in own if run.fingerprint not in found]
+    planned = stacks.group(missing, prepared.train_rows, prepared.X.shape[1])
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
+    if not missing:
+        write(outs.TRAINED / name, own, found)
+        Display(title).say(f"{count(len(own), 'run')} known, none trained; to train again: PIPELINE_RETRAIN=1")
+        return
     checkpoints = Checkpoints()
     with (
         choose(os.environ, planned, prepared.X.shape[1], checkpoints) as engine,
         Display(title) as display,
         Piped(params, runs, display) as tracking,
     ):
-        shown = progress.Training(display, tracking, planned, prepared.X.shape[1])
-        records.write(outs.TRAINED / name, train(own, prepared, shown, engine))
+        shown = progress.Training(display, tracking, planned, prepared.X.shape[1], len(found))
+        outs.study(name).unlink(missing_ok=True)
+        if search:
+            records.write(outs.TRAINED / name, search.run(prepared, shown, engine, train))
+        else:
+            made = train(missing, prepared, shown, engine, own[0].seed)
+            write(outs.TRAINED / name, own, found | {record.run.fingerprint: record for record in made})
         checkpoints.clear()
     shown.conclude()
+
+
+def write(folder: Path, runs: Sequence[Run], made: Mapping[str, Record]) -> None:
+    """Write a variant's outs, and note that they were made here."""
+    records.write(folder, [made[run.fingerprint] for run in runs])
+    known.note(folder)
+
+
+def of_variant(params: Params, name: str) -> "Search | None":
+    """Return what searches a variant's runs; None if params.yaml lists them all."""
+    if not sweep.is_searched(params):
+        return None
+    from pipeline.search.stage import Search  # noqa: PLC0415 - loads Optuna, 0.1 s
+
+    return Search(params, name)
 
 
 def check_device(params: Params) -> None:
@@ -83,13 +115,15 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
         )
 
 
-def train(runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: Engine) -> list[Record]:
-    """Train one variant's runs stack by stack; keep the paths of the first seed's."""
+def train(
+    runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: Engine, seed: int | None = None
+) -> list[Record]:
+    """Train one variant's runs stack by stack; keep the paths of those with `seed`, by default the first's."""
     done: dict[Run, Record] = {}
     fits: dict[tuple[Run, int], stacks.Fitted] = {}
     splits = range(len(prepared.train))
     planned = stacks.group(runs, prepared.train_rows, prepared.X.shape[1])
-    for stack, fitted in engine.train(planned, prepared, watch, runs[0].seed):
+    for stack, fitted in engine.train(planned, prepared, watch, runs[0].seed if seed is None else seed):
         watch.end(stack)
         fits |= zip(stack.fits, fitted, strict=True)
         trained = [

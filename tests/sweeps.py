@@ -61,7 +61,7 @@ def records(prepared: Prepared, settings: Params) -> list[Record]:
             for lr in settings.sweep.lr
             for seed in settings.sweep.seed
         ]
-        values = settings.train.model_dump()
+        values = sweep.shared(settings)
         runs = [Run(variant, *one, **values, fingerprint=sweep.fingerprint({"run": [variant, *one]})) for one in grid]
         made += train.train(runs, prepared, Unwatched(), Here())
     return [replace(record, metrics=metrics.compute(record, prepared)) for record in made]

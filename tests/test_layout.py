@@ -25,6 +25,10 @@ def changed(before: str, after: str) -> list[str]:
         (["variants=[linear]"], ["-- handwritten", "-- matrix", "-- module"]),
         (["data.features=[quiz1,quiz3]", "data.target=y"], ["-  - quiz2", "-  target: final", "+  target: y"]),
         (["data.split.method=holdout"], ["-    method: kfold", "+    method: holdout"]),
+        (["sweep.optimizer=[adam,sgd]"], ["-  optimizer: []", "+  optimizer:", "+  - adam", "+  - sgd"]),
+        (["sweep.skip=[{lr: 1e-5}]"], ["-  skip: []", "+  skip:", "+  - lr: 1e-05"]),
+        (["train.betas=[0.9,0.99]"], ["-  - 0.999", "+  - 0.99"]),
+        (["sweep.search.method=tpe"], ["-    method: none", "+    method: tpe"]),
         (["track.points=11"], ["-  points: 101", "+  points: 11"]),
     ],
 )

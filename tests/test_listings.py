@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,24 @@ def test_top_says_why_it_lists_nothing(capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert out == "no runs\n"
     assert "pipeline runs" in err
+
+
+@pytest.mark.usefixtures("inside")
+def test_top_ranks_groups_of_runs_by_axes_and_tags(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = listed(capsys, "top", "--all", "-n", "100")
+    for keys in ("batch_size,lr", "sweep"):
+        rows = listed(capsys, "top", "--all", "--group", keys)
+        means = [float(row["cv/mse mean"] or 0) for row in rows]
+        assert means == sorted(means)
+        assert sum(int(row["runs"] or 0) for row in rows) == len(runs)
+        for row in rows:
+            own = [run for run in runs if all(run[key] == row[key] for key in keys.split(","))]
+            values = [float(run["cv/mse"] or 0) for run in own]
+            assert (row["runs"], row["diverged"], row["best run"]) == (len(own), 0, own[0]["run"])
+            assert (row["cv/mse mean"], row["cv/mse best"]) == (pytest.approx(statistics.mean(values)), min(values))
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            assert row["cv/mse std"] == (spread if spread is None else pytest.approx(spread))
+    [best] = listed(capsys, "top", "--all", "--group", "lr", "--by", "cv/r2", "-n", "1")
+    assert best["cv/r2 best"] == max(float(run["cv/r2"] or 0) for run in runs)
+    with pytest.raises(InputError, match=r"--group misspelt.*variant"):
+        main(["top", "--group", "lr,misspelt"])

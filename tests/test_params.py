@@ -53,6 +53,20 @@ WRONG: list[tuple[str, object, str]] = [
     ("train.epochs", None, "whole number"),
     ("train.init", "ones", "zeros or default"),
     ("train.device", "tpu", "cpu or cuda"),
+    ("train.optimizer", "rprop", "sgd, momentum, nesterov, adam, adamw"),
+    ("train.momentum", 1.0, "between 0 and 1"),
+    ("train.betas", [0.9], "two numbers"),
+    ("train.eps", 0, "from 1e-38"),
+    ("train.weight_decay", -0.1, "from 0"),
+    ("train.schedule", "linear", "constant, step or cosine"),
+    ("train.step_every", 0, "1 or more"),
+    ("train.step_factor", 0, "between 0 and 1"),
+    ("train.loss", "log", "mse, huber or mae"),
+    ("train.huber_delta", math.inf, "from 1e-38 to 1e38"),
+    ("train.stop.patience", -1, "0 or more"),
+    ("train.stop.min_delta", math.nan, "from 0"),
+    ("train.nested", 1, "true or false"),
+    ("data.split.final_test", 1.0, "from 0 to 1"),
     ("sweep.batch_size", [0], "1 or more, or full"),
     ("sweep.batch_size", [-1], "1 or more, or full"),
     ("sweep.batch_size", [2.5], "1 or more, or full"),
@@ -71,6 +85,13 @@ WRONG: list[tuple[str, object, str]] = [
     ("sweep.seed", [-1], "0 or more"),
     ("sweep.seed", [2, 2], "different"),
     ("sweep.seed", [], "one or more"),
+    ("sweep.optimizer", ["sgd", "sgd"], "different of sgd"),
+    ("sweep.epochs", [5, 5], "different whole numbers"),
+    ("sweep.only", {"lr": 1}, "list of mappings"),
+    ("sweep.search", [], "keys method, trials"),
+    ("sweep.search.method", "grid", "tpe, random"),
+    ("sweep.search.trials", 0, "1 or more"),
+    ("evaluate.choose", "worst", "best or one_se"),
     ("evaluate.metric", "accuracy", "cv/mse, cv/mae, cv/r2, train/mse, excess_mse"),
     ("evaluate.metric", ["cv/mse"], "one of"),
     ("track.experiment", "", "name"),
@@ -115,14 +136,43 @@ def test_the_repository_s_params_are_the_design_s_default_of_48_runs() -> None:
             "source": "data/raw/scores.csv",
             "features": ["quiz1", "quiz2", "quiz3"],
             "target": "final",
-            "split": {"method": "kfold", "folds": 5, "test_fraction": 0.2, "seed": 0},
+            "split": {"method": "kfold", "folds": 5, "test_fraction": 0.2, "seed": 0, "final_test": 0.0},
             "standardize": False,
             "exact": False,
         },
         "variants": ["handwritten", "matrix", "linear", "module"],
-        "train": {"epochs": 1000, "init": "zeros", "device": "cpu"},
-        "sweep": {"batch_size": [1, 2, 4, "full"], "lr": [0.00001], "seed": [1, 2, 3]},
-        "evaluate": {"metric": "cv/mse"},
+        "train": {
+            "epochs": 1000,
+            "init": "zeros",
+            "device": "cpu",
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "betas": [0.9, 0.999],
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+            "step_every": 100,
+            "step_factor": 0.5,
+            "loss": "mse",
+            "huber_delta": 1.0,
+            "stop": {"patience": 0, "min_delta": 0.0},
+            "nested": False,
+        },
+        "sweep": {
+            "batch_size": [1, 2, 4, "full"],
+            "lr": [0.00001],
+            "seed": [1, 2, 3],
+            "optimizer": [],
+            "epochs": [],
+            "weight_decay": [],
+            "schedule": [],
+            "loss": [],
+            "init": [],
+            "only": [],
+            "skip": [],
+            "search": {"method": "none", "trials": 100, "rounds": 5, "metric": "cv/mse", "seed": 0},
+        },
+        "evaluate": {"metric": "cv/mse", "choose": "best"},
         "track": {"experiment": "regression", "points": 101},
     }
     axes = params.variants, params.sweep.batch_size, params.sweep.lr, params.sweep.seed
@@ -201,9 +251,24 @@ def test_a_missing_or_undecodable_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_key_that_has_come_since_may_be_missing(tmp_path: Path) -> None:
     values = defaults()
-    del values["data"]["exact"]
+    del values["data"]["exact"], values["data"]["split"]["final_test"], values["evaluate"]["choose"]
+    values["train"] = {key: values["train"][key] for key in ("epochs", "init", "device")}
+    values["sweep"] = {key: values["sweep"][key] for key in ("batch_size", "lr", "seed")}
     YAML().dump(values, tmp_path / "params.yaml")
-    assert load(tmp_path / "params.yaml").data.exact is False
+    assert load(tmp_path / "params.yaml") == load(DEFAULTS)
+
+
+@pytest.mark.parametrize(("key", "value"), [("train.nested", True), ("evaluate.choose", "one_se")])
+def test_a_key_whose_part_is_not_built_yet_takes_its_default_only(tmp_path: Path, key: str, value: object) -> None:
+    values = defaults()
+    block, last = place(values, key)
+    block[last] = value
+    assert refusal(tmp_path, values) == [f"{key}: got {value!r}, which this version cannot do yet"]
+
+
+@pytest.mark.parametrize(("name", "values"), [("lr", [1e-5]), ("optimizer", ["sgd"]), ("epochs", [1000])])
+def test_an_empty_axis_is_train_s_own_value(name: str, values: list[object]) -> None:
+    assert load(DEFAULTS).axis(name) == values
 
 
 def test_the_longest_name_of_an_experiment_is_taken(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 
 from pipeline import prepare
-from pipeline.params import InputError, Split
+from pipeline.params import InputError, Split, Train
 
 Mask = NDArray[np.bool_]
 LINE: dict[str, object] = {"data.features": ["x"], "data.target": "y", "data.split.folds": 3}
@@ -104,7 +104,7 @@ def test_bad_data_end_the_stage_with_every_fault_named_and_nothing_left_behind(t
 
 @pytest.mark.parametrize("module", [("pipeline.prepare",), ("pipeline.train", "matrix"), ("pipeline.evaluate",)])
 def test_every_stage_refuses_wrong_params_without_a_traceback(tmp_path: Path, module: tuple[str, ...]) -> None:
-    wrong = {"train.momentum": 0.9, "train.epochs": "many", "sweep.seed": [], "sweep.lr": [-1], "variants": ["cubic"]}
+    wrong = {"train.speed": 0.9, "train.epochs": "many", "sweep.seed": [], "sweep.lr": [-1], "variants": ["cubic"]}
     configure(tmp_path, ROWS, wrong | {"sweep.batch_size": [0]})
     before = sorted(tmp_path.rglob("*"))
     result = stage(tmp_path, *module)
@@ -114,7 +114,7 @@ def test_every_stage_refuses_wrong_params_without_a_traceback(tmp_path: Path, mo
         "params.yaml: sweep.lr: got [-1]",
         "params.yaml: sweep.seed: got []",
         "params.yaml: train.epochs: got 'many'",
-        "params.yaml: train.momentum: unknown key; known here: epochs, init, device",
+        f"params.yaml: train.speed: unknown key; known here: {', '.join(Train.model_fields)}",
         "params.yaml: variants: got ['cubic']",
     ]
     assert sorted(tmp_path.rglob("*")) == before

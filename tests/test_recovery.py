@@ -44,8 +44,10 @@ def lasting(repository: Path, epochs: int) -> Iterator[None]:
     params = repository / "params.yaml"
     short = params.read_text()
     params.write_text(short.replace("epochs: 50", f"epochs: {epochs}"))
-    yield
-    params.write_text(short)
+    try:
+        yield
+    finally:
+        params.write_text(short)
 
 
 def start_training(repository: Path, folder: Path, code: str = "") -> subprocess.Popen[bytes]:

@@ -141,7 +141,7 @@ def test_a_fingerprint_covers_what_dvc_trains_from() -> None:
     train = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]["train"]
     deps = {dep.replace("${item.variant}", "{variant}") for dep in train["deps"]} - {str(outs.PREPARED)}
     written_by = {"pipeline/records.py", "pipeline/source.py"}  # they write the outs, and change no result
-    assert deps == {f"pipeline/{name}" for name in sweep.SOURCES} | written_by
+    assert deps == {f"pipeline/{name}" for name in (*sweep.SOURCES, *sweep.SEARCH)} | written_by
 
 
 @pytest.mark.parametrize("floats", [1, 50, 300, 2**24])

@@ -11,7 +11,6 @@ from conftest import copy_store, enter, search
 from mlflow import MlflowClient
 
 from pipeline.__main__ import main
-from pipeline.tracking.client import Client
 from pipeline.tracking.pages import views
 from pipeline.tracking.store import Store
 
@@ -79,7 +78,7 @@ def test_views_follow_what_they_should_be_but_not_over_a_persons_change(
 
 def test_no_view_is_written_for_another_version_of_mlflow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     key, before = views.leaderboard_key(label(store)), tags(store)
-    monkeypatch.setattr(Client, "mlflow_version", lambda _: "9.9.9")
+    monkeypatch.setattr(Store, "mlflow_version", lambda _: "9.9.9")
     assert views.update(store, label(store), "cv/r2", 1e9) == {}
     assert tags(store) == before
     assert key not in views.link("regression", json.loads(Path("data/prepared/summary.json").read_text()))

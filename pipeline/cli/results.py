@@ -7,10 +7,12 @@ import click
 from pipeline import outs
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, SCOPE, conditions_of, only_one, print_rows, with_options, workspace_runs
+from pipeline.evaluation import groups
 from pipeline.evaluation.boards import OPTIONAL, configuration, rows_to_show
 from pipeline.params import METRICS, InputError, load
 from pipeline.printing import Row
 
+GROUPED = ("batch_size", "data", "dvc_experiment", "git_commit", "lr", "seed", "sweep", "variant")  # completed
 RUN_COLUMNS = ("run", "status", "data", "sweep", "dvc_experiment", "git_commit", "git_dirty", "seal", "fingerprint")
 RUN_OPTIONAL = ("git_dirty", "fingerprint", "seal", "git_commit", "dvc_experiment", "sweep")
 
@@ -23,10 +25,25 @@ RUN_OPTIONAL = ("git_dirty", "fingerprint", "seal", "git_commit", "dvc_experimen
     metavar="METRIC",
     help=f"What to rank them by: {', '.join(METRICS)} (default: evaluate.metric).",
 )
+@click.option(
+    "--group",
+    "keys",
+    metavar="KEY[,KEY]",
+    callback=lambda _, __, text: [key.strip() for key in text.split(",")] if text else [],
+    shell_complete=lambda _, __, start: [key for key in GROUPED if key.startswith(start)],
+    help="Rank groups of runs that share these: axes, params, tags or columns.",
+)
 @with_options(*SCOPE, *FORMAT)
 @in_repository
 def top(
-    count: int, by: str | None, every: bool, sweep: str, data: str, conditions: Sequence[str], form: str | None
+    count: int,
+    by: str | None,
+    keys: Sequence[str],
+    every: bool,
+    sweep: str,
+    data: str,
+    conditions: Sequence[str],
+    form: str | None,
 ) -> None:
     """Print the best runs, with their MLflow ids.
 
@@ -34,11 +51,15 @@ def top(
     the workspace's runs: ranking them against those of another table would mean little. A link to the best of them
     follows on standard error.
 
+    With --group, groups are ranked by the mean over their runs, and shown with its standard deviation and the best.
+
     \b
     Examples:
       pipeline top -n 3 --by cv/r2
       pipeline top --where 'batch_size = full' --where 'lr >= 1e-5'
       pipeline top --all --data scores --csv > best.csv
+      pipeline top --group lr,batch_size
+      pipeline top --all --group git_commit --by cv/r2
       pipeline reproduce $(pipeline top -n 1 | awk 'NR == 2 {print $NF}')
     """
     from pipeline.tracking import listings
@@ -49,6 +70,9 @@ def top(
     scope = listings.Scope(
         None if every or sweep or data else frozenset(workspace_runs()), sweep, data, conditions_of(conditions)
     )
+    if keys:
+        print_groups(groups.rank(listings.sound(params.track.experiment, scope), keys, metric)[:count], metric, form)
+        return
     rows = listings.top(params.track.experiment, metric, count, scope)
     columns = ("run", *dict.fromkeys((metric, *METRICS)), "data", "seal", "run_id")
     optional = ("seal", "excess_mse", "cv/mae", "train/mse", "cv/r2", "cv/mse", "data")
@@ -59,6 +83,11 @@ def top(
         click.echo(f"the best: {rows[0]['link']}", err=True)
     else:
         click.echo(f"none is stored with a {metric}; those that diverged, or are missing: pipeline runs", err=True)
+
+
+def print_groups(rows: Sequence[Row], metric: str, form: str | None) -> None:
+    """Print groups of runs."""
+    print_rows(rows, form, groups.rows_to_show(rows, metric), ("run_id", "best run", "diverged"))
 
 
 @click.command()

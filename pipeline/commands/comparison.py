@@ -9,7 +9,7 @@ from safetensors.numpy import load, save
 from pipeline import machine
 from pipeline.evaluation import rounding
 from pipeline.records import CURVE, RUN_METRICS, Array, Record
-from pipeline.sweep import curve_steps
+from pipeline.sweep import FIELDS, curve_steps
 from pipeline.tracking import seals
 from pipeline.tracking.runs import WEIGHTS, status_of
 from pipeline.tracking.stored import Stored, parse_params
@@ -80,7 +80,7 @@ def differing(pairs: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
 
 def differing_params(stored: Stored, record: Record) -> list[str]:
     """List the params on record that are not the reproduced run's, or not the data's in params.yaml."""
-    own = {key: getattr(record.run, key) for key in ("variant", "batch_size", "lr", "seed", "epochs", "init", "device")}
+    own = {key: getattr(record.run, key) for key in FIELDS}
     expected = {key: text(value) for key, value in (own | flat({"data": parse_params(stored)["data"]})).items()}
     return [
         f"{key}: {stored.params.get(key)!a} on record, {value!r} now"
@@ -91,7 +91,8 @@ def differing_params(stored: Stored, record: Record) -> list[str]:
 
 def compare_bits(stored: Stored, record: Record) -> list[str]:
     """List what differs in any bit between a reproduced run and its record: weights, curve, metrics."""
-    differences = differing({"diverged": (stored.tags.get("diverged"), record.diverged or None)})
+    ends = {"diverged": record.diverged, "left": record.left}
+    differences = differing({key: (stored.tags.get(key), value or None) for key, value in ends.items()})
     differences += [] if stored.weights else [f"{WEIGHTS}: is gone from MLflow"]
     if stored.weights:
         tensors = compare_tensors(load(stored.weights), record.tensors)

@@ -19,6 +19,7 @@ from pipeline.commands.comparison import Answer, compare, differing_params
 from pipeline.evaluation import rounding
 from pipeline.params import InputError
 from pipeline.records import RUN_METRICS, Record
+from pipeline.sweep import OF_CONFIGURATION, PROPOSED
 from pipeline.tracking import queries
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored, parse_params
@@ -48,7 +49,8 @@ def reproduce(
     for run_id in run_ids:
         stored = queries.recall(experiment, queries.identify(experiment, run_id)[0])
         same = (stored.commit, stored.tags.get("git_changes", ""), stored.params_yaml, stored.tags["data_md5"])
-        groups[*same, stored.params["variant"], stored.params["batch_size"]].append(stored)
+        configured = [stored.params.get(axis.name, "") for axis in OF_CONFIGURATION if method(stored) in PROPOSED]
+        groups[*same, stored.params["variant"], stored.params["batch_size"], *configured].append(stored)
     for group in groups.values():
         worktrees.permit(group[0], allow_patch, allow_commit)
     answers: dict[str, Answer] = {}
@@ -66,14 +68,33 @@ def make(stored: Stored) -> tuple[list[Record], rounding.Table]:
     """
     with worktrees.worktree(stored) as folder:
         params = parse_params(stored)
-        size, variant = stored.params["batch_size"], stored.params["variant"]
-        params["sweep"]["batch_size"] = [size if size == "full" else int(size)]
+        variant = stored.params["variant"]
+        params["sweep"] |= narrowed(stored)
         source, params["data"]["source"] = params["data"]["source"], TABLE
         write_params(stored, params, folder)
         place_data(stored, source, folder)
         stage(folder, "pipeline.train", variant)
         stage(folder, "pipeline.evaluate")
         return read(stored, folder)
+
+
+def method(stored: Stored) -> str:
+    """Return how the runs of a record's sweep were chosen."""
+    return str(parse_params(stored)["sweep"].get("search", {}).get("method", "none"))
+
+
+def narrowed(stored: Stored) -> dict[str, Any]:
+    """Return the keys of `sweep` that let its stage train a run and few others.
+
+    A proposed run is trained without its search; one of halving with all others, as it may have fallen behind them.
+    """
+    values = {
+        axis.name: [axis.read(stored.params[axis.name])] for axis in OF_CONFIGURATION if axis.name in stored.params
+    }
+    chosen = method(stored)
+    if chosen in PROPOSED:
+        return values | {"search": parse_params(stored)["sweep"]["search"] | {"method": "none"}}
+    return {} if chosen == "halving" else {"batch_size": values["batch_size"]}
 
 
 def read(stored: Stored, folder: Path) -> tuple[list[Record], rounding.Table]:

@@ -21,11 +21,20 @@ def run_names(revision: str | None) -> dict[str, str]:
     Raises:
         InputError: there is no such revision, or DVC no longer has its outs.
     """
+    found = tables(revision, f"{outs.TRAINED}/*/runs.csv")
+    return {row["fingerprint"]: row["name"] for rows in found for row in rows}
+
+
+def tables(revision: str | None, pattern: str) -> list[list[dict[str, str]]]:
+    """Read the tables whose paths match a pattern in the outs of a commit or DVC experiment, or of the workspace.
+
+    Raises:
+        InputError: there is no such revision, it has no such table, or DVC no longer has its outs.
+    """
     where = revision or "the workspace"
     try:
         files = DVCFileSystem(str(repository.root()), rev=revision)
-        tables = sorted(files.glob(f"{outs.TRAINED}/*/runs.csv"))
-        texts = [files.read_text(path, encoding="utf-8") for path in tables]
+        texts = [files.read_text(path, encoding="utf-8") for path in sorted(files.glob(pattern))]
     except SCMError as error:
         known = "list experiments with: dvc exp list --all-commits"
         raise InputError(f"{where}: is no commit, branch, tag or DVC experiment here: {error}; {known}") from error
@@ -34,8 +43,7 @@ def run_names(revision: str | None) -> dict[str, str]:
         raise InputError(f"{where}: its outs are not here, nor in DVC's cache: {error}{there}") from error
     if not texts:
         raise InputError(f"{where}: holds no trained runs; run: dvc repro")
-    rows = [row for text in texts for row in csv.DictReader(text.splitlines())]
-    return {row["fingerprint"]: row["name"] for row in rows}
+    return [list(csv.DictReader(text.splitlines())) for text in texts]
 
 
 def content(md5: str) -> bytes | None:

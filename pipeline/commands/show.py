@@ -85,15 +85,15 @@ def of(evaluated: Sequence[Record], configuration: str, params: Params) -> list[
 def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[sweep.Run], params: Params) -> Shown:
     """Describe a run of the workspace's outs."""
     run = record.run
-    planned = {one.fingerprint for one in sweep.plan(params)}
+    data = outs.md5(outs.PREPARED)
     tags = repository.code_tags()
     here = f"the workspace's, commit {tags.get('git_commit', 'unknown')[:12]}"
     here += " with changes" if tags.get("git_dirty") == "true" else ""
     origin = {
         "from": "the workspace's outs",
-        "code": here if run.fingerprint in planned else "not the workspace's as it is now",
-        **data_origin(summary, outs.md5(outs.PREPARED)),
-        "sweep": sweep.sweep_id(runs),
+        "code": here if sweep.is_current(run, record.left, data) else "not the workspace's as it is now",
+        **data_origin(summary, data),
+        "sweep": sweep.sweep_id(runs, sweep.specification(params)),
         "fingerprint": run.fingerprint,
     }
     configuration = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
@@ -131,9 +131,8 @@ def in_store(experiment: str, named: str) -> Shown:
         "torch": tags.get("torch", ""),
         "page": link,
     }
-    names = ("variant", "batch_size", "lr", "seed", "epochs", "init", "device")
-    configuration = {name: stored.params[name] for name in names if name in stored.params}
-    title = "{variant} bs={batch_size} lr={lr} seed={seed}".format(**configuration)
+    configuration = {name: stored.params[name] for name in sweep.FIELDS if name in stored.params}
+    title = sweep.name(configuration)
     status = f"diverged: {tags['diverged']}" if "diverged" in tags else stored.status
     curve = dict(sorted(stored.points.items()))
     about = Shown(title, status, configuration, stored.metrics, "", {}, None, {}, curve, origin)

@@ -23,7 +23,7 @@ def sync() -> str:
     try:
         evaluated = records.read_evaluated(params.variants)
         champion = outs.champion()
-        current = {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
+        current = is_current(params, evaluated)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
     check_prepared(params.data)
@@ -32,8 +32,21 @@ def sync() -> str:
     lacking = store_lacking(params, evaluated, outs.evaluation(), champion)
     registered = champions.update(params, evaluated, champion)
     stored = f"{len(evaluated)} runs, " + (f"{lacking} of them stored now" if lacking else "all stored")
-    links = listings.links_of(params.track.experiment, sweep.sweep_id([record.run for record in evaluated]))
+    links = listings.links_of(params.track.experiment, identity(params, evaluated))
     return "\n".join(filter(None, [stored, registered, *links]))
+
+
+def is_current(params: Params, evaluated: Sequence[Record]) -> bool:
+    """Tell whether records are those that params.yaml, the prepared data and the code here make."""
+    if specified := sweep.specification(params):
+        studies = (json.loads(outs.study(variant).read_text(encoding="utf-8")) for variant in params.variants)
+        return all(study["sweep"] == sweep.sweep_id([], specified) for study in studies)
+    return {run.fingerprint for run in sweep.plan(params)} == {record.run.fingerprint for record in evaluated}
+
+
+def identity(params: Params, evaluated: Sequence[Record]) -> str:
+    """Return the id of the workspace's sweep."""
+    return sweep.sweep_id([record.run for record in evaluated], sweep.specification(params))
 
 
 def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> int:
@@ -43,7 +56,7 @@ def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequen
         InputError: the store fails.
     """
     leftovers.end_the_dead(params.track.experiment)
-    lacking, is_evaluated = queries.lacking(params.track.experiment, evaluated)
+    lacking, is_evaluated = queries.lacking(params.track.experiment, identity(params, evaluated), evaluated)
     if lacking or not is_evaluated:
         from pipeline.tracking import direct  # noqa: PLC0415 - stores, which seldom is needed
 

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import CURVE, RUN_METRICS, Record
+from pipeline.records import BEHIND, CURVE, RUN_METRICS, Record
+from pipeline.sweep import OF_CONFIGURATION
 
 Float64 = NDArray[np.float64]
 
@@ -20,20 +21,26 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
 
     `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged; a configuration with a
     diverged run ranks below all those without. Of equals, the one with the smaller training loss ranks first: a fold
-    with fewer rows than all may hide that the fit on all rows is worse.
+    with fewer rows than all may hide that the fit on all rows is worse. Those that fell behind, if any did, are
+    counted too; they have no metrics, and rank below those that have.
     """
     rows = []
     for configuration, group in by_configuration(evaluated).items():
         run = group[0].run
         row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
-        row |= {"batch_size": run.batch_size, "lr": run.lr, "runs": sum(not record.diverged for record in group)}
+        row |= {axis.name: getattr(run, axis.name) for axis in OF_CONFIGURATION}
+        row["runs"] = sum(record.is_whole for record in group)
         row["diverged"] = sum(bool(record.diverged) for record in group)
+        if left := len(group) - sum(record.is_whole or bool(record.diverged) for record in group):
+            row[BEHIND] = left
         for key in RUN_METRICS:
             values = [record.metrics[key] for record in group if key in record.metrics]
             row[f"{key} mean"] = statistics.fmean(values) if values else math.nan
             row[f"{key} std"] = statistics.stdev(values) if len(values) > 1 else math.nan
         rows.append(row)
     board = pd.DataFrame(rows)
+    if BEHIND in board:
+        board[BEHIND] = board[BEHIND].fillna(0).astype(int)
     board["worse"] = board[f"{metric} mean"] * (-1 if metric in HIGHER_IS_BETTER else 1)
     board["any"] = board["diverged"] > 0
     order = ["any", "worse", f"{CURVE} mean"]
@@ -51,7 +58,7 @@ def by_configuration(evaluated: Sequence[Record]) -> dict[str, list[Record]]:
 def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) -> list[list[Record]]:
     """Choose the best configuration for each value of `keys`; return those of its runs that did not diverge."""
     chosen = set(board.loc[board["runs"] > 0].drop_duplicates(list(keys))["configuration"])
-    whole = by_configuration([record for record in evaluated if not record.diverged])
+    whole = by_configuration([record for record in evaluated if record.is_whole])
     return [runs for configuration, runs in whole.items() if configuration in chosen]
 
 
@@ -64,6 +71,6 @@ def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:
     return {
         "metric": metric,
         "champion": {"configuration": champion["configuration"], **metrics} if champion["runs"] else {},
-        "runs": int(board["runs"].sum() + board["diverged"].sum()),
+        "runs": int(sum(board[column].sum() for column in ("runs", "diverged", BEHIND) if column in board)),
         "diverged": int(board["diverged"].sum()),
     }

@@ -15,8 +15,11 @@ Float64 = NDArray[np.float64]
 
 
 def compute(record: Record, prepared: Prepared) -> dict[str, float]:
-    """Compute a run's metrics from its weights, in float64: only finite ones, and none for a diverged run."""
-    if record.diverged:
+    """Compute a run's metrics from its weights, in float64: only finite ones; none if it diverged or fell behind.
+
+    What fewer epochs reach is not ranked with what all of them do.
+    """
+    if not record.is_whole:
         return {}
     y, train = prepared.y.double().numpy(), prepared.train.numpy()  # (n, 1), (S, n)
     y_pred = predictions(record, prepared)  # (S, n, 1)

@@ -7,10 +7,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pipeline.evaluation.importance import of_metric
 from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
 from pipeline.params import HIGHER_IS_BETTER
 from pipeline.records import RUN_METRICS, Record
+from pipeline.sweep import AXES, OF_CONFIGURATION
 
 OPEN = 50  # rows of a table that are shown at once
 TEMPLATE = "report.html.jinja"
@@ -37,6 +39,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         columns=[results.metric, *(key for key in RUN_METRICS if key != results.metric)],
         board=board(results),
         figures=[figure(one) for one in pictures],
+        importance=what_mattered(results),
         diverged=diverged(results),
         open=OPEN,
     )
@@ -44,13 +47,14 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
 
 def facts(results: Results) -> dict[str, str]:
     """Say what was run on which data."""
-    data, train, sweep = results.params.data, results.params.train, results.params.sweep
+    data, train = results.params.data, results.params.train
     rows, k = results.prepared.X.shape
     split = f"{data.split.folds} folds" if data.split.method == "kfold" else f"{data.split.test_fraction:g} of the rows"
     if data.split.method == "kfold" and data.split.folds == rows:
         split = "each row by itself (leave-one-out)"
     names = ", ".join(data.features[:20]) + (f" and {k - 20} more" if k > 20 else "")
-    listed = {"batch sizes": sweep.batch_size, "learning rates": sweep.lr, "seeds": sweep.seed}
+    words = {axis.name: axis.words[1] for axis in AXES} | {"lr": "learning rates"}
+    listed = {words[axis.name]: results.params.axis(axis.name) for axis in AXES}
     texts = {
         key: ", ".join(map(str, values[:30])) + ("" if len(values) <= 30 else ", …") for key, values in listed.items()
     }
@@ -75,7 +79,7 @@ def best_run(results: Results) -> Record | None:
     """Return the champion's best run; None if every run diverged."""
     own = results.runs_of[results.board.iloc[0]["configuration"]]
     sign = -1 if results.metric in HIGHER_IS_BETTER else 1
-    whole = (one for one in own if not one.diverged)
+    whole = (one for one in own if one.is_whole)
     return min(whole, key=lambda one: sign * one.metrics.get(results.metric, sign * math.inf), default=None)
 
 
@@ -85,13 +89,19 @@ def board(results: Results) -> list[dict[str, object]]:
     for place, row in enumerate(results.board.to_dict("records"), start=1):
         own: dict[str, object] = {
             "place": place,
-            **{key: row[key] for key in ("variant", "batch_size", "lr", "runs", "diverged")},
+            **{key: row[key] for key in ("variant", *(axis.name for axis in OF_CONFIGURATION), "runs", "diverged")},
         }
         for key in RUN_METRICS:
             mean, deviation = float(row[f"{key} mean"]), float(row[f"{key} std"])
             own[key] = number(mean) + (f" ± {number(deviation)}" if math.isfinite(deviation) else "")
         rows.append(own)
     return rows
+
+
+def what_mattered(results: Results) -> dict[str, str]:
+    """Return the importance of each axis as text, the largest first."""
+    runs, metrics = [one.run for one in results.evaluated], [one.metrics for one in results.evaluated]
+    return {axis: f"{value:.2f}" for axis, value in of_metric(runs, metrics, results.metric).items()}
 
 
 def figure(picture: Picture) -> Mapping[str, object]:

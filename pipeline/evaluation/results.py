@@ -1,7 +1,8 @@
 """What the pictures and the report are made of: an evaluated sweep, and which of its variants agree."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -139,9 +140,9 @@ def agreeing(evaluated: Sequence[Record], ranked: Sequence[str], k: int, floor: 
         for i, group in enumerate(groups):
             if linear != group.linear:
                 continue
-            both = zip(by_variant[group.variants[0]], records, strict=True)  # in the order of params.yaml
+            both = pairs_of(by_variant[group.variants[0]], records)
             pairs = [(a, b) for a, b in both if not linear or a.run.lr < stable[a.run.batch_size]]
-            most = max((largest_difference(a, b, floor) for a, b in pairs), default=0.0)
+            most = max((largest_difference(a, b, floor) for a, b in pairs), default=0.0 if both else math.inf)
             if most <= TIE:
                 members, most = (*group.variants, variant), max(group.apart, float(f"{most:.2g}"))
                 groups[i] = Group(members, min(members, key=list(ranked).index), linear, most, len(pairs))
@@ -149,6 +150,13 @@ def agreeing(evaluated: Sequence[Record], ranked: Sequence[str], k: int, floor: 
         else:
             groups.append(Group((variant,), variant, linear))
     return groups
+
+
+def pairs_of(some: Sequence[Record], others: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Pair the runs of two variants that are configured alike and went as far; a search may try others with each."""
+    known = {(replace(one.run, variant="", fingerprint=""), one.left): one for one in others}
+    keys = [(replace(one.run, variant="", fingerprint=""), one.left) for one in some]
+    return [(one, known[key]) for one, key in zip(some, keys, strict=True) if key in known]
 
 
 def largest_difference(one: Record, other: Record, floor: float) -> float:
@@ -163,7 +171,8 @@ def largest_difference(one: Record, other: Record, floor: float) -> float:
     if one.diverged:
         return 0.0
     curves = one.curve.astype(np.float64), other.curve.astype(np.float64)
-    losses = np.abs(curves[0] - curves[1]) / np.maximum(np.maximum(*curves), floor or 1)
+    trained = np.isfinite(curves[0])  # not where both have left
+    losses = (np.abs(curves[0] - curves[1]) / np.maximum(np.maximum(*curves), floor or 1))[trained]
     size = float(np.abs(weights[0]).max())
     return max(float(losses.max()), float(np.abs(weights[0] - weights[1]).max()) / (size if size > 0 else 1))
 

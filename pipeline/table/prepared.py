@@ -29,7 +29,7 @@ def check_prepared(data: Data) -> list[int]:
         raise InputError(f"{outs.SUMMARY}: no such file here; {again}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{outs.SUMMARY}: is malformed; {again}") from error
-    wanted = data.model_dump()
+    wanted = data.model_dump() | {"split": data.split.model_dump(exclude_defaults=True)}
     faults = [
         f"data.{key}: {brief(told[key])}, and params.yaml has {brief(wanted[key])}"
         for key in DESCRIBED

@@ -235,7 +235,7 @@ def datasets(connection: Connection, ids: Sequence[str]) -> dict[str, list[Datas
     used = used.where(uses.destination_type == "RUN", uses.destination_id.in_(ids))
     inputs = rows(connection, used)
     fields = of.name, of.digest, of.dataset_source_type, of.dataset_source, of.dataset_schema, of.dataset_profile
-    described = {}
+    described: dict[str, list[str]] = {}
     for some in batches(dict.fromkeys(source for *_, source in inputs)):
         statement = select(of.dataset_uuid, *fields).where(of.dataset_uuid.in_(some))
         described |= {source: rest for source, *rest in rows(connection, statement)}

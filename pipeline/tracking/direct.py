@@ -14,8 +14,8 @@ from types import MappingProxyType
 from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import CURVE, FORMAT, Array, Record
-from pipeline.sweep import Run, sweep_id
-from pipeline.tracking import changes, datasets, leftovers, values
+from pipeline.sweep import Run, specification, sweep_id
+from pipeline.tracking import changes, datasets, leftovers, location, values
 from pipeline.tracking.changes import Change, New
 from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
@@ -66,6 +66,7 @@ class Direct:
             report: called after each run is stored.
         """
         self.params, self.runs, self.clock, self.report = params, runs, clock, report
+        self.specified = specification(params)
         self.growth = Growth(params.train.epochs, params.track.points)
         self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
         self.said: list[str] = []  # what a person should know when the stage has ended
@@ -75,13 +76,14 @@ class Direct:
         leftovers.end_dead_runs(self.store)
         self.repeats = Repeats(self.store)
         self.owner = lifetime.process_tags(pid)
-        self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs)}
+        self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs, self.specified)}
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         self.summary, self.label, date = summary, values.data_label(summary), names.date_of(summary)
         self.about = descriptions.data(summary, self.label, date)
-        self.title = names.sweep_name(runs, values.table_name(summary), date, self.tags.get("dvc_experiment", ""))
-        self.names = names.run_names(runs)
+        of = params.sweep.search.method if self.specified else ""
+        self.title = names.sweep_name(runs, values.table_name(summary), date, self.tags.get("dvc_experiment", ""), of)
+        self.names = {} if self.specified else names.run_names(runs)
         self.datasets = datasets.describe(summary, self.tags["source_md5"], self.tags["data_md5"])
         self.parent = self._open_parent({"restored": restored} if restored else {})
         threading.Thread(target=self._beat, daemon=True).start()
@@ -146,7 +148,8 @@ class Direct:
             tags["went_wrong"] = "contradicts another run"
         tags[NOTE] = descriptions.run(run, self.title, *place, self.about)
         begun = values.milliseconds(self.started.get(run.fingerprint, self.clock()))
-        return New(self.names[run.fingerprint], begun, {**self.tags, **tags, **extra}, params, self.datasets)
+        name = self.names.get(run.fingerprint) or names.full_name(run)
+        return New(name, begun, {**self.tags, **tags, **extra}, params, self.datasets)
 
     def _may_continue(self, stored: StoredRun, params: Mapping[str, str]) -> bool:
         try:
@@ -220,7 +223,9 @@ class Direct:
         if not kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
             self.parent.log_files(artifacts)
             found = figures.compute(evaluated, champion)
-            self.parent.complete(self.runs, champion, found, self._note(evaluated, artifacts, champion), self.clock())
+            self.parent.complete(
+                self.runs, self.specified, champion, found, self._note(evaluated, artifacts, champion), self.clock()
+            )
         if done := champions.update(self.params, evaluated, champion):
             self.said.append(done)
 
@@ -271,6 +276,8 @@ class Direct:
             leftovers.delete_ghosts(self.store, self.owner, {one.run_id for one in (self.parent.run, *opened)})
         if status == FINISHED:
             self.parent.end(self.clock())
+            if file := repository.sqlite_file(self.store.uri):
+                location.count_rows(file)
             return
         at = values.milliseconds(self.clock())
         self.store.write([changes.stopped(run, status, at, error) for run in (*opened, self.parent.run)])

@@ -13,7 +13,8 @@ from pipeline.conditions import Condition, number
 from pipeline.evaluation.boards import configuration
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.printing import Row
-from pipeline.records import RUN_METRICS
+from pipeline.records import BEHIND, RUN_METRICS
+from pipeline.sweep import AXES
 from pipeline.tracking import parents, seals
 from pipeline.tracking.display import shown
 from pipeline.tracking.pages import views
@@ -21,7 +22,7 @@ from pipeline.tracking.pages.links import run_link
 from pipeline.tracking.runs import StoredRun
 from pipeline.tracking.store import Store, answering
 
-CONFIGURED = ("variant", "batch_size", "lr", "seed", "epochs")
+CONFIGURED = tuple(dict.fromkeys(("variant", *(axis.name for axis in AXES), "epochs")))
 MADE_BY = ("sweep", "dvc_experiment", "git_commit", "git_dirty")
 LEADERBOARD_BYTES = 2**26
 
@@ -60,7 +61,7 @@ class Scope:
 
 @answering()
 def top(experiment: str, metric: str, limit: int, scope: Scope) -> list[Row]:
-    """List the best runs, best first, without those that diverged or lack the metric.
+    """List the best runs, best first, without those that diverged, fell behind or lack the metric.
 
     Runs that were altered after they ended, and would be among the best, follow them, marked.
     """
@@ -68,6 +69,8 @@ def top(experiment: str, metric: str, limit: int, scope: Scope) -> list[Row]:
     sound: list[Row] = []
     altered: list[Row] = []
     for run, row in _meant(store, store.best(metric, limit + 10), scope) if store else []:
+        if run.tags.get("left", "").startswith(BEHIND):
+            continue
         listed = row | {"link": run_link(store.experiment.experiment_id, run.run_id)} if store else row
         (altered if row["seal"] == seals.ALTERED else sound).append(listed)
         if len(sound) == limit:
@@ -80,6 +83,25 @@ def runs(experiment: str, scope: Scope) -> list[Row]:
     """List the stored runs, those of the latest sweep first."""
     store = Store.look(experiment)
     return [row for _, row in _meant(store, store.runs(), scope)] if store else []
+
+
+@answering()
+def sound(experiment: str, scope: Scope) -> list[Row]:
+    """List the complete runs, each once, with all of their tags and params beside the columns.
+
+    Those that were altered, or contradict the first of the same fingerprint, are left out.
+    """
+    store = Store.look(experiment)
+    found = _meant(store, store.runs(), scope) if store else []
+    complete = [(run, row) for run, row in found if run.is_complete and row["seal"] != seals.ALTERED]
+    return [{**run.tags, **run.params, **row} for run, row in complete if "contradicts" not in run.tags]
+
+
+@answering()
+def sweep_ids(experiment: str) -> list[str]:
+    """List the ids of the stored sweeps, latest first."""
+    store = Store.look(experiment)
+    return list(dict.fromkeys(run.tags["sweep"] for run in store.all_sweeps())) if store else []
 
 
 @answering()
@@ -131,9 +153,7 @@ def _members(store: Store, sweep: str) -> frozenset[str]:
 
 def run_row(run: StoredRun) -> dict[str, object]:
     """Describe a run: its name as in the outs, params, metrics and where it comes from."""
-    named = all(key in run.params for key in CONFIGURED)
-    name = "{variant} bs={batch_size} lr={lr} seed={seed}".format(**run.params) if named else run.name
-    row: dict[str, object] = {"run": name, "status": run.status}
+    row: dict[str, object] = {"run": run.name, "status": run.status}
     row |= {key: number(run.params[key]) for key in CONFIGURED if key in run.params}
     row |= {key: run.metrics[key] for key in RUN_METRICS if math.isfinite(run.metrics.get(key, math.nan))}
     row |= {"data": data_of(run)} | {key: run.tags.get(key, "") for key in MADE_BY}

@@ -62,6 +62,7 @@ class Opened:
         content = save(dict(record.tensors))
         tags = {**made_with, "weights_md5": weights_md5(content), "seal_files": seals.of_files(curve.items(), content)}
         tags |= {"diverged": text(record.diverged), "went_wrong": "diverged"} if record.diverged else {}
+        tags |= {"left": text(record.left)} if record.left else {}
         status = status_of(record.diverged)
         end = None if "restored" in self.run.tags else milliseconds(at)  # when a restored run ended is unknown
         tags["seal"] = self._seal(status, end, tags, curve)

@@ -1,14 +1,14 @@
 """A sweep's own run in MLflow, with a list of all that belongs to the sweep, so that deletions show."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline import outs
-from pipeline.sweep import Run, fingerprint
+from pipeline.sweep import Run, identity
 from pipeline.tracking import changes, seals
 from pipeline.tracking.changes import Change, New
 from pipeline.tracking.datasets import Dataset
@@ -21,10 +21,14 @@ CONTENTS_BYTES = 2**27  # enough for a million runs
 
 
 class Contents(BaseModel):
-    """What belongs to a sweep: its runs, fingerprint -> name, and its run's artifacts, name -> sha256."""
+    """What belongs to a sweep: its runs, fingerprint -> name, and its run's artifacts, name -> sha256.
+
+    specification: what decided which runs a searched sweep has; empty for another.
+    """
 
     runs: dict[str, str]
     files: dict[str, str]
+    specification: dict[str, Any] = {}
 
 
 class Parent:
@@ -90,18 +94,28 @@ class Parent:
         self.files |= {name: sha256(content).hexdigest() for name, content in contents.items()}
         return Change(self.run.run_id, folder=self.store.artifact_uri(self.run), files=contents)
 
-    def complete(self, runs: Sequence[Run], champion: str, metrics: Mapping[str, float], note: str, at: float) -> None:
+    def complete(
+        self,
+        runs: Sequence[Run],
+        specified: Mapping[str, Any],
+        champion: str,
+        metrics: Mapping[str, float],
+        note: str,
+        at: float,
+    ) -> None:
         """Store the list of the sweep's contents, and seal the sweep: its evaluation is stored.
 
         Args:
             runs: all of the sweep's.
+            specified: what decided which they are, if it is searched.
             champion: its configuration.
             metrics: the sweep's own.
             note: its description, stored unless a person wrote or removed one.
             at: when it was evaluated, in seconds since 1970.
         """
-        listed = Contents(runs={run.fingerprint: run.name for run in runs}, files=self.files)
-        content = listed.model_dump_json(indent=2).encode()
+        named = {run.fingerprint: run.name for run in runs}
+        listed = Contents(runs=named, files=self.files, specification=dict(specified))
+        content = listed.model_dump_json(indent=2, exclude_defaults=True).encode()
         tags = {"champion": champion, "seal_files": sha256(content).hexdigest()}
         stored = self.store.run(self.run.run_id)
         if is_ours(stored):
@@ -155,9 +169,4 @@ def contents(store: Store, parent: StoredRun) -> Contents | None:
     except (FileNotFoundError, ValidationError):
         return None
     sealed = sha256(content).hexdigest() == parent.tags.get("seal_files")
-    return listed if sealed and sweep_of(listed.runs) == parent.tags.get("sweep") else None
-
-
-def sweep_of(fingerprints: Iterable[str]) -> str:
-    """Return the id of the sweep of these runs, as `sweep.sweep_id` does."""
-    return fingerprint({"runs": sorted(fingerprints)})[:12]
+    return listed if sealed and identity(listed.runs, listed.specification) == parent.tags.get("sweep") else None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pipeline import outs, repository
 from pipeline.params import InputError
 from pipeline.records import CURVE, Record
-from pipeline.sweep import sweep_id
 from pipeline.tracking import parents, stored
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.failures import StoreError
@@ -158,12 +157,12 @@ def health(experiment: str, expected: Mapping[str, str]) -> Health:
 
 
 @answering()
-def lacking(experiment: str, evaluated: Sequence[Record]) -> tuple[int, bool]:
+def lacking(experiment: str, sweep: str, evaluated: Sequence[Record]) -> tuple[int, bool]:
     """Return how many runs of a sweep the store lacks or holds in part, and whether it holds the sweep's evaluation."""
     store = Store.look(experiment)
     if store is None:
         return len(evaluated), False
-    parent = parents.find(store, sweep_id([record.run for record in evaluated]))
+    parent = parents.find(store, sweep)
     repeats = Repeats(store)
     stored = store.find_many([record.run.fingerprint for record in evaluated])
     held = sum(_holds(repeats, stored[record.run.fingerprint], record) for record in evaluated)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pipeline import lifetime
+from pipeline.sweep import AXES, name
 from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.pages import figures
@@ -66,8 +67,8 @@ class StoredRun:
     @property
     def name(self) -> str:
         """Name the run as the outs do, from its params; its title if it has none, as a sweep's run."""
-        axes = [self.params.get(key) for key in ("variant", "batch_size", "lr", "seed")]
-        return self.title if None in axes else "{} bs={} lr={} seed={}".format(*axes)
+        needed = ("variant", *(axis.name for axis in AXES if axis.default is None))
+        return name(self.params) if all(key in self.params for key in needed) else self.title
 
     @property
     def is_complete(self) -> bool:

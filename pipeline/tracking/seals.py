@@ -19,6 +19,7 @@ from pipeline.tracking.pages import figures
 TAGS = frozenset(
     {
         *("role", "fingerprint", "sweep", "mlflow.parentRunId", "champion", "contradicts", "diverged", "restored"),
+        "left",
         *("data_md5", "source_md5", "weights_md5", "seal_files"),
         *("git_commit", "git_dirty", "git_changes", "dvc_stage", "dvc_experiment", "dvc_baseline"),
         *("mlflow.source.git.commit", "mlflow.source.name", "mlflow.source.type", "mlflow.user"),

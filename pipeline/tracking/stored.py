@@ -15,6 +15,7 @@ from safetensors.numpy import load
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
 from pipeline.records import CURVE, FORMAT
+from pipeline.sweep import AXES, shared
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.runs import PARENT
 from pipeline.tracking.values import flat, text
@@ -39,6 +40,7 @@ OPTIONAL = {
     "weights_md5": "[0-9a-f]{32}",
     "contradicts": "[0-9a-f]{32}",
     "diverged": "[ -~]{1,6000}",
+    "left": "[ -~]{1,6000}",
 }
 
 
@@ -175,13 +177,9 @@ def disagreements(own: Mapping[str, str], settings: Params, values: Mapping[str,
         settings: the sweep's.
         values: the sweep's as its file has them, without keys that were added later and have a default.
     """
-    expected: dict[str, list[object]] = {
-        "batch_size": list(settings.sweep.batch_size),
-        "lr": list(settings.sweep.lr),
-        "seed": list(settings.sweep.seed),
-    }
-    fixed = settings.train.model_dump() | flat({"data": settings.data.model_dump()})
-    held = {**flat(values["train"]), **flat({"data": values["data"]})}
+    expected: dict[str, list[object]] = {axis.name: settings.axis(axis.name) for axis in AXES}
+    fixed = shared(settings) | flat({"data": settings.data.model_dump()})
+    held = {**values["train"], **flat({"data": values["data"]})}
     expected |= {key: [value] for key, value in fixed.items() if key in own or key in held}
     return [
         f"param {key}: got {shown(own.get(key))}, but its sweep's params.yaml has {shown(', '.join(texts))}"

@@ -1,5 +1,8 @@
 """What a stack costs to train, before it does."""
 
+from collections.abc import Sequence
+
+from pipeline.sweep import Run
 from pipeline.training.stacks import Stack
 
 STEP_SECONDS = 1e-4  # a step on a small minibatch, roughly, on any machine
@@ -13,3 +16,13 @@ def work(stack: Stack, k: int) -> float:
     run = stack.fits[0][0]
     steps = -(-stack.rows // stack.batch_size)
     return run.epochs * steps * (1 + len(stack.fits) * stack.batch_size * (k + 1) / 2**14)
+
+
+def curve_bytes(runs: Sequence[Run], splits: int) -> int:
+    """Return the memory that the curves of one variant's runs take: every fit's, and each run's twice more in the outs.
+
+    Args:
+        runs: the variant's.
+        splits: the number of fits of each run.
+    """
+    return sum(run.epochs for run in runs) * (splits + 2) * 4

@@ -62,8 +62,9 @@ def fit(
     lr: Tensor,
     after_epoch: Callable[[State], object],
     followed: Sequence[int] = (),
+    until: int | None = None,
 ) -> State:
-    """Train a stack of R runs from `state.epoch` to its last epoch, in place.
+    """Train a stack of R runs from `state.epoch` to `until`, or its last epoch, in place.
 
     A run's loss in an epoch is the mean over its rows of the minibatch losses, each taken before its update. A run
     whose loss stops being finite keeps the parameters it had then.
@@ -76,6 +77,7 @@ def fit(
         lr: (R,), float32.
         after_epoch: called with the state after each epoch.
         followed: the F runs whose path is kept, at the epochs of `curve_steps`.
+        until: the epoch at which it stops for now.
 
     Returns:
         `state`.
@@ -84,7 +86,7 @@ def fit(
     optimizer = SGD(parameters, lr)
     alive = (state.diverged < 0).to(lr.device)
     kept = {epoch: place for place, epoch in enumerate(curve_steps(state.curve.shape[1], PATH_POINTS)) if followed}
-    for epoch in range(state.epoch, state.curve.shape[1]):
+    for epoch in range(state.epoch, until or state.curve.shape[1]):
         total, rows = torch.zeros_like(lr, dtype=torch.float64), 0  # finite losses may overflow a float32 sum
         for X, y in islice(minibatches, steps):
             losses = mse(model(X), y)  # (R,)

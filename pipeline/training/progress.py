@@ -38,7 +38,7 @@ class Advance:
 class Training:
     """Shows how the runs of one variant train, and passes on what the stage reports of them."""
 
-    def __init__(self, display: Display, tracking: "Piped", stacks: Sequence[Stack], k: int) -> None:
+    def __init__(self, display: Display, tracking: "Piped", stacks: Sequence[Stack], k: int, known: int = 0) -> None:
         """Begin.
 
         Args:
@@ -46,8 +46,9 @@ class Training:
             tracking: takes what the stage reports.
             stacks: all that will be trained, as far as they are known.
             k: the number of features.
+            known: the number of runs that trained before.
         """
-        self.display, self.tracking, self.k = display, tracking, k
+        self.display, self.tracking, self.k, self.known = display, tracking, k, known
         self.work = {stack: work(stack, k) for stack in stacks}
         self.runs = len({run for stack in stacks for run, _ in stack.fits})
         self.at_work: dict[Stack, Advance] = {}
@@ -62,7 +63,8 @@ class Training:
         """Show a stack from now on."""
         self.work.setdefault(stack, work(stack, self.k))
         self.at_work[stack] = Advance()
-        self.tracking.start([run for run, _ in stack.fits])
+        if stack.until in {None, stack.fits[0][0].epochs}:  # else nobody knows yet which runs they become
+            self.tracking.start([run for run, _ in stack.fits])
 
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
         """Show the epoch, if it is time to."""
@@ -95,7 +97,8 @@ class Training:
         lacking = self.finished - self.tracking.stored
         stored = f"; {lacking:,} not stored" if lacking else "; all stored"
         trained = f"{count(self.finished, 'run')} trained in {duration(self.trained)}{diverged}"
-        self.display.say(f"{trained}{best}{stored}")
+        known = f", {self.known:,} known" if self.known else ""
+        self.display.say(f"{trained}{known}{best}{stored}")
 
     def _draw(self, losses: Array) -> None:
         finite = losses[np.isfinite(losses)]

@@ -20,12 +20,33 @@ from pipeline.training.checkpoints import Checkpoints
 STACK_FLOATS = 2**24  # the most numbers in one minibatch of a stack: 64 MB of float32
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """One fit, with all that it needs to go on.
+
+    values: its parameters (P,). curve: (epochs,). diverged: the epoch in which it did, or -1. path: (T, P), if kept.
+    epoch: the next one.
+    """
+
+    values: Tensor
+    curve: Tensor
+    diverged: int
+    path: Tensor | None = None
+    epoch: int = 0
+
+
 @dataclass(frozen=True, eq=False)  # itself only: comparing and hashing fits would take longer than an epoch
 class Stack:
-    """Fits that train together: they share variant, batch size and number of training rows."""
+    """Fits that train together: they share variant, batch size and number of training rows.
 
-    fits: tuple[tuple[Run, int], ...]  # (run, split)
+    fits: each a run and a split. rows: of training. begin: where each fit stands already, all at the same epoch; empty
+    for a new stack. until: the epoch at which training stops for now; None for the last.
+    """
+
+    fits: tuple[tuple[Run, int], ...]
     rows: int
+    begin: tuple[Fitted, ...] = ()
+    until: int | None = None
 
     @property
     def batch_size(self) -> int:
@@ -36,7 +57,8 @@ class Stack:
     @property
     def key(self) -> str:
         """A hash of everything that determines the result, equal for the same fits in the same order."""
-        return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits]})
+        until = {} if self.until is None else {"until": self.until}
+        return fingerprint({"fits": [(run.fingerprint, split) for run, split in self.fits], **until})
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -65,16 +87,6 @@ def group(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack]
     return result
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """One fit: its parameters (P,), curve (epochs,), epoch in which it diverged, or -1, and path (T, P) if kept."""
-
-    values: Tensor
-    curve: Tensor
-    diverged: int
-    path: Tensor | None = None
-
-
 def train(
     stack: Stack,
     prepared: data.Prepared,
@@ -96,15 +108,20 @@ def train(
     # A batched product of one takes another path through MKL than that of two or more, and sums in another order.
     copies = 2 if len(stack.fits) == 1 else 1
     seeds = [run.seed for run, _ in stack.fits]
-    begin = parameters.initial(first.variant, k, first.init, seeds * copies).to(device)
-    model = lift.lift(variants.make(first.variant, k), begin, k)
+    values = (
+        torch.stack([fitted.values for fitted in stack.begin * copies])
+        if stack.begin
+        else parameters.initial(first.variant, k, first.init, seeds * copies)
+    )
+    model = lift.lift(variants.make(first.variant, k), values.to(device), k)
     followed = [r for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
     state = fit.State.initial(model, first.epochs, len(followed))
+    go_on(state, stack.begin * copies)
     key = stack.key
     if checkpoints:
         checkpoints.resume(key, state)
     rows = data.Rows(prepared, [split for _, split in stack.fits], device)
-    order = data.MinibatchOrder(seeds, len(rows), stack.batch_size, range(state.epoch, state.curve.shape[1]))
+    order = data.MinibatchOrder(seeds, len(rows), stack.batch_size, range(state.epoch, stack.until or first.epochs))
     lr = torch.tensor([run.lr for run, _ in stack.fits] * copies, device=device)
 
     def after_epoch(state: fit.State) -> None:
@@ -112,10 +129,22 @@ def train(
         if checkpoints:
             checkpoints.keep(key, state)
 
-    fit.fit(model, state, data.minibatches(rows, order, copies), order.steps, lr, after_epoch, followed)
+    fit.fit(model, state, data.minibatches(rows, order, copies), order.steps, lr, after_epoch, followed, stack.until)
     trained, paths = lift.values(model).cpu(), dict(zip(followed, state.path, strict=True))
     ends = list(zip(trained, state.curve, state.diverged.tolist(), strict=True))[: len(seeds)]
-    return [Fitted(*end, paths.get(r)) for r, end in enumerate(ends)]
+    return [Fitted(*end, paths.get(r), state.epoch) for r, end in enumerate(ends)]
+
+
+def go_on(state: fit.State, fits: Sequence[Fitted]) -> None:
+    """Set the state of a stack to that of its fits, if they have begun."""
+    if not fits:
+        return
+    state.epoch = fits[0].epoch
+    state.curve.copy_(torch.stack([fitted.curve for fitted in fits]))
+    state.diverged.copy_(torch.tensor([fitted.diverged for fitted in fits]))
+    kept = [fitted.path for fitted in fits if fitted.path is not None][: len(state.path)]
+    if kept:
+        state.path.copy_(torch.stack(kept))
 
 
 def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record:

@@ -51,7 +51,7 @@ def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(
     run("dvc", "exp", "run", *QUICK, cwd=clone)
     before = {one.info.run_id: one.data.metrics for one in stored(clone)}
     assert len(before) == 8
-    repeated = run("dvc", "repro", "--force", cwd=clone).stdout
+    repeated = run("dvc", "repro", "--force", cwd=clone, extra={"PIPELINE_RETRAIN": "1"}).stdout
     assert repeated.count("Running stage") == 4
     assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
     assert {len(curve(clone, one)) for one in stored(clone)} == {20}
@@ -61,9 +61,10 @@ def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(
     assert re.findall("Running stage '(.*)'", commented) == [
         "train@linear"
     ]  # the same bytes: evaluate has nothing to do
+    assert "4 runs known, none trained" in commented
     assert {one.info.run_id: one.data.metrics for one in stored(clone)} == before
     confirmed = Counter((one.data.params["variant"], one.data.tags["confirmed"]) for one in stored(clone))
-    assert confirmed == {("matrix", "1"): 4, ("linear", "2"): 4}
+    assert confirmed == {("matrix", "1"): 4, ("linear", "1"): 4}
     with (clone / "pipeline/variants/linear.py").open("a") as file:
         file.write("EDITED = True\n")
     edited = run("dvc", "repro", cwd=clone).stdout
@@ -72,3 +73,23 @@ def test_editing_one_variant_reruns_that_one_and_repeating_stores_nothing_twice(
     assert {one.info.status for one in stored(clone) + stored(clone, "sweep")} == {"FINISHED"}
     new = [one for one in stored(clone) if one.info.run_id not in before]
     assert {(one.data.params["variant"], one.data.tags["git_dirty"]) for one in new} == {("linear", "true")}
+
+
+def test_a_value_added_to_an_axis_trains_the_new_runs_alone(clone: Path) -> None:
+    shorten(clone)
+    run("dvc", "repro", cwd=clone)
+    first = stored(clone)
+    # In a copy of the workspace, whose dvc.lock and cache are the repository's.
+    wider = run("dvc", "exp", "run", "--temp", "--name", "wider", "-S", "sweep.seed=[1,2]", cwd=clone).stdout
+    assert wider.count("2 runs trained") == wider.count(", 2 known") == 2
+    # Of an experiment that this baseline's dvc.lock does not name.
+    widest = run("dvc", "exp", "run", "--temp", "--name", "widest", "-S", "sweep.seed=[1,2,3]", cwd=clone).stdout
+    assert widest.count("2 runs trained") == widest.count(", 4 known") == 2
+    assert len(stored(clone)) == len(first) + 8
+    assert not [one for one in stored(clone) if "confirmed" in one.data.tags]
+    settings = ("-S", "sweep.seed=[1,2,3]", "--name", "again", "--force")
+    run("dvc", "exp", "run", "--temp", *settings, cwd=clone, extra={"PIPELINE_RETRAIN": "1"})
+    refs = run("git", "for-each-ref", "--format=%(refname)", "refs/exps", cwd=clone).stdout.split()
+    own = [ref for name in ("widest", "again") for ref in refs if ref.endswith(f"/{name}")]
+    mixed, trained = (run("git", "show", f"{ref}:dvc.lock", cwd=clone).stdout for ref in own)
+    assert mixed == trained

@@ -104,8 +104,7 @@ def recall(experiment: str, run: str) -> Predictor:
 
 def name_of(record: Stored) -> str:
     """Name a run as its sweep does."""
-    told = record.params
-    return f"{told['variant']} bs={told['batch_size']} lr={told['lr']} seed={told['seed']}"
+    return sweep.name(record.params)
 
 
 def check_code(record: Stored) -> None:
@@ -115,14 +114,13 @@ def check_code(record: Stored) -> None:
         InputError: naming its commit.
     """
     settings, told = params.check(stored.parse_params(record)), record.params
-    size, lr, seed = told["batch_size"], float(told["lr"]), int(told["seed"])
-    values = {"variant": told["variant"], "batch_size": size if size == "full" else int(size), "lr": lr, "seed": seed}
+    point = {axis.name: axis.read(told[axis.name]) for axis in sweep.AXES}
     try:
         code = sweep.code_hash(told["variant"])
     except FileNotFoundError:
         code = ""
-    here = sweep.fingerprint({"data": record.tags["data_md5"], "code": code, **values, **settings.train.model_dump()})
-    if here != record.tags["fingerprint"]:
+    values = sweep.configured(settings, told["variant"], point)
+    if sweep.run_fingerprint(record.tags["data_md5"], code, values) != record.tags["fingerprint"]:
         raise InputError(
             f"{record.run_id}: variant {told['variant']} is not linear, and its code here is not the one that trained "
             f"this run; predict with that: git checkout {record.commit or 'COMMIT'}"

@@ -19,7 +19,7 @@ def compute(evaluated: Sequence[Record], champion: str) -> dict[str, float]:
         evaluated: all runs of the sweep.
         champion: its configuration, empty if every run diverged.
     """
-    best = [record for record in evaluated if record.run.configuration == champion and not record.diverged]
+    best = [record for record in evaluated if record.run.configuration == champion and record.is_whole]
     diverged = sum(bool(record.diverged) for record in evaluated)
     found = {RUNS: float(len(evaluated)), DIVERGED: float(diverged), CHAMPION_RUNS: float(len(best))}
     for key in RUN_METRICS:

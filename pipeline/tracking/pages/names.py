@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import repository
-from pipeline.sweep import Run
+from pipeline.sweep import AXES, Axis, Run
 
 SHOWN = 15  # characters of a name that the narrowest column of the pages shows
 
@@ -18,17 +18,19 @@ def short(number: float) -> str:
     return min(f"{digits:f}", f"{digits:e}".replace("+", ""), key=len)
 
 
+def shortest(axis: Axis, value: object) -> str:
+    """Write an axis's value for a name with little room: b2, full, 1e-5."""
+    written = short(value) if isinstance(value, float) else str(value)
+    return written if isinstance(value, str) else f"{axis.short}{written}"
+
+
 def run_names(runs: Sequence[Run]) -> dict[str, str]:
     """Name the runs of one sweep by what varies in it, fingerprint -> name; no two begin with the same 15 characters.
 
     Such as `b2 1e-5 s1 matrix`: batch size, lr, seed and variant. Where the beginnings would be equal, the name starts
     with the run's number in the sweep.
     """
-    columns = [
-        ["full" if run.batch_size == "full" else f"b{run.batch_size}" for run in runs],
-        [short(run.lr) for run in runs],
-        [f"s{run.seed}" for run in runs],
-    ]
+    columns = [[shortest(axis, getattr(run, axis.name)) for run in runs] for axis in AXES]
     varying = [column for column in columns if len(set(column)) > 1]
     names = [" ".join(parts) for parts in zip(*varying, [run.variant for run in runs], strict=True)]
     if len({name[:SHOWN] for name in names}) < len(names):
@@ -37,18 +39,24 @@ def run_names(runs: Sequence[Run]) -> dict[str, str]:
     return dict(zip([run.fingerprint for run in runs], names, strict=True))
 
 
-def sweep_name(runs: Sequence[Run], table: str, date: str, experiment: str) -> str:
-    """Name a sweep by its DVC experiment, its table, its axes, what all runs share, and the table's date."""
-    axes = {
-        "{} variants": {run.variant for run in runs},
-        "{} batch sizes": {f"batch size {run.batch_size}" for run in runs},
-        "{} lr": {f"lr {short(run.lr)}" for run in runs},
-        "{} seeds": {f"seed {run.seed}" for run in runs},
-    }
-    varying = " × ".join(axis.format(len(values)) for axis, values in axes.items() if len(values) > 1)
+def full_name(run: Run) -> str:
+    """Name a run of a searched sweep by all axes, as nobody knows which of them will vary."""
+    return " ".join([*(shortest(axis, getattr(run, axis.name)) for axis in AXES), run.variant])
+
+
+def sweep_name(runs: Sequence[Run], table: str, date: str, experiment: str, search: str = "") -> str:
+    """Name a sweep by its DVC experiment, its table, its axes, what all runs share, and the table's date.
+
+    A searched one, whose runs are known only as they arise, is named by its search instead of axes.
+    """
+    axes = {"variants": {run.variant for run in runs}}
+    for axis in AXES:
+        values = [getattr(run, axis.name) for run in runs]
+        axes[axis.words[1]] = {f"{axis.words[0]} {short(value) if type(value) is float else value}" for value in values}
+    varying = " × ".join(f"{len(values)} {words}" for words, values in axes.items() if len(values) > 1)
     shared = [next(iter(values)) for values in axes.values() if len(values) == 1]
     epochs = [f"{number} epochs" for number in sorted({run.epochs for run in runs})]
-    parts = " · ".join(filter(None, [varying, *shared, *epochs, f"data of {date}"]))
+    parts = " · ".join(filter(None, [search, varying, *shared, *epochs, f"data of {date}"]))
     return f"{' · '.join(filter(None, [experiment, table]))}: {parts}"
 
 

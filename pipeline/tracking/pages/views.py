@@ -15,6 +15,7 @@ from typing import Any
 from pipeline import repository
 from pipeline.params import HIGHER_IS_BETTER, METRICS, InputError
 from pipeline.records import CURVE, RUN_METRICS
+from pipeline.sweep import AXES
 from pipeline.tracking.pages import figures, links
 from pipeline.tracking.runs import FINISHED
 from pipeline.tracking.store import Store, answering
@@ -23,7 +24,7 @@ from pipeline.tracking.values import data_label, md5_of, milliseconds
 VERSIONS = frozenset({"3.17.2"})  # of MLflow, whose pages the browser test has passed
 VIEW = "mlflow.sharedViewState."  # prefix of the tags that hold views
 WRITTEN = "mlflow.pipeline.view."  # prefix of the tags with the md5 of the views that the pipeline has written
-AXES = ("variant", "batch_size", "lr", "seed")
+COLUMNS = ("variant", *(axis.name for axis in AXES))
 CONVERGED = f"attributes.status = '{FINISHED}'"
 SECTION = "pipeline"  # of the page of charts
 MORE = "Best 100 runs; Load more, below the list"  # a section's title: longer ones are cut
@@ -150,7 +151,7 @@ def renewed(view: View, held: str | None, written: str | None, at: int) -> str:
 def leaderboard(runs: str, metric: str) -> State:
     """Rank the runs by the champion's metric; with their configuration and their other metrics."""
     rest = [key for key in METRICS if key != metric]
-    columns = [*of("metrics", metric), *of("params", *AXES, "data", "epochs"), *of("metrics", *rest)]
+    columns = [*of("metrics", metric), *of("params", *COLUMNS, "data", "epochs"), *of("metrics", *rest)]
     return table(runs, f"metrics.`{metric}`", metric not in HIGHER_IS_BETTER, columns, {NAME: 190})
 
 
@@ -165,7 +166,7 @@ def sweeps(metric: str) -> State:
 
 def wrong() -> State:
     """List the runs that contradict another, diverged, or were killed."""
-    columns = [*of("tags", "went_wrong", "diverged", "error", "contradicts"), *of("params", *AXES, "data")]
+    columns = [*of("tags", "went_wrong", "diverged", "error", "contradicts"), *of("params", *COLUMNS, "data")]
     widths = {NAME: 190, "tags.`went_wrong`": 170, "tags.`diverged`": 260, "tags.`error`": 260}
     return table("tags.went_wrong != ''", "tags.`went_wrong`", True, columns, widths)  # by time they would be nested
 
@@ -210,7 +211,7 @@ def charts(condition: str, metric: str, cards: list[State], groups: list[str]) -
         "compareRunCharts": cards,
         "compareRunSections": [{**section, "isGenerated": False, "columns": 1, "cardHeight": 470}],
         "groupBy": {"aggregateFunction": "average", "groupByKeys": by} if by else None,
-        "selectedColumns": of("params", *AXES),
+        "selectedColumns": of("params", *COLUMNS),
     }
 
 

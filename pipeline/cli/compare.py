@@ -1,0 +1,44 @@
+"""The command that puts two sets of runs side by side: compare."""
+
+import click
+
+from pipeline.cli import in_repository
+from pipeline.cli.options import FORMAT, print_rows, with_options
+from pipeline.params import METRICS, load
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option(
+    "--metric",
+    type=click.Choice(METRICS),
+    metavar="METRIC",
+    help=f"What to compare: {', '.join(METRICS)} (default: evaluate.metric).",
+)
+@with_options(*FORMAT)
+@in_repository
+def compare(a: str, b: str, metric: str | None, form: str | None) -> None:
+    """Compare two sweeps, experiments or commits, configuration by configuration.
+
+    A and B are each a sweep's id or its first digits, a DVC experiment, branch, tag or commit, or `workspace`. Sweeps
+    are read from MLflow, the others from the outs in DVC's cache.
+
+    Shows the means over the seeds and their difference, best of A first, and marks it where it is beyond the seeds'
+    spread: by a paired t-test over the seeds that both have, corrected for the number of configurations by Holm's
+    method. Less than two seeds in common give no test. What all runs of a side share, such as the number of epochs, may
+    be what the sides differ in.
+
+    \b
+    Examples:
+      pipeline compare workspace HEAD~1
+      pipeline compare main slower --metric cv/r2
+      pipeline compare 4f1c02 a821 --csv > compared.csv
+    """
+    from pipeline.commands import compare as comparing
+
+    params = load()
+    found = comparing.compare(a, b, metric or params.evaluate.metric, params.track.experiment)
+    print_rows(found.rows, form, comparing.rows_to_show(found.rows))
+    if not form:
+        click.echo("\n" + "\n".join(found.notes))

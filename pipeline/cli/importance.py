@@ -1,0 +1,36 @@
+"""The command that tells which axes of a sweep mattered."""
+
+import click
+
+from pipeline import repository
+from pipeline.cli import in_repository
+from pipeline.cli.options import FORMAT, print_rows, with_options
+from pipeline.params import METRICS, InputError, load
+
+
+@click.command()
+@click.option("--by", type=click.Choice(METRICS), metavar="METRIC", help="A metric (default: evaluate.metric).")
+@with_options(*FORMAT)
+@in_repository
+def importance(by: str | None, form: str | None) -> None:
+    """Print how much each axis of the last sweep decided of a metric, from 0 to 1.
+
+    It is ε² of the Kruskal-Wallis test: the share of the spread of the runs' ranks that the axis's values alone
+    explain. Axes of many numbers are cut into at most 10 groups. The rest is what axes do together, and chance.
+
+    \b
+    Examples:
+      pipeline importance
+      pipeline importance --by train/mse --json
+    """
+    from pipeline.evaluation.importance import of_metric
+    from pipeline.records import read_evaluated
+
+    params = load()
+    try:
+        evaluated = read_evaluated(params.variants)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
+    runs, metrics = [one.run for one in evaluated], [one.metrics for one in evaluated]
+    found = of_metric(runs, metrics, by or params.evaluate.metric)
+    print_rows([{"axis": axis, "importance": value} for axis, value in found.items()], form)

@@ -1,0 +1,165 @@
+"""`pipeline plan`: what a sweep would do, before it runs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+from safetensors.numpy import load_file
+
+from pipeline import outs, sweep
+from pipeline.commands import measure
+from pipeline.evaluation import rounding
+from pipeline.params import BatchSize, InputError, Params
+from pipeline.sweep import Run
+from pipeline.table.prepared import check_prepared
+from pipeline.tracking import queries
+from pipeline.training import data, known, parameters, stacks
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.cost import curve_bytes
+from pipeline.training.data import Prepared
+from pipeline.training.engines.choice import choose
+from pipeline.training.engines.workers import Workers
+from pipeline.training.stacks import Stack
+
+AS_DVC = {"DVC_STAGE": "train"}  # a stage that a person starts always trains
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Learning rates that are not below the largest stable one of a batch size."""
+
+    batch_size: BatchSize
+    stable: float
+    lrs: list[float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a sweep would train, and what that takes.
+
+    runs, stacks: how many. seconds: of training, in at most `workers` processes. bytes: of memory for the curves of
+    the variant that has most. available: free memory, in bytes.
+    """
+
+    runs: int
+    stacks: int
+    seconds: float
+    workers: int
+    bytes: int
+    available: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep would do.
+
+    sweep: its id. runs, fits: how many. stored: runs that MLflow holds. known: those whose records DVC's cache holds.
+    """
+
+    sweep: str
+    variants: list[str]
+    runs: int
+    fits: int
+    stored: int
+    known: int
+    training: Training
+    beyond: list[Beyond]
+
+
+def plan(params: Params) -> Plan:
+    """Plan a sweep.
+
+    Raises:
+        InputError: the table cannot be prepared, or the store fails.
+    """
+    with prepared_for(params) as path:
+        runs, prepared, table = sweep.plan(params, path), data.load(path), rounding.table(load_file(path))
+    by_variant = {variant: list(own) for variant, own in groupby(runs, lambda run: run.variant)}
+    found = {fingerprint for own in by_variant.values() for fingerprint in known.recall(own, AS_DVC)}
+    lacking = queries.health(params.track.experiment, {run.fingerprint: run.name for run in runs}).lacking
+    missing = {variant: [run for run in own if run.fingerprint not in found] for variant, own in by_variant.items()}
+    most = max(curve_bytes(own, len(prepared.train)) for own in by_variant.values())
+    return Plan(
+        sweep.sweep_id(runs),
+        list(by_variant),
+        len(runs),
+        len(runs) * len(prepared.train),
+        len(runs) - len(lacking),
+        len(found),
+        training(missing, prepared, most),
+        list(beyond(runs, table, prepared.X.shape[1])),
+    )
+
+
+def training(missing: Mapping[str, Sequence[Run]], prepared: Prepared, most: int) -> Training:
+    """Say what training the missing runs takes; DVC runs one variant's stage after another's."""
+    k, stages = prepared.X.shape[1], [own for own in missing.values() if own]
+    planned = [stacks.group(own, prepared.train_rows, k) for own in stages]
+    workers = [workers_for(own, k) for own in planned]
+    return Training(
+        sum(map(len, stages)),
+        sum(map(len, planned)),
+        sum(measure.seconds(own, prepared, count) for own, count in zip(planned, workers, strict=True)),
+        max(workers, default=0),
+        most,
+        psutil.virtual_memory().available,
+    )
+
+
+def workers_for(planned: Sequence[Stack], k: int) -> int:
+    """Return how many processes would train a stage's stacks."""
+    engine = choose(os.environ, planned, k, Checkpoints())
+    return min(engine.count, len(planned)) if isinstance(engine, Workers) else 1
+
+
+def beyond(runs: Sequence[Run], table: rounding.Table, k: int) -> Iterator[Beyond]:
+    """List the learning rates of linear variants beyond the stable one, where training may diverge."""
+    lrs: dict[BatchSize, list[float]] = {}
+    for run in runs:
+        if parameters.is_linear(run.variant, k) and run.lr not in lrs.setdefault(run.batch_size, []):
+            lrs[run.batch_size].append(run.lr)
+    for run in {run.batch_size: run for run in runs if run.batch_size in lrs}.values():
+        stable = rounding.largest_stable_lr(run, table)
+        if high := [lr for lr in lrs[run.batch_size] if lr >= stable]:
+            yield Beyond(run.batch_size, stable, high)
+
+
+@contextmanager
+def prepared_for(params: Params) -> Iterator[Path]:
+    """Yield the path of the prepared data: the workspace's if they are those of the params, else made for this.
+
+    Raises:
+        InputError: they cannot be made; the stage has printed why.
+    """
+    try:
+        check_prepared(params.data)
+    except InputError:
+        with TemporaryDirectory() as folder:
+            prepare(params, Path(folder))
+            yield Path(folder) / outs.PREPARED
+    else:
+        yield outs.PREPARED
+
+
+def prepare(params: Params, folder: Path) -> None:
+    """Run stage prepare in a folder of its own.
+
+    Raises:
+        InputError: it fails; it has printed why.
+    """
+    source = str(Path(params.data.source).resolve())
+    values = params.model_dump() | {"data": params.data.model_dump() | {"source": source}}
+    (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+    command, package = [sys.executable, "-m", "pipeline.prepare"], str(sweep.PACKAGE.parent)
+    own = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
+    done = subprocess.run(command, cwd=folder, env=own, check=False, stdout=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise InputError(f"{params.data.source}: cannot be prepared; see above")

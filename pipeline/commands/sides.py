@@ -1,0 +1,83 @@
+"""The runs that a person names to compare: of a sweep in MLflow, the workspace, a commit or a DVC experiment."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from pipeline import outs, repository
+from pipeline.conditions import number
+from pipeline.params import METRICS, InputError
+from pipeline.printing import Row
+from pipeline.sweep import Run
+
+SHORTEST = 4  # digits of a sweep's id
+# What configures a run, and may differ between two; a seed is what pairs them.
+CONFIGURED = tuple(field.name for field in fields(Run) if field.name not in {"seed", "fingerprint"})
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: what it is, for people, and its runs, with axes, seed and metrics."""
+
+    what: str
+    runs: list[Row]
+
+
+def find(named: str, experiment: str) -> Side:
+    """Find the runs that are meant by a sweep's id or its first digits, a revision, or `workspace`.
+
+    Raises:
+        InputError: there are none, or more than one sweep or commit may be meant.
+    """
+    if named == "workspace":
+        return Side("the workspace", _of_revision(None))
+    sweeps = _sweeps(named, experiment) if re.fullmatch(f"[0-9a-f]{{{SHORTEST},12}}", named) else []
+    commit = repository.git("rev-parse", "--verify", "--quiet", f"{named}^{{commit}}")
+    meant = [*(f"sweep {one}" for one in sweeps), *([f"commit {commit[:12]}"] if commit else [])]
+    if len(meant) > 1:
+        raise InputError(f"{named}: may be any of: {', '.join(meant)}; give more digits")
+    if sweeps:
+        return Side(meant[0], _of_sweep(sweeps[0], experiment))
+    return Side(f"{named} ({meant[0]})" if commit else named, _of_revision(named))
+
+
+def _sweeps(start: str, experiment: str) -> list[str]:
+    from pipeline.tracking import listings  # noqa: PLC0415 - may load MLflow, 1 s
+
+    return [one for one in listings.sweep_ids(experiment) if one.startswith(start)]
+
+
+def _of_sweep(sweep: str, experiment: str) -> list[Row]:
+    from pipeline.tracking import listings  # noqa: PLC0415
+
+    return [_run(row, row) for row in listings.sound(experiment, listings.Scope(sweep=sweep))]
+
+
+def _of_revision(revision: str | None) -> list[Row]:
+    if revision is None and outs.EVALUATED.exists():
+        tables = [outs.read_csv(path) for path in sorted(outs.TRAINED.glob("*/runs.csv"))]
+        evaluated = outs.read_csv(outs.EVALUATED)
+    else:
+        from pipeline.commands import revisions  # noqa: PLC0415 - loads DVC, 1 s
+
+        tables = revisions.tables(revision, f"{outs.TRAINED}/*/runs.csv")
+        evaluated = [row for table in revisions.tables(revision, str(outs.EVALUATED)) for row in table]
+    metrics = {row["fingerprint"]: row for row in evaluated}
+    return [_run(row, metrics.get(row["fingerprint"], {})) for table in tables for row in table]
+
+
+def _run(configured: Row, metrics: Row) -> Row:
+    """Take a run's configuration, seed and metrics, numbers as numbers."""
+    own = {key: number(configured[key]) for key in (*CONFIGURED, "seed") if key in configured}
+    return own | {key: value for key in METRICS if isinstance(value := number(metrics.get(key, "")), int | float)}
+
+
+def varying(sides: Sequence[Side]) -> list[str]:
+    """List what differs within a side: the axes by which configurations are told apart."""
+    return [key for key in CONFIGURED if any(len({run.get(key) for run in side.runs}) > 1 for side in sides)]
+
+
+def between(a: Side, b: Side, axes: Sequence[str]) -> Mapping[str, tuple[object, object]]:
+    """List what is the same for all runs of a side, and not that of the other."""
+    pairs = {key: (a.runs[0].get(key), b.runs[0].get(key)) for key in CONFIGURED if key not in axes}
+    return {key: pair for key, pair in pairs.items() if None not in pair and pair[0] != pair[1]}

@@ -1,0 +1,62 @@
+"""Runs in groups: those with the same values of some keys together, best first."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from pipeline.conditions import number
+from pipeline.params import HIGHER_IS_BETTER, InputError
+from pipeline.printing import Row
+
+
+def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
+    """Group runs by `keys`; rank the groups by the mean of a metric over their runs that did not diverge.
+
+    Args:
+        runs: sound ones, each with all that is known of it: axes, metrics, params, tags. One without a key belongs to
+            the group in which that is empty.
+        keys: what the runs of a group share.
+        metric: of which each group gets the mean, the standard deviation and the best, with that run's name and id.
+
+    Raises:
+        InputError: no run has one of the keys.
+    """
+    names = {name for run in runs for name in run}
+    for key in keys:
+        if runs and key not in names:
+            own = ", ".join(sorted(name for name in names if not name.startswith("mlflow.")))
+            raise InputError(f"--group {key}: no run has {key!r}; they have: {own}")
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for run in runs:
+        groups.setdefault(tuple(str(run.get(key, "")) for key in keys), []).append(run)
+    worse = -1 if metric in HIGHER_IS_BETTER else 1
+    rows = [_group(dict(zip(keys, map(number, values), strict=True)), own, metric) for values, own in groups.items()]
+    return sorted(rows, key=lambda row: worse * mean if isinstance(mean := row[f"{metric} mean"], float) else math.inf)
+
+
+def rows_to_show(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Return what people see of groups: the metric as its mean ± standard deviation."""
+    return [_shown(row, metric) for row in rows]
+
+
+def _group(of: Mapping[str, object], runs: Sequence[Row], metric: str) -> Row:
+    scored = [(float(value), run) for run in runs if isinstance(value := run.get(metric), float | int)]
+    values = [value for value, _ in scored if math.isfinite(value)]
+    row: dict[str, object] = {**of, "runs": len(values), "diverged": sum("diverged" in run for run in runs)}
+    row[f"{metric} mean"] = statistics.fmean(values) if values else None
+    row[f"{metric} std"] = statistics.stdev(values) if len(values) > 1 else None
+    if values:
+        best = (max if metric in HIGHER_IS_BETTER else min)(scored, key=lambda pair: pair[0])
+        row |= {f"{metric} best": best[0], "best run": best[1]["run"], "run_id": best[1]["run_id"]}
+    return row
+
+
+def _shown(row: Row, metric: str) -> Row:
+    mean, std = row[f"{metric} mean"], row[f"{metric} std"]
+    spread = f" ± {std:.2g}" if isinstance(std, float) else ""
+    cells = dict(row)
+    del cells[f"{metric} mean"], cells[f"{metric} std"]
+    place = list(row).index(f"{metric} mean")
+    written = {metric: f"{mean:.6g}{spread}" if isinstance(mean, float) else None}
+    items = list(cells.items())
+    return dict([*items[:place], *written.items(), *items[place:]])

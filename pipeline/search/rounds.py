@@ -1,0 +1,62 @@
+"""A search: rounds of proposed configurations, trained and scored, until its trials are spent."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+from pipeline.params import HIGHER_IS_BETTER, Search
+from pipeline.records import Record
+from pipeline.search.space import Configuration
+from pipeline.search.storage import Trial
+from pipeline.search.study import Study, key, sizes
+from pipeline.sweep import Run
+
+Train = Callable[[Sequence[Run]], list[Record]]  # with their metrics
+
+
+def search(
+    study: Study,
+    settings: Search,
+    runs_of: Callable[[Configuration], Sequence[Run]],
+    train: Train,
+    told: Callable[[Sequence[Trial]], object] = len,
+) -> list[Record]:
+    """Train what a study proposes, round by round; return the records of all runs, in the order of the proposals.
+
+    Args:
+        study: proposes, and is told the losses.
+        settings: the number of trials and rounds, and the metric.
+        runs_of: the runs of a configuration, one for each seed.
+        train: trains the runs of a round, and evaluates them.
+        told: called after each round with the trials so far.
+    """
+    records: list[Record] = []
+    trials: list[Trial] = []
+    for place, size in enumerate(sizes(settings.trials, settings.rounds), start=1):
+        proposed = [(one, list(runs_of(one))) for one in study.propose(size)]
+        if not proposed:
+            break
+        trained = train([run for _, runs in proposed for run in runs])
+        made = {record.run: record for record in trained}
+        losses = [loss([made[run] for run in runs], settings.metric) for _, runs in proposed]
+        study.tell({key(one): worse for (one, _), worse in zip(proposed, losses, strict=True)})
+        records += trained
+        sign = sign_of(settings.metric)
+        trials += [Trial(one, sign * worse, place) for (one, _), worse in zip(proposed, losses, strict=True)]
+        told(trials)
+    return records
+
+
+def sign_of(metric: str) -> int:
+    """Return what makes a loss, the smaller the better, of a metric."""
+    return -1 if metric in HIGHER_IS_BETTER else 1
+
+
+def loss(records: Sequence[Record], metric: str) -> float:
+    """Return a configuration's loss: its metric's mean over the seeds, or infinity if a run diverged.
+
+    Nine digits, as the metrics themselves have: what comes after them differs with rounding.
+    """
+    values = [record.metrics.get(metric) for record in records]
+    whole = [value for value in values if value is not None]
+    return sign_of(metric) * float(f"{statistics.fmean(whole):.9g}") if len(whole) == len(values) else math.inf

@@ -1,0 +1,107 @@
+"""How stage train searches: params.yaml -> one variant's runs, chosen while they train, and study.json about them.
+
+Reads the environment's PIPELINE_OPTUNA_STORAGE; writes data/trained/VARIANT/study.json.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pipeline import outs, sweep
+from pipeline.evaluation import metrics
+from pipeline.params import HIGHER_IS_BETTER, InputError, Params
+from pipeline.records import Record
+from pipeline.search import halving, rounds, storage
+from pipeline.search.space import Choice, Configuration, Space, refused
+from pipeline.search.storage import Trial
+from pipeline.search.study import Study, sizes
+from pipeline.sweep import Run
+from pipeline.training.data import Prepared
+from pipeline.training.engines import Engine, Watch
+
+Train = Callable[[Sequence[Run], Prepared, Watch, Engine], list[Record]]
+
+
+class Search:
+    """One variant's search."""
+
+    def __init__(self, params: Params, variant: str) -> None:
+        """Begin.
+
+        Raises:
+            InputError: the method cannot search these axes.
+        """
+        self.params, self.variant, self.settings = params, variant, params.sweep.search
+        self.space = space(params)
+        self.copied = os.environ.get(storage.VARIABLE, "")
+        if faults := refused(self.space, self.settings.method):
+            raise InputError("\n".join(f"params.yaml: {fault}" for fault in faults))
+
+    def study(self) -> Study:
+        """Begin the study; it proposes the same each time."""
+        size = max(sizes(self.settings.trials, self.settings.rounds))
+        return Study(self.space, self.settings.method, self.settings.seed, size, lambda one: bool(self.runs(one)))
+
+    def runs(self, one: Configuration) -> list[Run]:
+        """Return a configuration's runs, one for each seed; none if the sweep leaves it out."""
+        return sweep.runs_of(self.params, self.variant, one)
+
+    @property
+    def most(self) -> int:
+        """The most runs that there will be."""
+        return len(self.likely()) if self.settings.method == "halving" else self.settings.trials * self.seeds
+
+    @property
+    def seeds(self) -> int:
+        """The number of runs of a configuration."""
+        return len(self.params.sweep.seed)
+
+    def likely(self) -> list[Run]:
+        """Return the runs of the first round, or of all if they are known, so that an engine can be chosen."""
+        if self.settings.method == "halving":
+            return [run for run in sweep.plan(self.params) if run.variant == self.variant]
+        first = self.study().propose(sizes(self.settings.trials, self.settings.rounds)[0])
+        return [run for one in first for run in self.runs(one)]
+
+    def run(self, prepared: Prepared, watch: Watch, engine: Engine, train: Train) -> list[Record]:
+        """Search; return the records of all runs, and write the study.
+
+        Args:
+            prepared: the data.
+            watch: looks on.
+            engine: where stacks train.
+            train: trains the runs of a round.
+        """
+
+        def evaluated(record: Record) -> Record:
+            return replace(record, metrics=metrics.compute(record, prepared))
+
+        def trained(runs: Sequence[Run]) -> list[Record]:
+            return [evaluated(record) for record in train(runs, prepared, watch, engine)]
+
+        if self.settings.method == "halving":
+            most, metric = self.settings.rounds, self.settings.metric
+            found = halving.halve(self.likely(), prepared, watch, engine, most, metric, evaluated)
+            self.tell([])
+        else:
+            found = rounds.search(self.study(), self.settings, self.runs, trained, self.tell)
+        return [replace(record, metrics={}) for record in found]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Write the trials so far, and copy them to where the user says."""
+        identity = sweep.sweep_id([], sweep.specification(self.params))
+        rows = [
+            {"round": one.round, **one.configuration, "score": one.score if math.isfinite(one.score) else None}
+            for one in trials
+        ]
+        outs.write_json(outs.study(self.variant), {"sweep": identity, **self.settings.model_dump(), "tried": rows})
+        if self.copied:
+            higher = self.settings.metric in HIGHER_IS_BETTER
+            name = f"{self.variant} {identity}"
+            self.copied = self.copied if storage.copy(self.copied, name, higher, self.space, trials) else ""
+
+
+def space(params: Params) -> Space:
+    """Return what a sweep's lists span: values, or an interval."""
+    return {axis.name: Choice.of(params.axis(axis.name)) for axis in sweep.OF_CONFIGURATION}

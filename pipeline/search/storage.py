@@ -1,0 +1,58 @@
+"""A copy of a search's study where the user says, for optuna-dashboard; it is written and never read.
+
+PIPELINE_OPTUNA_STORAGE, such as sqlite:////home/me/studies.db, names the place; without it there is no copy.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import optuna
+from optuna.exceptions import OptunaError
+from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.search.space import Configuration, Space, shown
+
+VARIABLE = "PIPELINE_OPTUNA_STORAGE"
+FAILURES = (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration and its score, infinite or None if it has none."""
+
+    configuration: Configuration
+    score: float
+    round: int
+
+
+def copy(url: str, name: str, higher: bool, space: Space, trials: Sequence[Trial]) -> bool:
+    """Add to a stored study the trials that it lacks; warn, and return False, where it cannot be stored.
+
+    Args:
+        url: of the storage.
+        name: the study's.
+        higher: whether a higher score is better.
+        space: what is searched.
+        trials: all so far, in their order, in which they are the same whenever the search runs again.
+    """
+    direction: Literal["minimize", "maximize"] = "maximize" if higher else "minimize"
+    distributions = {axis: shown(values) for axis, values in space.items()}
+    try:
+        stored = optuna.create_study(storage=url, study_name=name, direction=direction, load_if_exists=True)
+        stored.add_trials(
+            create_trial(
+                state=TrialState.COMPLETE,
+                value=trial.score,
+                params=dict(trial.configuration),
+                distributions=distributions,
+                user_attrs={"round": trial.round},
+            )
+            for trial in trials[len(stored.get_trials(deepcopy=False)) :]
+        )
+    except FAILURES as error:
+        print(f"WARNING: {VARIABLE}: the study could not be stored: {str(error).splitlines()[0]}", file=sys.stderr)
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""A search's study: Optuna proposes rounds of configurations, and is told their scores.
+
+It lives in memory and is made again by each search, so that nothing but its settings decides what it proposes.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState, create_trial
+
+from pipeline.search.space import Configuration, Space, configuration, rounded, searched
+
+ASKED = 20  # proposals for each that is needed: more only repeat what is known
+Key = tuple[tuple[str, object], ...]
+
+
+class Study:
+    """Proposes configurations, no two the same, and learns from their scores."""
+
+    def __init__(
+        self, space: Space, method: str, seed: int, population: int, allowed: Callable[[Configuration], bool]
+    ) -> None:
+        """Begin.
+
+        Args:
+            space: what is searched.
+            method: tpe, random or cmaes.
+            seed: of Optuna's chance.
+            population: the configurations of a round, one generation of CMA-ES.
+            allowed: tells whether the sweep may train a configuration.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space, self.allowed = space, allowed
+        self.count = math.prod(axis.count for axis in space.values())
+        self.distributions = {name: searched(axis) for name, axis in space.items()}
+        self.study = optuna.create_study(sampler=sampler(method, seed, population))
+        self.numbers: dict[Key, list[int]] = {}  # configuration -> its trials
+        self.losses: dict[Key, float] = {}
+
+    def propose(self, count: int) -> list[dict[str, Any]]:
+        """Propose as many new configurations, or fewer if the space seems to hold no more.
+
+        A configuration that was proposed before, or is not allowed, is told what it scored, or infinity, and counts
+        not.
+        """
+        found: list[dict[str, Any]] = []
+        for _ in range(ASKED * count):
+            if len(found) == count or len(self.numbers) == self.count:
+                break
+            number, one = self._ask()
+            known = key(one) in self.numbers
+            self.numbers.setdefault(key(one), []).append(number)
+            if key(one) in self.losses:
+                self.study.tell(number, self.losses[key(one)])
+            elif not known and self.allowed(one):
+                found.append(one)
+            elif not known:
+                self.tell({key(one): math.inf})
+        return found
+
+    def _ask(self) -> tuple[int, dict[str, Any]]:
+        # Optuna keeps what it proposed with all digits, in which processors may differ: put a rounded copy in its
+        # place, so that a difference ends here instead of spreading through what follows.
+        asked = self.study.ask(self.distributions)
+        raw = self.study.tell(asked, state=TrialState.FAIL)
+        params = rounded(self.space, raw.params)
+        copy = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=self.distributions,
+            system_attrs={name: raw.system_attrs[name] for name in raw.system_attrs if name.startswith("cma:")},
+        )
+        self.study.add_trial(copy)
+        return asked.number + 1, configuration(self.space, params)
+
+    def tell(self, losses: Mapping[Key, float]) -> None:
+        """Take the losses of proposed configurations, the smaller the better; infinity where a run diverged."""
+        for one, loss in losses.items():
+            self.losses[one] = loss
+            for number in self.numbers[one]:
+                self.study.tell(number, loss)
+
+
+def key(one: Configuration) -> Key:
+    """Return a configuration as a key."""
+    return tuple(one.items())
+
+
+def sampler(method: str, seed: int, population: int) -> BaseSampler:
+    """Return Optuna's sampler; each takes account of all that is still in training, as a round is asked at once."""
+    if method == "random":
+        return RandomSampler(seed=seed)
+    if method == "cmaes":
+        # The first round is drawn at random, as Optuna infers the space from trials that have ended.
+        return CmaEsSampler(seed=seed, popsize=max(population, 2), warn_independent_sampling=False)
+    return TPESampler(seed=seed, constant_liar=True)
+
+
+def sizes(trials: int, rounds: int) -> list[int]:
+    """Divide trials into rounds as evenly as they go."""
+    return [trials // rounds + (place < trials % rounds) for place in range(min(rounds, trials))]

@@ -1,0 +1,173 @@
+"""The engine that trains stacks on a Ray cluster: RAY_ADDRESS's, or one on this machine that ends with the stage."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray asks once, when it starts a cluster
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its coming default, without the warning
+
+import ray
+from ray import exceptions
+
+import pipeline
+from pipeline import machine
+from pipeline.ending import InputError
+from pipeline.records import Array
+from pipeline.training.cost import work
+from pipeline.training.data import Prepared
+from pipeline.training.engines import Watch, remote
+from pipeline.training.stacks import Fitted, Stack
+
+TRIES = 4  # of a stack whose worker or node is lost
+LOST = (
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.OutOfMemoryError,
+    exceptions.ObjectLostError,  # a result that was still on a lost node
+)
+FORCED = {"default", "native"}  # kernels that PIPELINE_KERNELS can ask any machine for
+
+
+class Cluster:
+    """A Ray cluster. See: engines.Engine."""
+
+    def __init__(self, address: str, workers: int) -> None:
+        """Take where the cluster is.
+
+        Args:
+            address: HOST:PORT, or empty to start one on this machine.
+            workers: how many tasks that one runs at once.
+
+        Raises:
+            InputError: the address is that of Ray Client, which does not stream.
+        """
+        if "://" in address:
+            raise InputError(f"RAY_ADDRESS: got {address!r}, takes HOST:PORT, as `ray start --head` prints it")
+        self.address, self.workers = address, workers
+        self.data: Any = None  # the prepared data's reference
+
+    def __enter__(self) -> Self:
+        own = {"num_cpus": self.workers, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
+            code = Path(pipeline.__file__).parent
+            shutil.copytree(code, Path(folder) / code.name, ignore=shutil.ignore_patterns("__pycache__"))
+            try:
+                ray.init(
+                    address=self.address or "local",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    # A working folder, unlike a module, also keeps a worker from a checkout of its own.
+                    runtime_env={"working_dir": folder, "env_vars": variables()},
+                    **({} if self.address else own),
+                )
+            except (ConnectionError, RuntimeError, ValueError, exceptions.RayError) as error:
+                told = f"RAY_ADDRESS={self.address}" if self.address else "Ray on this machine"
+                raise InputError(f"{told}: cannot be used: {' '.join(str(error).split())}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.shutdown()  # ends a cluster that it started, and on another this stage's tasks
+
+    def train(
+        self, planned: Sequence[Stack], prepared: Prepared, watch: Watch, seed: int
+    ) -> Iterator[tuple[Stack, list[Fitted]]]:
+        """Train each stack as a task, those first that take longest, and again where its worker or node is lost.
+
+        Raises:
+            InputError: a worker's results would have other bits, or a stack was lost TRIES times.
+        """
+        self.data = self.data or ray.put({name: tensor.numpy() for name, tensor in vars(prepared).items()})
+        tries = dict.fromkeys(planned, 1)
+        order = sorted(planned, key=lambda stack: work(stack, prepared.X.shape[1]), reverse=True)
+        tasks = {self._submit(stack, seed): _Task(stack) for stack in order}
+        try:
+            while tasks:
+                [streamed], _ = ray.wait(list(tasks), num_returns=1)
+                task = tasks[streamed]
+                try:
+                    fitted = task.take(ray.get(next(streamed)), watch)
+                except LOST as error:
+                    del tasks[streamed]
+                    tries[task.stack] += 1
+                    if tries[task.stack] > TRIES:
+                        raise InputError(_lost(task, error)) from error
+                    tasks[self._submit(task.stack, seed)] = _Task(task.stack)
+                    continue
+                if fitted is not None:
+                    del tasks[streamed]
+                    yield task.stack, fitted
+        finally:
+            for streamed in tasks:
+                ray.cancel(streamed, force=True)
+
+    def _submit(self, stack: Stack, seed: int) -> Any:  # noqa: ANN401 - Ray's generator of references
+        task = ray.remote(remote.train).options(
+            name=f"train {stack.fits[0][0].configuration}",
+            num_returns="streaming",
+            num_gpus=int(stack.fits[0][0].device == "cuda"),
+            max_retries=0,  # Ray would replay the stream, whose parts come by the clock
+            scheduling_strategy="SPREAD",
+        )
+        return task.remote(remote.pack(stack), self.data, seed, machine.numeric_tags())
+
+
+class _Task:
+    """A stack in training somewhere, and what is known of it here."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.host = ""
+        self.curves: Array | None = None
+
+    def take(self, told: object, watch: Watch) -> list[Fitted] | None:
+        """Take what the worker tells; return the fits if that is it."""
+        match told:
+            case remote.Started(host, tags):
+                self.host = host
+                check(host, tags)
+                watch.start(self.stack)
+            case remote.Grown(new, epoch, epochs):
+                if self.curves is None:
+                    self.curves = np.zeros((len(self.stack.fits), epochs), dtype=np.float32)
+                self.curves[list(self.stack.places.values()), epoch - new.shape[1] : epoch] = new
+                watch.follow(self.stack, self.curves, epoch)
+            case remote.Trained(packed):
+                fitted: list[Fitted] = remote.unpack(packed)
+                return fitted
+        return None
+
+
+def variables() -> dict[str, str]:
+    """Return the variables that a worker's libraries read when they are loaded, before its first line."""
+    forced = {"PIPELINE_KERNELS": pipeline.KERNELS} if pipeline.KERNELS in FORCED else {}
+    return {**pipeline.DEFAULTS, **pipeline.PINS[pipeline.KERNELS], **forced}
+
+
+def check(host: str, tags: Mapping[str, str]) -> None:
+    """Refuse a worker whose results may have other bits than this process's.
+
+    Raises:
+        InputError: its architecture, kernels or torch differ.
+    """
+    own = machine.numeric_tags()
+    differing = [f"{key} {tags.get(key, 'missing')} instead of {own[key]}" for key in own if tags.get(key) != own[key]]
+    if differing:
+        raise InputError(
+            f"{host}: a Ray worker there has {', '.join(differing)}, so its runs may have other bits; "
+            "install the same there, or take it out of the cluster"
+        )
+
+
+def _lost(task: _Task, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0]
+    where = f", last on {task.host}" if task.host else ""
+    return f"train {task.stack.fits[0][0].configuration}: its Ray worker was lost {TRIES} times{where}: {reason}"

@@ -1,0 +1,159 @@
+"""A sweep on a real Ray cluster of one head and two worker nodes, all on this machine."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import REPOSITORY, copy_checkout, default_store, environment, free_port, run, search
+
+BIN = REPOSITORY / ".venv-ray/bin"
+RAY = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PIPELINE_ENGINE": "ray"}
+TRAIN = ["python", "-m", "pipeline.train", "linear"]
+STACKS = {"epochs: 1000": "epochs: 5000", "  - 4\n  - full": "  - 3\n  - 4\n  - full"}
+pytestmark = pytest.mark.skipif(not (BIN / "ray").exists(), reason="needs Ray: make ray")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with prepared data, and params for ten stacks."""
+    folder = copy_checkout(tmp_path_factory.mktemp("ray"))
+    text = (folder / "params.yaml").read_text()
+    for old, new in STACKS.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    run("python", "-m", "pipeline.prepare", cwd=folder)
+    return folder
+
+
+@contextmanager
+def cluster(**second: str) -> Iterator[tuple[dict[str, str], list[psutil.Popen]]]:
+    """Start a head that runs no tasks and two nodes that run two at once; yield how to reach them, and their processes.
+
+    Args:
+        second: variables of the second node's environment.
+    """
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the paths of its sockets have at most 107 characters
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), **RAY}
+    address = f"127.0.0.1:{free_port()}"
+    port = address.rpartition(":")[2]
+    head = ["--head", "--port", port, "--num-cpus=0", f"--temp-dir={folder}", "--include-dashboard=false"]
+    node = [f"--address={address}", "--num-cpus=2"]
+    started: list[psutil.Popen] = []
+    try:
+        for options, variables in ((head, {}), (node, {}), (node, second)):
+            command = [str(BIN / "ray"), "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+            with (Path(folder) / f"{len(started)}.log").open("w") as log:
+                extra = environment(**own, **variables)
+                started.append(psutil.Popen(command + options, env=extra, stdout=log, stderr=log, cwd=folder))
+            until(lambda: "--block" in (Path(folder) / f"{len(started) - 1}.log").read_text())
+        yield {**own, "RAY_ADDRESS": address}, started
+    finally:
+        for process in reversed(started):
+            kill(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait for something; the runner's own limit ends a test that waits for ever."""
+    for _ in range(1200):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for two minutes")
+
+
+def kill(process: psutil.Popen) -> None:
+    """Kill a process and all below it, at once."""
+    if not process.is_running():
+        return
+    for one in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+
+
+def training(process: psutil.Process) -> list[psutil.Process]:
+    """List the processes below one that train a stack."""
+    found = []
+    for one in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "".join(one.cmdline()).startswith("ray::train"):
+                found.append(one)
+    return found
+
+
+def train(
+    repository: Path, variables: dict[str, str], act: Callable[[], object] = lambda: None
+) -> tuple[float, dict[str, bytes]]:
+    """Train into an empty store, and do something meanwhile; return the seconds and the outs."""
+    for path in (*repository.glob("mlflow.db*"), *repository.glob("data/trained/*/*")):
+        path.unlink()
+    begin = time.monotonic()
+    process = subprocess.Popen(TRAIN, cwd=repository, env=environment(**variables), stderr=subprocess.PIPE, text=True)
+    act()
+    assert process.stderr is not None
+    told = process.stderr.read()
+    assert process.wait() == 0, told
+    assert told == ""
+    statuses = Counter(one.info.status for one in search(default_store(repository)))
+    assert statuses == {"FINISHED": 15}
+    return time.monotonic() - begin, {path.name: path.read_bytes() for path in repository.glob("data/trained/linear/*")}
+
+
+def test_a_node_that_is_killed_while_it_trains_changes_no_bit(prepared: Path) -> None:
+    _, here = train(prepared, {"PIPELINE_ENGINE": "here"})
+    with cluster() as (variables, [_, _, second]):
+        undisturbed, outs = train(prepared, variables)
+        assert outs == here
+
+        def kill_the_second() -> None:
+            until(lambda: training(second))
+            time.sleep(1)
+            assert training(second)
+            kill(second)
+
+        disturbed, outs = train(prepared, variables, kill_the_second)
+        assert outs == here
+        assert disturbed <= 1.5 * undisturbed
+
+
+def test_a_worker_with_other_kernels_and_another_torch_is_refused_by_name(prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch-1.0.dist-info").mkdir()
+    (tmp_path / "torch-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
+    with cluster(PIPELINE_KERNELS="default", PYTHONPATH=str(tmp_path)) as (variables, _):
+        refused = run(*TRAIN, cwd=prepared, extra=variables, check=False)
+    assert refused.returncode == 1
+    assert "a Ray worker there has kernels default instead of avx2, torch 1.0 instead of 2.13.0" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stage_that_is_stopped_leaves_no_process_behind(prepared: Path, number: signal.Signals) -> None:
+    with psutil.Popen(TRAIN, cwd=prepared, env=environment(**RAY), stderr=subprocess.DEVNULL) as process:
+        until(lambda: training(process))
+        below = process.children(recursive=True)
+        process.send_signal(number)
+        assert process.wait() != 0
+    assert psutil.wait_procs(below, timeout=120)[1] == []  # two of Ray's agents first wait a minute for its head
+
+
+def test_a_stage_that_is_stopped_leaves_a_cluster_of_others_alone(prepared: Path) -> None:
+    with cluster() as (variables, nodes):
+        with psutil.Popen(TRAIN, cwd=prepared, env=environment(**variables), stderr=subprocess.DEVNULL) as process:
+            until(lambda: training(nodes[1]))
+            process.send_signal(signal.SIGINT)
+            assert process.wait() != 0
+        until(lambda: not training(nodes[1]) and not training(nodes[2]))
+        assert all(node.is_running() for node in nodes)
+        train(prepared, variables)
