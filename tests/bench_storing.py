@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.tracking import tables
+from pipeline.tracking import bulk
 from pipeline.tracking.direct import Direct
 
 EPOCHS = 200  # and points of each curve
@@ -109,7 +109,7 @@ def plain(store: Path, copy: Path) -> float:
 def measure(count: int, way: str) -> None:
     """Print a JSON object: milliseconds a run, of CPU and passed, by what was done."""
     if way == "client":
-        tables.SCHEMAS = frozenset()
+        bulk.SCHEMAS = set()
     os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///warm.db"
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"

@@ -14,7 +14,7 @@ from conftest import enter, points, search
 
 from pipeline import outs, params, records
 from pipeline.records import Record
-from pipeline.tracking import tables, values
+from pipeline.tracking import bulk, tables, values
 from pipeline.tracking.client import plain
 from pipeline.tracking.direct import Direct
 
@@ -97,7 +97,7 @@ def test_both_ways_of_storing_make_the_same_rows_and_artifacts(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", fast)
     store(swept)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", slow)
-    monkeypatch.setattr(tables, "SCHEMAS", frozenset())
+    monkeypatch.setattr(bulk, "SCHEMAS", frozenset())
     monkeypatch.setattr(tables.Tables, "write", None)
     store(swept)
     assert artifacts(fast) == artifacts(slow)
