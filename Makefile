@@ -70,6 +70,7 @@ ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 
 bench: repro ## measure sweeps, looking at them, and stacks against plain PyTorch loops
 	PYTHONPATH=tests python tests/bench.py
+	PYTHONPATH=tests python tests/bench_engines.py
 
 chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally
 	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)

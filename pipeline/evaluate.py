@@ -10,18 +10,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.tracking import piped
+
+if __name__ == "__main__":  # before torch, so that both load at once
+    piped.launch_ahead()
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import check_pins, outs, records, sweep
+from pipeline.ending import leave
 from pipeline.evaluation import boards, leaderboard, metrics, pictures, report
 from pipeline.evaluation.results import Results
 from pipeline.params import Params, load
 from pipeline.progress import Display, count, unheard
 from pipeline.records import RUN_METRICS, Record
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking.piped import Piped
 from pipeline.training import data
 
 Float64 = NDArray[np.float64]
@@ -35,7 +40,7 @@ def main() -> None:
     forget_other_variants(params.variants)
     trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
     runs = [record.run for record in trained]
-    with Display("evaluate") as display, Piped(params, runs, display) as tracking:
+    with Display("evaluate") as display, piped.Piped(params, runs, display) as tracking:
         prepared = data.load(outs.PREPARED)
         evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
         board = leaderboard.rank(evaluated, params.evaluate.metric)
@@ -50,7 +55,7 @@ def main() -> None:
             print(f"\n{tracking.news}" if tracking.news else "")
 
 
-def conclude(display: Display, runs: int, tracking: Piped) -> None:
+def conclude(display: Display, runs: int, tracking: piped.Piped) -> None:
     """Say what was evaluated and stored."""
     lacking = runs - tracking.stored
     display.say(f"{count(runs, 'run')} evaluated; " + (f"{lacking:,} not stored" if lacking else "all stored"))
@@ -88,3 +93,4 @@ def write(
 
 if __name__ == "__main__":
     main()
+    leave()

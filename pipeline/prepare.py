@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from pipeline import check_pins, lifetime, outs
+from pipeline.ending import leave
 from pipeline.params import Data, InputError, Split, load, printable
 from pipeline.progress import Display, count
 from pipeline.table.float32 import Altered, in_float32
@@ -132,3 +133,4 @@ def _altered(numbers: Altered | None) -> dict[str, object]:
 
 if __name__ == "__main__":
     main()
+    leave()

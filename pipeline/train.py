@@ -9,16 +9,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.tracking import piped
+
+if __name__ == "__main__":  # before torch, so that both load at once
+    piped.launch_ahead()
+
 import psutil
 import torch
 
 from pipeline import check_pins, outs, records, sweep
+from pipeline.ending import leave
 from pipeline.params import InputError, Params, load
 from pipeline.progress import Display, count
 from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking.piped import Piped
 from pipeline.training import data, known, progress, stacks
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.engines import Engine, Watch
@@ -55,7 +60,7 @@ def main() -> None:
     with (
         choose(os.environ, planned, prepared.X.shape[1], checkpoints) as engine,
         Display(title) as display,
-        Piped(params, runs, display) as tracking,
+        piped.Piped(params, runs, display) as tracking,
     ):
         shown = progress.Training(display, tracking, planned, prepared.X.shape[1], len(found))
         outs.study(name).unlink(missing_ok=True)
@@ -157,3 +162,4 @@ def train(
 
 if __name__ == "__main__":
     main()
+    leave()
