@@ -33,6 +33,7 @@ Init = Literal["zeros", "default"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
 Schedule = Literal["constant", "step", "cosine"]
 Loss = Literal["mse", "huber", "mae"]
+TESTED = ("cv/mse", "cv/mae", "cv/r2")  # the metrics of rows that were not trained on, which have a standard error
 HIGHER_IS_BETTER = frozenset({"cv/r2"})
 VARIANTS = Path(__file__).parent / "variants"
 TEXT_BYTES = 2**18  # the most a params file may have: 3 s to parse
@@ -42,9 +43,9 @@ RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "sch
 SHOWN = 20  # the most faults in one message
 # Keys whose part is not built yet: they take their default only.
 PENDING = (
-    *("data.split.final_test", "train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
+    *("train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
     *("train.stop.patience", "train.nested", "sweep.optimizer", "sweep.weight_decay", "sweep.schedule", "sweep.loss"),
-    *("sweep.epochs", "sweep.init", "evaluate.choose"),
+    *("sweep.epochs", "sweep.init"),
 )
 
 
@@ -334,6 +335,9 @@ def check(values: object, name: str = "params.yaml") -> Params:
         refuse(name, [_message(fault["type"], fault["loc"], fault["input"]) for fault in faults])
     if params.data.target in params.data.features:
         raise InputError(f"{name}: data.target: got {brief(params.data.target)}, takes a column that is not a feature")
+    if params.evaluate.choose == "one_se" and params.evaluate.metric not in TESTED:
+        takes = f"takes best, or an evaluate.metric that has a standard error: {', '.join(TESTED)}"
+        raise InputError(f"{name}: evaluate.choose: got 'one_se' for {params.evaluate.metric}, {takes}")
     refuse(name, [f"{key}: got {brief(got)}, which this version cannot do yet" for key, got in _pending(params)])
     return params
 

@@ -8,6 +8,7 @@ from pipeline import outs
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, SCOPE, conditions_of, only_one, print_rows, with_options, workspace_runs
 from pipeline.evaluation.boards import OPTIONAL, configuration, rows_to_show
+from pipeline.evaluation.choice import lucky
 from pipeline.params import METRICS, InputError, load
 from pipeline.printing import Row
 
@@ -142,8 +143,9 @@ def leaderboard(
 ) -> None:
     """Print the configurations of the last sweep, best first.
 
-    Each metric is the mean over the seeds ± its standard deviation. Other sweeps' leaderboards come from MLflow; those
-    of the same data are ranked together.
+    Each metric is the mean over the seeds ± its standard deviation, and, where rows are tested, its standard error over
+    the folds. With evaluate.choose: one_se, the champion comes first. Other sweeps' leaderboards come from MLflow;
+    those of the same data are ranked together.
 
     \b
     Examples:
@@ -155,6 +157,7 @@ def leaderboard(
     only_one({"--all": every, "--sweep": sweep})
     chosen = conditions_of(conditions)
     rows = stored(sweep, data, conditions) if every or sweep or data else here()
+    said = lucky(len(rows), rows[0].get("tested rows")) if rows and not (every or data) else ""
     if not (every or sweep or data):
         known = {name for row in rows for name in row}
         if unknown := [one for one in chosen if one.key not in known]:
@@ -164,6 +167,8 @@ def leaderboard(
     print_rows(best, form, rows_to_show(best), OPTIONAL)
     if len(rows) > len(best) and not form:
         click.echo(f"… and {len(rows) - len(best):,} more: pipeline leaderboard", err=True)
+    if said and not form:
+        click.echo(said, err=True)
 
 
 def here() -> list[Row]:
