@@ -187,7 +187,7 @@ class Store:
 
     def find_many(self, fingerprints: Collection[str]) -> dict[str, list[StoredRun]]:
         """Find for each of many fingerprints what `find` does for one, in a few queries."""
-        stored = self.of_many(fingerprints)
+        stored = self.of_many(fingerprints) if fingerprints else {}
         found = {}
         for fingerprint in fingerprints:
             sound = [run for run in stored.get(fingerprint, []) if run.seal_state != seals.ALTERED]
