@@ -6,6 +6,7 @@ numpy, torch and MLflow: they read these variables once, when they are loaded.
 """
 
 import ctypes
+import gc
 import os
 import platform
 import sys
@@ -101,3 +102,4 @@ os.environ.update(PINS[KERNELS])
 os.environ.update({name: value for name, value in DEFAULTS.items() if name not in os.environ})
 if Path(sys.argv[0]).name in {"-m", "pipeline"}:  # a stage or command, not a library; "-m" while Python locates it
     sys.excepthook = say_why
+    gc.set_threshold(200_000)  # loading torch makes a million objects that stay: to look through them takes 0.2 s

@@ -1,9 +1,12 @@
 """How a stage or command ends when it is stopped, refuses its input, or cannot read or write: without a traceback."""
 
+import atexit
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 STAGES = {"prepare", "train", "evaluate"}
 STOPPED = 130  # the exit code after Ctrl-C, as shells report it
@@ -34,3 +37,12 @@ def say_why(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         print(f"{where}{error.strerror or error}{again}", file=sys.stderr)
         raise SystemExit(1)
     sys.__excepthook__(kind, error, trace)
+
+
+def leave(code: int = 0) -> NoReturn:
+    """End this process without taking its modules apart, which takes those of torch and of MLflow 0.2 s each."""
+    atexit._run_exitfuncs()  # noqa: SLF001
+    for file in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it
+            file.flush()
+    os._exit(code)

@@ -10,18 +10,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.tracking import piped
+
+if __name__ == "__main__":  # before torch, so that both load at once
+    piped.launch_ahead()
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import check_pins, outs, records, sweep
-from pipeline.evaluation import boards, leaderboard, metrics, pictures, report
+from pipeline.ending import leave
+from pipeline.evaluation import boards, choice, leaderboard, metrics, pictures, report, standard_errors
 from pipeline.evaluation.results import Results
-from pipeline.params import Params, load
+from pipeline.params import Evaluate, Params, load
 from pipeline.progress import Display, count, unheard
 from pipeline.records import RUN_METRICS, Record
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking.piped import Piped
 from pipeline.training import data
 
 Float64 = NDArray[np.float64]
@@ -35,10 +40,10 @@ def main() -> None:
     forget_other_variants(params.variants)
     trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
     runs = [record.run for record in trained]
-    with Display("evaluate") as display, Piped(params, runs, display) as tracking:
+    with Display("evaluate") as display, piped.Piped(params, runs, display) as tracking:
         prepared = data.load(outs.PREPARED)
         evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
-        board = leaderboard.rank(evaluated, params.evaluate.metric)
+        board = ranked(evaluated, prepared, params.evaluate)
         write(evaluated, board, prepared, params)
         tracking.complete(evaluated, outs.evaluation(), outs.champion())
     conclude(display, len(evaluated), tracking)
@@ -50,7 +55,15 @@ def main() -> None:
             print(f"\n{tracking.news}" if tracking.news else "")
 
 
-def conclude(display: Display, runs: int, tracking: Piped) -> None:
+def ranked(evaluated: Sequence[Record], prepared: data.Prepared, settings: Evaluate) -> pd.DataFrame:
+    """Rank the configurations, the champion first."""
+    groups = leaderboard.by_configuration(evaluated)
+    board = leaderboard.rank(evaluated, settings.metric, standard_errors.compute(groups, prepared))
+    runs = {configuration: own[0].run for configuration, own in groups.items()}
+    return choice.choose(board, runs, settings.metric, settings.choose, prepared.train_rows[0])
+
+
+def conclude(display: Display, runs: int, tracking: piped.Piped) -> None:
     """Say what was evaluated and stored."""
     lacking = runs - tracking.stored
     display.say(f"{count(runs, 'run')} evaluated; " + (f"{lacking:,} not stored" if lacking else "all stored"))
@@ -74,12 +87,15 @@ def write(
     params: Params,
 ) -> None:
     """Write the stage's outs."""
+    groups = leaderboard.by_configuration(evaluated)
     runs = [{"name": one.run.name, "fingerprint": one.run.fingerprint, **one.metrics} for one in evaluated]
     outs.write_csv(outs.EVALUATED, runs, ["name", "fingerprint", *RUN_METRICS])
     with outs.replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
-    outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric))
-    results = Results(evaluated, board, prepared, params)
+    champion = [one for one in groups[board.iloc[0]["configuration"]] if one.is_whole]
+    final = metrics.final(champion, prepared)
+    outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric, final))
+    results = Results(evaluated, board, prepared, params, final)
     drawn = pictures.draw(results)
     pictures.write(drawn)
     with outs.replacing(outs.REPORT) as temporary:
@@ -88,3 +104,4 @@ def write(
 
 if __name__ == "__main__":
     main()
+    leave()

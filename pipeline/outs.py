@@ -81,6 +81,12 @@ def champion() -> str:
     return str(json.loads(METRICS.read_text(encoding="utf-8"))["champion"].get("configuration", ""))
 
 
+def final() -> dict[str, float]:
+    """Return what metrics.json says of the champion on the final rows; empty if there are none."""
+    champion = json.loads(METRICS.read_text(encoding="utf-8"))["champion"]
+    return {key: float(value) for key, value in champion.items() if key.startswith("final/")}
+
+
 def md5(path: Path) -> str:
     """Hash a file's bytes as DVC does, so that the value is the one in dvc.lock."""
     with path.open("rb") as file:

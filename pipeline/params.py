@@ -5,14 +5,25 @@ import unicodedata
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
+from pipeline import entries
 from pipeline.ending import InputError
 
 BatchSize = int | Literal["full"]
@@ -22,17 +33,19 @@ Init = Literal["zeros", "default"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
 Schedule = Literal["constant", "step", "cosine"]
 Loss = Literal["mse", "huber", "mae"]
+TESTED = ("cv/mse", "cv/mae", "cv/r2")  # the metrics of rows that were not trained on, which have a standard error
 HIGHER_IS_BETTER = frozenset({"cv/r2"})
 VARIANTS = Path(__file__).parent / "variants"
 TEXT_BYTES = 2**18  # the most a params file may have: 3 s to parse
 NESTING = 20  # the pipeline's own is 3
 ALIASES = 10  # each merge of two aliases may double a file's content
+RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "schedule", "loss", "epochs", "init"})
 SHOWN = 20  # the most faults in one message
 # Keys whose part is not built yet: they take their default only.
 PENDING = (
-    *("data.split.final_test", "train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
+    *("train.optimizer", "train.weight_decay", "train.schedule", "train.loss"),
     *("train.stop.patience", "train.nested", "sweep.optimizer", "sweep.weight_decay", "sweep.schedule", "sweep.loss"),
-    *("sweep.epochs", "sweep.init", "sweep.only", "sweep.skip", "evaluate.choose"),
+    *("sweep.epochs", "sweep.init"),
 )
 
 
@@ -55,6 +68,14 @@ def _unique(values: list[Any]) -> list[Any]:
 def _different(values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
         raise ValueError("repeated")
+    return values
+
+
+def _rules(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for rule in values:
+        own = [one for value in rule.values() for one in (value if isinstance(value, list) else [value])]
+        if not rule or not rule.keys() <= RULED or not all(type(one) in {int, float, str} for one in own):
+            raise ValueError(rule)
     return values
 
 
@@ -87,6 +108,12 @@ def _variants(values: list[str]) -> list[str]:
     if not set(values) <= set(variant_names()):
         raise ValueError(values)
     return _unique(values)
+
+
+_ENTRIES = "; or ranges {from, to, num, scale: linear or log}, or samples {sample, from, to, scale, seed}"
+_RULES = f"a list of mappings from an axis, of {', '.join(sorted(RULED))}, to a value or a list of them"
+_NUMBERS = BeforeValidator(lambda given: entries.values(given, whole=False))
+_WHOLE = BeforeValidator(lambda given: entries.values(given, whole=True))
 
 
 class _Block(BaseModel):
@@ -158,20 +185,20 @@ class Search(_Block):
 class Sweep(_Block):
     """What distinguishes runs; one run for every combination."""
 
-    batch_size: Annotated[list[Any], AfterValidator(_batch_sizes)] = _takes(
-        "a list of one or more different whole numbers, 1 or more, or full"
+    batch_size: Annotated[list[Any], _WHOLE, AfterValidator(_batch_sizes)] = _takes(
+        f"a list of one or more different whole numbers, 1 or more, or full{_ENTRIES}"
     )
-    lr: Annotated[list[float], AfterValidator(_learning_rates)] = _takes(
-        "a list of one or more different numbers from 1e-38 to 1e38"
+    lr: Annotated[list[float], _NUMBERS, AfterValidator(_learning_rates)] = _takes(
+        f"a list of one or more different numbers from 1e-38 to 1e38{_ENTRIES}"
     )
-    seed: Annotated[list[int], AfterValidator(_seeds)] = _takes(
-        "a list of one or more different whole numbers, 0 or more"
+    seed: Annotated[list[int], _WHOLE, AfterValidator(_seeds)] = _takes(
+        f"a list of one or more different whole numbers, 0 or more{_ENTRIES}"
     )
     optimizer: Annotated[list[Optimizer], AfterValidator(_different)] = _takes(
         "a list of different of " + ", ".join(get_args(Optimizer)), default=[]
     )
-    weight_decay: Annotated[list[Annotated[float, Field(ge=0, lt=1e38)]], AfterValidator(_different)] = _takes(
-        "a list of different numbers from 0 to 1e38", default=[]
+    weight_decay: Annotated[list[Annotated[float, Field(ge=0, lt=1e38)]], _NUMBERS, AfterValidator(_different)] = (
+        _takes(f"a list of different numbers from 0 to 1e38{_ENTRIES}", default=[])
     )
     schedule: Annotated[list[Schedule], AfterValidator(_different)] = _takes(
         "a list of different of constant, step and cosine", default=[]
@@ -179,15 +206,31 @@ class Sweep(_Block):
     loss: Annotated[list[Loss], AfterValidator(_different)] = _takes(
         "a list of different of mse, huber and mae", default=[]
     )
-    epochs: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], AfterValidator(_different)] = _takes(
-        "a list of different whole numbers from 1 to 1000000000", default=[]
+    epochs: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], _WHOLE, AfterValidator(_different)] = _takes(
+        f"a list of different whole numbers from 1 to 1000000000{_ENTRIES}", default=[]
     )
     init: Annotated[list[Init], AfterValidator(_different)] = _takes(
         "a list of different of zeros and default", default=[]
     )
-    only: list[dict[str, Any]] = _takes("a list of mappings from an axis to a value or a list of them", default=[])
-    skip: list[dict[str, Any]] = _takes("a list of mappings from an axis to a value or a list of them", default=[])
+    only: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
+    skip: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
     search: Search = _takes("the keys method, trials, rounds, metric and seed", default=Search())
+    _intervals: dict[str, entries.Entry] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_intervals(cls, given: object, made: ModelWrapValidatorHandler[Self]) -> Self:
+        sweep = made(given)
+        if isinstance(given, dict):
+            lists = {name: given[name] for name in cls.model_fields if isinstance(given.get(name), list)}
+            found = {name: entries.interval(own) for name, own in lists.items() if name not in {"only", "skip"}}
+            sweep._intervals = {name: entry for name, entry in found.items() if entry}  # noqa: SLF001 - its own
+        return sweep
+
+    @property
+    def intervals(self) -> dict[str, entries.Entry]:
+        """The axes whose list is one range or sample: what a search takes for an interval."""
+        return self._intervals
 
 
 class Evaluate(_Block):
@@ -292,6 +335,9 @@ def check(values: object, name: str = "params.yaml") -> Params:
         refuse(name, [_message(fault["type"], fault["loc"], fault["input"]) for fault in faults])
     if params.data.target in params.data.features:
         raise InputError(f"{name}: data.target: got {brief(params.data.target)}, takes a column that is not a feature")
+    if params.evaluate.choose == "one_se" and params.evaluate.metric not in TESTED:
+        takes = f"takes best, or an evaluate.metric that has a standard error: {', '.join(TESTED)}"
+        raise InputError(f"{name}: evaluate.choose: got 'one_se' for {params.evaluate.metric}, {takes}")
     refuse(name, [f"{key}: got {brief(got)}, which this version cannot do yet" for key, got in _pending(params)])
     return params
 

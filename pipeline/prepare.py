@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from pipeline import check_pins, lifetime, outs
+from pipeline.ending import leave
 from pipeline.params import Data, InputError, Split, load, printable
 from pipeline.progress import Display, count
 from pipeline.table.float32 import Altered, in_float32
@@ -29,11 +30,12 @@ def main() -> None:
     data = load().data
     with Display("prepare") as display:
         table, altered = read(Path(data.source), [*data.features, data.target], data.exact, display.reading)
-    train = split(len(table), data.split)
+    train, kept = split(len(table), data.split), final(len(table), data.split)
     X = in_float32(table[data.features].to_numpy())  # (n, k)
     y = in_float32(table[[data.target]].to_numpy())  # (n, 1)
     mean, scale = standardization(X, train) if data.standardize else identity(len(train), X.shape[1])
     tensors = {"X": X, "y": y, "train": train, "mean": mean, "scale": scale}
+    tensors |= {"final": kept} if kept.any() else {}
     with outs.replacing(outs.PREPARED) as temporary:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
     # Written last: if it matches params.yaml, so do the tensors.
@@ -58,26 +60,53 @@ def split(n: int, settings: Split) -> Mask:
 
     Returns:
         train (S, n), bool. kfold: first all rows, then all but each fold's. holdout: S = 1, all but the held-out rows.
+        None of them is a final row.
 
     Raises:
         InputError: there are too few rows.
     """
-    order = np.random.RandomState(settings.seed).permutation(n)  # RandomState, because its stream is frozen
+    kept, order = draw(n, settings)
+    left = len(order)
     if settings.method == "holdout":
-        parts = [order[: round(n * settings.test_fraction)]]
-        if not 0 < len(parts[0]) < n:
+        parts = [order[: round(left * settings.test_fraction)]]
+        if not 0 < len(parts[0]) < left:
             raise InputError(
                 f"params.yaml: data.split.test_fraction: got {settings.test_fraction}, which leaves none of "
-                f"{n} rows to train on, or none to test on"
+                f"{left} rows to train on, or none to test on"
             )
-    elif n < settings.folds:
-        raise InputError(f"params.yaml: data.split.folds: got {settings.folds}, takes at most {n}, the number of rows")
+    elif left < settings.folds:
+        rows = "rows that data.split.final_test leaves" if len(kept) else "rows"
+        takes = f"takes at most {left}, the number of {rows}"
+        raise InputError(f"params.yaml: data.split.folds: got {settings.folds}, {takes}")
     else:
         parts = [order[:0], *np.array_split(order, settings.folds)]
     train = np.ones((len(parts), n), dtype=bool)
     for mask, test_rows in zip(train, parts, strict=True):
-        mask[test_rows] = False
+        mask[kept] = mask[test_rows] = False
     return train
+
+
+def final(n: int, settings: Split) -> Mask:
+    """Choose the final rows (n,), bool, which no split trains on or tests: only champions are measured on them."""
+    chosen = np.zeros(n, dtype=bool)
+    chosen[draw(n, settings)[0]] = True
+    return chosen
+
+
+def draw(n: int, settings: Split) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    """Draw the final rows, and the order in which the others are dealt to the splits.
+
+    Raises:
+        InputError: data.split.final_test keeps no row, or too many.
+    """
+    drawn = np.random.RandomState(settings.seed).permutation(n)  # RandomState, because its stream is frozen
+    count = round(n * settings.final_test)
+    if settings.final_test and not 0 < count < n - 1:
+        raise InputError(
+            f"params.yaml: data.split.final_test: got {settings.final_test}, which keeps {count} of {n} rows, "
+            "takes a number that keeps at least one, and leaves at least two"
+        )
+    return drawn[:count], drawn[count:]
 
 
 def standardization(X: Float32, train: Mask) -> tuple[Float32, Float32]:
@@ -132,3 +161,4 @@ def _altered(numbers: Altered | None) -> dict[str, object]:
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -19,6 +19,7 @@ CURVE = "train/mse"
 FORMAT = 2  # of a run in MLflow; format 1 held linear models only, and no format number
 BEHIND = "behind"  # how `left` begins for a run that halving dropped
 RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
+FINAL = ("final/mse", "final/mae", "final/r2")  # and for the champion alone, on rows that nothing else saw
 
 
 @dataclass(frozen=True)

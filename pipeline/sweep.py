@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import outs
-from pipeline.params import BatchSize, Params
+from pipeline.params import BatchSize, InputError, Params
 from pipeline.source import bare
 
 PACKAGE = Path(__file__).parent
@@ -28,15 +28,15 @@ SOURCES = (
     "variants/{variant}.py",
 )
 PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
-# The sources that choose a searched sweep's runs; train's deps too, but no part of what a run is.
+# The sources, without .py, that choose a searched sweep's runs; train's deps too, but no part of what a run is.
 SEARCH = (
-    "evaluation/metrics.py",
-    "predictions.py",
-    "search/halving.py",
-    "search/rounds.py",
-    "search/space.py",
-    "search/stage.py",
-    "search/study.py",
+    "evaluation/metrics",
+    "predictions",
+    "search/halving",
+    "search/rounds",
+    "search/space",
+    "search/stage",
+    "search/study",
 )
 
 
@@ -119,7 +119,11 @@ def _named(values: Mapping[str, Any], axes: Sequence[Axis]) -> str:
 
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
-    """List every run of the sweep, in the order of params.yaml; none if they are known only as they arise."""
+    """List every run of the sweep, in the order of params.yaml; none if they are known only as they arise.
+
+    Raises:
+        InputError: `only` and `skip` leave none.
+    """
     if params.sweep.search.method in PROPOSED:
         return []
     data = outs.md5(prepared)
@@ -128,8 +132,21 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
         code = code_hash(variant)
         for point in product(*(params.axis(axis.name) for axis in AXES)):
             values = configured(params, variant, dict(zip((axis.name for axis in AXES), point, strict=True)))
-            runs.append(Run(**values, fingerprint=run_fingerprint(data, code, values)))
+            if is_meant(params, values):
+                runs.append(Run(**values, fingerprint=run_fingerprint(data, code, values)))
+    if not runs:
+        raise InputError("params.yaml: sweep.only and sweep.skip: leave none of the runs that the lists of axes give")
     return runs
+
+
+def is_meant(params: Params, values: Mapping[str, Any]) -> bool:
+    """Tell whether a run matches one of `only`, if there are any, and none of `skip`."""
+
+    def matches(rule: Mapping[str, Any]) -> bool:
+        return all(values[axis] in (wanted if isinstance(wanted, list) else [wanted]) for axis, wanted in rule.items())
+
+    only, skip = params.sweep.only, params.sweep.skip
+    return (not only or any(map(matches, only))) and not any(map(matches, skip))
 
 
 def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,10 +155,11 @@ def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[s
 
 
 def runs_of(params: Params, variant: str, one: Mapping[str, Any], prepared: Path = outs.PREPARED) -> list[Run]:
-    """List the runs of one configuration, one for each seed."""
+    """List the runs of one configuration, one for each seed; none if the sweep leaves it out."""
     data, code = outs.md5(prepared), code_hash(variant)
     points = (configured(params, variant, {**one, "seed": seed}) for seed in params.sweep.seed)
-    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in points]
+    meant = [values for values in points if is_meant(params, values)]
+    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in meant]
 
 
 def left_fingerprint(run: Run, left: str) -> str:
@@ -190,9 +208,10 @@ def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, o
     if not is_searched(params):
         return {}
     code = {variant: code_hash(variant) for variant in params.variants}
-    code["search"] = fingerprint({name: bare((PACKAGE / name).read_text(encoding="utf-8")) for name in SEARCH})
+    code["search"] = fingerprint({name: bare((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH})
     own = params.model_dump(include={"variants", "train", "sweep"})
-    return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own}
+    spans = {name: asdict(entry) for name, entry in params.sweep.intervals.items()}
+    return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own, "intervals": spans}
 
 
 def is_current(run: Run, left: str, data: str) -> bool:

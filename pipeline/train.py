@@ -9,16 +9,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.tracking import piped
+
+if __name__ == "__main__":  # before torch, so that both load at once
+    piped.launch_ahead()
+
 import psutil
 import torch
 
 from pipeline import check_pins, outs, records, sweep
+from pipeline.ending import leave
 from pipeline.params import InputError, Params, load
 from pipeline.progress import Display, count
 from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking.piped import Piped
 from pipeline.training import data, known, progress, stacks
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.engines import Engine, Watch
@@ -45,33 +50,52 @@ def main() -> None:
     check_memory(search.most if search else len(own), splits, params.train.epochs, psutil.virtual_memory().available)
     prepared = data.load(outs.PREPARED)
     found = {} if search else known.recall(own, os.environ)
-    missing = [run for run in own if run.fingerprint not in found]
-    planned = stacks.group(missing, prepared.train_rows, prepared.X.shape[1])
+    planned = stacks.group(unknown(own, found), prepared.train_rows, prepared.X.shape[1])
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
-    if not missing:
-        write(outs.TRAINED / name, own, found)
+    if not planned:
+        write(outs.TRAINED / name, [found[run.fingerprint] for run in own])
         Display(title).say(f"{count(len(own), 'run')} known, none trained; to train again: PIPELINE_RETRAIN=1")
         return
     checkpoints = Checkpoints()
     with (
         choose(os.environ, planned, prepared.X.shape[1], checkpoints) as engine,
         Display(title) as display,
-        Piped(params, runs, display) as tracking,
+        piped.Piped(params, runs, display) as tracking,
     ):
         shown = progress.Training(display, tracking, planned, prepared.X.shape[1], len(found))
         outs.study(name).unlink(missing_ok=True)
-        if search:
-            records.write(outs.TRAINED / name, search.run(prepared, shown, engine, train))
-        else:
-            made = train(missing, prepared, shown, engine, own[0].seed)
-            write(outs.TRAINED / name, own, found | {record.run.fingerprint: record for record in made})
+
+        def of_round(runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: Engine) -> list[Record]:
+            held = known.recall(runs, os.environ)
+            shown.known += len(held)
+            return complete(runs, held, prepared, watch, engine)
+
+        made = (
+            search.run(prepared, shown, engine, of_round) if search else complete(own, found, prepared, shown, engine)
+        )
+        write(outs.TRAINED / name, made)
         checkpoints.clear()
     shown.conclude()
 
 
-def write(folder: Path, runs: Sequence[Run], made: Mapping[str, Record]) -> None:
+def unknown(runs: Sequence[Run], found: Mapping[str, Record]) -> list[Run]:
+    """List the runs without a record among those found, fingerprint -> record."""
+    return [run for run in runs if run.fingerprint not in found]
+
+
+def complete(
+    runs: Sequence[Run], found: Mapping[str, Record], prepared: data.Prepared, watch: Watch, engine: Engine
+) -> list[Record]:
+    """Train those runs of one variant whose records are not found; return the records of all, in the runs' order."""
+    missing = unknown(runs, found)
+    made = train(missing, prepared, watch, engine, runs[0].seed) if missing else []
+    every = {**found, **{record.run.fingerprint: record for record in made}}
+    return [every[run.fingerprint] for run in runs]
+
+
+def write(folder: Path, made: Sequence[Record]) -> None:
     """Write a variant's outs, and note that they were made here."""
-    records.write(folder, [made[run.fingerprint] for run in runs])
+    records.write(folder, made)
     known.note(folder)
 
 
@@ -138,3 +162,4 @@ def train(
 
 if __name__ == "__main__":
     main()
+    leave()

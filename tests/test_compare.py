@@ -23,7 +23,7 @@ CONFIGURED: Row = {"variant": "linear", "batch_size": 2, "init": "zeros", "devic
 def side(epochs: int, means: dict[float, float], seeds: range, chance: int, spread: float = 0.1) -> Side:
     """Make up runs: a mean for each lr, and normal numbers around it for the seeds."""
     drawn = np.random.RandomState(chance)
-    runs = [
+    runs: list[Row] = [
         {**CONFIGURED, "epochs": epochs, "lr": lr, "seed": seed, "cv/mse": mean + spread * drawn.standard_normal()}
         for lr, mean in means.items()
         for seed in seeds

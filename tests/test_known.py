@@ -32,11 +32,8 @@ def runs_with(lrs: Sequence[float], seeds: Sequence[int]) -> list[Run]:
 
 def trained(runs: Sequence[Run], found: dict[str, records.Record] | None = None) -> dict[str, bytes]:
     """Write the outs of runs, of which those found are not trained; return the files."""
-    found = found or {}
-    missing = [run for run in runs if run.fingerprint not in found]
-    made = train.train(missing, TABLE, Unwatched(), Here(), runs[0].seed)
     shutil.rmtree(FOLDER, ignore_errors=True)
-    train.write(FOLDER, runs, found | {one.run.fingerprint: one for one in made})
+    train.write(FOLDER, train.complete(runs, found or {}, TABLE, Unwatched(), Here()))
     return {path.name: path.read_bytes() for path in FOLDER.iterdir()}
 
 
@@ -47,7 +44,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     with redirect_stdout(io.StringIO()), Repo.init(no_scm=True) as repo:
         trained(runs_with([0.01], [1, 2]))
         [stage] = repo.add(str(FOLDER))
-        md5 = stage.outs[0].hash_info.value.removesuffix(".dir")
+        md5: str = stage.outs[0].hash_info.value.removesuffix(".dir")
     shutil.rmtree(outs.TRAINED)  # as DVC does before a stage
     return md5
 

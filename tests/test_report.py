@@ -131,6 +131,15 @@ def test_the_reason_follows_from_the_curvature(made: Results, lr: float, why: st
     assert re.match(why, report.why(made, replace(record, run=run)))
 
 
+def test_what_mattered_is_said_of_each_axis_that_varies() -> None:
+    mattered = results(table(), params(sweep_lr=[0.001, 0.01, 0.05, 10.0]))
+    found = report.what_mattered(mattered)
+    assert next(iter(found)) == "lr"
+    assert float(found["lr"]) > 0.5 > float(found["seed"])
+    page = report.render(mattered, [])
+    assert all(f"<dt>{axis}</dt><dd>{value}</dd>" in page for axis, value in found.items())
+
+
 def test_texts_of_the_table_are_texts() -> None:
     hostile = "</title><script>alert('x')</script><img src=x onerror=y>&\"{{ 7 * 7 }}"
     changed: dict[str, Any] = {

@@ -3,7 +3,9 @@
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,11 @@ import sweeps
 from sweeps import params, table
 
 from pipeline import outs, sweep, train
-from pipeline.evaluation import leaderboard
+from pipeline.evaluation import leaderboard, metrics
 from pipeline.evaluation.importance import effect, grouped, ranked
-from pipeline.params import InputError, Params
+from pipeline.params import Params
 from pipeline.records import Record
-from pipeline.search.space import Choice, Configuration, Interval, Space
+from pipeline.search.space import Choice, Configuration, Interval, Space, refused
 from pipeline.search.stage import Search
 from pipeline.search.storage import VARIABLE
 from pipeline.search.study import Study, key, sizes
@@ -151,6 +153,26 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_halving_keeps_the_bits_of_those_that_stay_and_others_leave_at_their_rung() -> None:
+    settings = searched("halving")
+    every = {one.run.name: one for one in train.train(sweep.plan(settings), table(), Unwatched(), Here())}
+    records = run_search(settings)
+    assert [one.run.name for one in records] == list(every)
+    assert Counter(one.left for one in records) == {  # 32 configurations, then 16, then 8, each twice
+        "behind, after epoch 10 of 40": 32,
+        "behind, after epoch 20 of 40": 16,
+        "": 16,
+    }
+    for record in records:
+        whole, trained = every[record.run.name], np.isfinite(record.curve)
+        same = [whole.tensors[name].tobytes() == record.tensors[name].tobytes() for name in whole.tensors]
+        assert record.curve[trained].tobytes() == whole.curve[trained].tobytes()
+        assert (record.run == whole.run) == record.is_whole == (all(same) and trained.all())
+    board = leaderboard.rank([replace(one, metrics=metrics.compute(one, table())) for one in records], "cv/mse")
+    assert list(board["runs"]) == [2] * 8 + [0] * 24
+
+
+@pytest.mark.usefixtures("here")
 def test_the_id_of_a_searched_sweep_is_that_of_its_specification() -> None:
     ids = {
         sweep.sweep_id([], sweep.specification(searched(**changed)))
@@ -162,16 +184,21 @@ def test_the_id_of_a_searched_sweep_is_that_of_its_specification() -> None:
     assert sweep.specification(params()) == {}
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"sweep_optimizer": ["sgd", "adam"]}, "sweep.optimizer: cmaes searches numbers alone"),
-        ({"sweep_batch_size": [1], "sweep_lr": [1e-3]}, "sweep.search.method: cmaes searches two axes or more"),
-    ],
-)
-def test_cmaes_refuses_what_it_cannot_search(changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Search(searched("cmaes", **changed), "matrix")
+def test_cmaes_refuses_what_it_cannot_search() -> None:
+    assert refused(SPACE, "cmaes") == refused(NAMES, "tpe") == []
+    assert [fault.split(":")[0] for fault in refused(NAMES, "cmaes")] == ["sweep.optimizer"]
+    assert refused({"lr": SPACE["lr"], "batch_size": Choice.of([1])}, "cmaes") == [
+        "sweep.search.method: cmaes searches two axes or more; take the method tpe"
+    ]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_list_of_one_range_is_an_interval() -> None:
+    entry = {"from": 1e-4, "to": 1, "num": 3, "scale": "log"}
+    found = Search(searched(sweep_lr=[entry]), "matrix")
+    assert found.space["lr"] == Interval(1e-4, 1.0, log=True)
+    assert len({one["lr"] for one in found.study().propose(4)}) == 4
+    assert sweep.specification(searched(sweep_lr=[entry])) != sweep.specification(searched(sweep_lr=[1e-4, 0.01, 1]))
 
 
 def test_the_study_is_copied_where_the_user_says_and_changes_nothing(

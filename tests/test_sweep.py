@@ -141,7 +141,26 @@ def test_a_fingerprint_covers_what_dvc_trains_from() -> None:
     train = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]["train"]
     deps = {dep.replace("${item.variant}", "{variant}") for dep in train["deps"]} - {str(outs.PREPARED)}
     written_by = {"pipeline/records.py", "pipeline/source.py"}  # they write the outs, and change no result
-    assert deps == {f"pipeline/{name}" for name in (*sweep.SOURCES, *sweep.SEARCH)} | written_by
+    choose = {f"pipeline/{name}.py" for name in sweep.SEARCH}  # which runs there are, not what they are
+    assert deps == {f"pipeline/{name}" for name in sweep.SOURCES} | written_by | choose
+
+
+def test_only_and_skip_restrict_the_product(plan: Callable[..., list[Run]]) -> None:
+    rules = {"sweep.lr": [1e-5, 1e-4], "sweep.only": [{"lr": 1e-5}, {"lr": 1e-4, "batch_size": [1, "full"]}]}
+    runs = plan(rules | {"sweep.skip": [{"seed": [1, 2]}, {"batch_size": 2}], "variants": ["matrix"]})
+    assert [(one.batch_size, one.lr, one.seed) for one in runs] == [
+        *((1, 1e-5, 3), (1, 1e-4, 3), (4, 1e-5, 3), ("full", 1e-5, 3), ("full", 1e-4, 3)),
+    ]
+    with pytest.raises(params.InputError, match=r"^params.yaml: sweep.only and sweep.skip: leave none of the runs"):
+        plan({"sweep.skip": [{"lr": 1e-5}]})
+
+
+@pytest.mark.parametrize("rule", [{}, {"rate": 1e-5}, {"lr": {"from": 1}}, {"lr": [[1e-5]]}])
+def test_a_wrong_rule_is_refused(plan: Callable[..., list[Run]], rule: dict[str, object]) -> None:
+    with pytest.raises(
+        params.InputError, match=r"^params.yaml: sweep.only: got .*, takes a list of mappings from an axis, of "
+    ):
+        plan({"sweep.only": [rule]})
 
 
 @pytest.mark.parametrize("floats", [1, 50, 300, 2**24])

@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "pipeline"
 ROOM = PACKAGE / "tracking"
 OUTSIDE = sorted(path for path in PACKAGE.rglob("*.py") if ROOM not in path.parents)
 STATUSES = {"RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"}
-FILTER = re.compile(r"\b(tags|attributes|metrics|params)\.(?!json\b|yaml\b)[\w`\"]")
+FILTER = re.compile(r"\b(tags|attributes|metrics|params)\.(?!json\b|py\b|yaml\b)[\w`\"]")
 TAG = re.compile(r"\bmlflow\.(?!db\b|copied\b)\w")  # mlflow.db is the store's file
 
 

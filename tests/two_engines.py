@@ -16,6 +16,7 @@ import pipeline  # before torch: it pins the kernels
 import torch
 
 from pipeline import train, variants
+from pipeline.params import BatchSize
 from pipeline.records import Array, Record
 from pipeline.sweep import Run
 from pipeline.training.checkpoints import Checkpoints
@@ -25,7 +26,7 @@ from pipeline.training.engines.here import Here
 from pipeline.training.engines.workers import Workers
 from pipeline.training.stacks import Stack
 
-SIZES = (1, 2, "full")
+SIZES: tuple[BatchSize, ...] = (1, 2, "full")
 assert not pipeline.LOADED
 
 
@@ -104,7 +105,7 @@ def broken(*_: object) -> variants.Model:
 def main(words: Sequence[str]) -> None:
     word = words[0] if words else ""
     if word == "broken":
-        variants.make = broken
+        variants.make = broken  # type: ignore[assignment]
     print(*faults(word), sep="\n")
 
 

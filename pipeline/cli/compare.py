@@ -19,7 +19,7 @@ from pipeline.params import METRICS, load
 @with_options(*FORMAT)
 @in_repository
 def compare(a: str, b: str, metric: str | None, form: str | None) -> None:
-    """Compare two sweeps, experiments or commits, configuration by configuration.
+    """Compare two sweeps, experiments or commits.
 
     A and B are each a sweep's id or its first digits, a DVC experiment, branch, tag or commit, or `workspace`. Sweeps
     are read from MLflow, the others from the outs in DVC's cache.

@@ -13,10 +13,11 @@ from pipeline.params import METRICS, InputError, load
 @with_options(*FORMAT)
 @in_repository
 def importance(by: str | None, form: str | None) -> None:
-    """Print how much each axis of the last sweep decided of a metric, from 0 to 1.
+    """Print how much each axis of the last sweep mattered.
 
-    It is ε² of the Kruskal-Wallis test: the share of the spread of the runs' ranks that the axis's values alone
-    explain. Axes of many numbers are cut into at most 10 groups. The rest is what axes do together, and chance.
+    The number, from 0 to 1, is ε² of the Kruskal-Wallis test: the share of the spread of the runs' ranks that the
+    axis's values alone explain. The rest is what axes do together, and chance. Axes of many numbers are cut into at
+    most 10 groups.
 
     \b
     Examples:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli import in_repository
-from pipeline.progress import count, duration
 
 if TYPE_CHECKING:  # it imports torch
     from pipeline.commands.plan import Plan
@@ -46,10 +45,13 @@ def plan(overrides: Sequence[str], as_json: bool) -> None:
 
 def lines(planned: "Plan") -> list[str]:
     """Say what a sweep would do, line by line."""
+    from pipeline.progress import count, duration
+
     train = planned.training
     of = f"{count(planned.runs, 'run')} of {count(len(planned.variants), 'variant')}, {count(planned.fits, 'fit')}"
+    first = f"; the first round of a search for at most {planned.most:,} runs" if planned.most > planned.runs else ""
     said = [
-        f"sweep {planned.sweep}: {of}",
+        f"sweep {planned.sweep}: {of}{first}",
         f"stored    {planned.stored:,} in MLflow",
         f"known     {planned.known:,} in DVC's cache, which need not train again",
     ]

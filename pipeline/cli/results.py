@@ -7,8 +7,8 @@ import click
 from pipeline import outs
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, SCOPE, conditions_of, only_one, print_rows, with_options, workspace_runs
-from pipeline.evaluation import groups
 from pipeline.evaluation.boards import OPTIONAL, configuration, rows_to_show
+from pipeline.evaluation.choice import lucky
 from pipeline.params import METRICS, InputError, load
 from pipeline.printing import Row
 
@@ -71,7 +71,7 @@ def top(
         None if every or sweep or data else frozenset(workspace_runs()), sweep, data, conditions_of(conditions)
     )
     if keys:
-        print_groups(groups.rank(listings.sound(params.track.experiment, scope), keys, metric)[:count], metric, form)
+        print_groups(listings.sound(params.track.experiment, scope), keys, metric, count, form)
         return
     rows = listings.top(params.track.experiment, metric, count, scope)
     columns = ("run", *dict.fromkeys((metric, *METRICS)), "data", "seal", "run_id")
@@ -85,8 +85,11 @@ def top(
         click.echo(f"none is stored with a {metric}; those that diverged, or are missing: pipeline runs", err=True)
 
 
-def print_groups(rows: Sequence[Row], metric: str, form: str | None) -> None:
-    """Print groups of runs."""
+def print_groups(runs: Sequence[Row], keys: Sequence[str], metric: str, most: int, form: str | None) -> None:
+    """Print the best groups of runs."""
+    from pipeline.evaluation import groups
+
+    rows = groups.rank(runs, keys, metric)[:most]
     print_rows(rows, form, groups.rows_to_show(rows, metric), ("run_id", "best run", "diverged"))
 
 
@@ -140,8 +143,9 @@ def leaderboard(
 ) -> None:
     """Print the configurations of the last sweep, best first.
 
-    Each metric is the mean over the seeds ± its standard deviation. Other sweeps' leaderboards come from MLflow; those
-    of the same data are ranked together.
+    Each metric is the mean over the seeds ± its standard deviation, and, where rows are tested, its standard error over
+    the folds. With evaluate.choose: one_se, the champion comes first. Other sweeps' leaderboards come from MLflow;
+    those of the same data are ranked together.
 
     \b
     Examples:
@@ -153,6 +157,7 @@ def leaderboard(
     only_one({"--all": every, "--sweep": sweep})
     chosen = conditions_of(conditions)
     rows = stored(sweep, data, conditions) if every or sweep or data else here()
+    said = lucky(len(rows), rows[0].get("tested rows")) if rows and not (every or data) else ""
     if not (every or sweep or data):
         known = {name for row in rows for name in row}
         if unknown := [one for one in chosen if one.key not in known]:
@@ -162,6 +167,8 @@ def leaderboard(
     print_rows(best, form, rows_to_show(best), OPTIONAL)
     if len(rows) > len(best) and not form:
         click.echo(f"… and {len(rows) - len(best):,} more: pipeline leaderboard", err=True)
+    if said and not form:
+        click.echo(said, err=True)
 
 
 def here() -> list[Row]:

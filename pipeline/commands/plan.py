@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,12 +61,15 @@ class Training:
 class Plan:
     """What a sweep would do.
 
-    sweep: its id. runs, fits: how many. stored: runs that MLflow holds. known: those whose records DVC's cache holds.
+    sweep: its id. runs, fits: how many; of a search whose runs are known only as they arise, those of the first round,
+    and all that follows is about them. most: the most runs that there will be. stored: runs that MLflow holds. known:
+    those whose records DVC's cache holds.
     """
 
     sweep: str
     variants: list[str]
     runs: int
+    most: int
     fits: int
     stored: int
     known: int
@@ -81,22 +84,45 @@ def plan(params: Params) -> Plan:
         InputError: the table cannot be prepared, or the store fails.
     """
     with prepared_for(params) as path:
-        runs, prepared, table = sweep.plan(params, path), data.load(path), rounding.table(load_file(path))
+        runs, prepared, table = runs_of(params, path), data.load(path), rounding.table(load_file(path))
+        identity = sweep.sweep_id(runs, sweep.specification(params, path))
     by_variant = {variant: list(own) for variant, own in groupby(runs, lambda run: run.variant)}
     found = {fingerprint for own in by_variant.values() for fingerprint in known.recall(own, AS_DVC)}
     lacking = queries.health(params.track.experiment, {run.fingerprint: run.name for run in runs}).lacking
     missing = {variant: [run for run in own if run.fingerprint not in found] for variant, own in by_variant.items()}
     most = max(curve_bytes(own, len(prepared.train)) for own in by_variant.values())
     return Plan(
-        sweep.sweep_id(runs),
+        identity,
         list(by_variant),
         len(runs),
+        most_runs(params, len(runs)),
         len(runs) * len(prepared.train),
         len(runs) - len(lacking),
         len(found),
         training(missing, prepared, most),
         list(beyond(runs, table, prepared.X.shape[1])),
     )
+
+
+def runs_of(params: Params, prepared: Path) -> list[Run]:
+    """List the runs of a sweep; of a search whose runs are known only as they arise, those of the first round.
+
+    Raises:
+        InputError: such a search would run on data that are not prepared yet.
+    """
+    if runs := sweep.plan(params, prepared):
+        return runs
+    if prepared != outs.PREPARED:
+        raise InputError("a search on other data than those prepared here cannot be planned; run: dvc repro prepare")
+    from pipeline.search.stage import Search  # noqa: PLC0415 - loads Optuna
+
+    return [run for variant in params.variants for run in Search(params, variant).likely()]
+
+
+def most_runs(params: Params, listed: int) -> int:
+    """Return the most runs that a sweep will have, of which so many are listed."""
+    trials = len(params.variants) * params.sweep.search.trials * len(params.sweep.seed)
+    return trials if params.sweep.search.method in sweep.PROPOSED else listed
 
 
 def training(missing: Mapping[str, Sequence[Run]], prepared: Prepared, most: int) -> Training:
@@ -124,12 +150,19 @@ def beyond(runs: Sequence[Run], table: rounding.Table, k: int) -> Iterator[Beyon
     """List the learning rates of linear variants beyond the stable one, where training may diverge."""
     lrs: dict[BatchSize, list[float]] = {}
     for run in runs:
-        if parameters.is_linear(run.variant, k) and run.lr not in lrs.setdefault(run.batch_size, []):
+        if is_bounded(run, k) and run.lr not in lrs.setdefault(run.batch_size, []):
             lrs[run.batch_size].append(run.lr)
     for run in {run.batch_size: run for run in runs if run.batch_size in lrs}.values():
         stable = rounding.largest_stable_lr(run, table)
         if high := [lr for lr in lrs[run.batch_size] if lr >= stable]:
             yield Beyond(run.batch_size, stable, high)
+
+
+def is_bounded(run: Run, k: int) -> bool:
+    """Tell whether a run is one of those whose stable learning rate is known: plain descent of a linear model's mse."""
+    configured = asdict(run)
+    plain = (configured.get("optimizer", "sgd"), configured.get("loss", "mse")) == ("sgd", "mse")
+    return plain and parameters.is_linear(run.variant, k)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline import outs
 from pipeline.conditions import number
+from pipeline.evaluation.choice import lucky
 from pipeline.params import METRICS
 from pipeline.printing import Row, as_table
 
@@ -11,7 +12,9 @@ OPTIONAL = (
     "excess_mse",
     "cv/mae",
     "train/mse",
+    "folds",
     "runs",
+    "tested rows",
     "cv/r2",
     "sweep",
     "diverged",
@@ -24,14 +27,17 @@ def configuration(line: Mapping[str, str]) -> dict[str, object]:
 
 
 def rows_to_show(rows: Sequence[Row]) -> list[Row]:
-    """Return what people see of configurations: each metric as its mean ± standard deviation."""
+    """Return what people see of configurations: each metric as its mean ± standard deviation (se standard error)."""
     shown: list[Row] = []
     for row in rows:
-        cells = {key: row.get(key) for key in ("configuration", "data", "sweep", "runs", "diverged")}
+        cells = {
+            key: row.get(key) for key in ("configuration", "data", "sweep", "runs", "diverged", "tested rows", "folds")
+        }
         for metric in METRICS:
-            mean, std = row.get(f"{metric} mean"), row.get(f"{metric} std")
+            mean, std, error = (row.get(f"{metric} {kind}") for kind in ("mean", "std", "se"))
             spread = f" ± {std:.2g}" if isinstance(std, int | float) else ""
-            cells[metric] = f"{mean:.6g}{spread}" if isinstance(mean, int | float) else None
+            rests = f" (se {error:.2g})" if isinstance(error, int | float) else ""
+            cells[metric] = f"{mean:.6g}{spread}{rests}" if isinstance(mean, int | float) else None
         shown.append(cells | ({"seal": row["seal"]} if row.get("seal") == "altered" else {}))
     return shown
 
@@ -45,3 +51,5 @@ def print_best(command: str, most: int = 10) -> None:
         print(f"… and {len(rows) - most:,} more: {command}")
     if not any(row["runs"] for row in rows):
         print("there is no champion: every run diverged; try a smaller sweep.lr, or data.standardize=true")
+    if rows and (said := lucky(len(rows), rows[0].get("tested rows"))):
+        print(said)

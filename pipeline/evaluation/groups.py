@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pipeline.conditions import number
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.printing import Row
+from pipeline.records import CURVE
 
 
 def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
     """Group runs by `keys`; rank the groups by the mean of a metric over their runs that did not diverge.
 
     Args:
-        runs: sound ones, each with all that is known of it: axes, metrics, params, tags. One without a key belongs to
-            the group in which that is empty.
+        runs: sound ones, latest first, each with all that is known of it: axes, metrics, params, tags. One without a
+            key belongs to the group in which that is empty.
         keys: what the runs of a group share.
         metric: of which each group gets the mean, the standard deviation and the best, with that run's name and id.
 
@@ -40,15 +41,21 @@ def rows_to_show(rows: Sequence[Row], metric: str) -> list[Row]:
 
 
 def _group(of: Mapping[str, object], runs: Sequence[Row], metric: str) -> Row:
-    scored = [(float(value), run) for run in runs if isinstance(value := run.get(metric), float | int)]
-    values = [value for value, _ in scored if math.isfinite(value)]
+    scored = [run for run in runs if math.isfinite(_value(run, metric))]
+    values = [_value(run, metric) for run in scored]
     row: dict[str, object] = {**of, "runs": len(values), "diverged": sum("diverged" in run for run in runs)}
     row[f"{metric} mean"] = statistics.fmean(values) if values else None
     row[f"{metric} std"] = statistics.stdev(values) if len(values) > 1 else None
     if values:
-        best = (max if metric in HIGHER_IS_BETTER else min)(scored, key=lambda pair: pair[0])
-        row |= {f"{metric} best": best[0], "best run": best[1]["run"], "run_id": best[1]["run_id"]}
+        worse = -1 if metric in HIGHER_IS_BETTER else 1
+        # Of equals, as in `pipeline top`: the one with the smaller training loss, then the earlier one.
+        best = min(reversed(scored), key=lambda run: (worse * _value(run, metric), _value(run, CURVE)))
+        row |= {f"{metric} best": best[metric], "best run": best["run"], "run_id": best["run_id"]}
     return row
+
+
+def _value(run: Row, metric: str) -> float:
+    return float(value) if isinstance(value := run.get(metric), float | int) else math.nan
 
 
 def _shown(row: Row, metric: str) -> Row:

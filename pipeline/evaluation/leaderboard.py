@@ -3,21 +3,24 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.params import HIGHER_IS_BETTER
+from pipeline.evaluation.standard_errors import Errors
+from pipeline.params import HIGHER_IS_BETTER, TESTED
 from pipeline.records import BEHIND, CURVE, RUN_METRICS, Record
 from pipeline.sweep import OF_CONFIGURATION
 
 Float64 = NDArray[np.float64]
 
 
-def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
+def rank(evaluated: Sequence[Record], metric: str, errors: Errors | None = None) -> pd.DataFrame:
     """Rank the configurations by `metric`, best first, with the mean and standard deviation of each metric over seeds.
+
+    Given `errors`, a line also has the numbers of tested rows and folds, and standard errors (`se`).
 
     `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged; a configuration with a
     diverged run ranks below all those without. Of equals, the one with the smaller training loss ranks first: a fold
@@ -33,10 +36,14 @@ def rank(evaluated: Sequence[Record], metric: str) -> pd.DataFrame:
         row["diverged"] = sum(bool(record.diverged) for record in group)
         if left := len(group) - sum(record.is_whole or bool(record.diverged) for record in group):
             row[BEHIND] = left
+        row |= {"tested rows": errors.rows, "folds": errors.folds} if errors else {}
+        own = errors.of.get(configuration, {}) if errors else {}
         for key in RUN_METRICS:
             values = [record.metrics[key] for record in group if key in record.metrics]
             row[f"{key} mean"] = statistics.fmean(values) if values else math.nan
             row[f"{key} std"] = statistics.stdev(values) if len(values) > 1 else math.nan
+            if errors and key in TESTED:
+                row[f"{key} se"] = own.get(key, math.nan)
         rows.append(row)
     board = pd.DataFrame(rows)
     if BEHIND in board:
@@ -62,15 +69,27 @@ def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) 
     return [runs for configuration, runs in whole.items() if configuration in chosen]
 
 
-def summary(board: pd.DataFrame, metric: str) -> dict[str, object]:
-    """Reduce the leaderboard to the champion, its metrics and the number of runs, for `dvc metrics`."""
+def summary(board: pd.DataFrame, metric: str, final: Mapping[str, float] | None = None) -> dict[str, object]:
+    """Reduce the leaderboard to the champion, its metrics and the number of runs, for `dvc metrics`.
+
+    `final` are the champion's figures on rows that only champions are measured on.
+    """
     champion = board.iloc[0]
     metrics = {
         key: float(f"{champion[f'{key} mean']:.9g}") for key in RUN_METRICS if math.isfinite(champion[f"{key} mean"])
     }
+    errors = {
+        f"{key} se": float(champion[f"{key} se"])
+        for key in TESTED
+        if math.isfinite(champion.get(f"{key} se", math.nan))
+    }
+    rests = {key: int(champion[key]) for key in ("tested rows", "folds") if key in champion}
     return {
         "metric": metric,
-        "champion": {"configuration": champion["configuration"], **metrics} if champion["runs"] else {},
+        "champion": {"configuration": champion["configuration"], **metrics, **errors, **(final or {})}
+        if champion["runs"]
+        else {},
+        **rests,
         "runs": int(sum(board[column].sum() for column in ("runs", "diverged", BEHIND) if column in board)),
         "diverged": int(board["diverged"].sum()),
     }

@@ -1,13 +1,14 @@
 """A run's metrics, computed from its weights and the prepared data in float64."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pipeline.predictions import linear
-from pipeline.records import Record
+from pipeline.records import FINAL, Record
 from pipeline.training.data import Prepared
 from pipeline.training.parameters import in_float64, is_linear, shapes, with_values
 
@@ -25,8 +26,8 @@ def compute(record: Record, prepared: Prepared) -> dict[str, float]:
     y_pred = predictions(record, prepared)  # (S, n, 1)
     X = prepared.standardized(0).double().numpy()[train[0]]  # (n', k)
     error = (y_pred[0] - y)[train[0]]
-    held_out = out_of_sample(y_pred, train)  # (n, 1), NaN for a row that every split trains on
-    tested = ~train.all(axis=0)
+    held_out = out_of_sample(y_pred, prepared.tested.numpy())  # (n, 1), NaN for a row that no split tests
+    tested = prepared.tested.numpy().any(axis=0)
     residual = (held_out - y)[tested]
     spread = ((y - y[tested].mean())[tested] ** 2).mean()
     mse = float((error**2).mean())
@@ -43,6 +44,23 @@ def compute(record: Record, prepared: Prepared) -> dict[str, float]:
     # Nine digits, as people read them. The curve's float32 is exact as it is.
     rounded = {key: value if key == "train/mse" else float(f"{value:.9g}") for key, value in values.items()}
     return {key: value for key, value in rounded.items() if math.isfinite(value)}
+
+
+def final(champion: Sequence[Record], prepared: Prepared) -> dict[str, float]:
+    """Measure the champion's runs on the final rows, with their fits on all training rows: means over the seeds.
+
+    Returns:
+        final/mse, final/mae and final/r2, nine digits, as far as they are finite; none if there are no final rows.
+    """
+    if prepared.final is None or not champion:
+        return {}
+    rows, y = prepared.final.numpy(), prepared.y.double().numpy()[prepared.final.numpy()]
+    residuals = [predictions(record, prepared)[0][rows] - y for record in champion]
+    square = float(np.mean([(one**2).mean() for one in residuals]))
+    spread = float(y.var())
+    r2 = 1 - square / spread if spread > 0 else math.nan
+    values = zip(FINAL, (square, float(np.mean(np.abs(residuals))), r2), strict=True)
+    return {key: float(f"{value:.9g}") for key, value in values if math.isfinite(value)}
 
 
 def round_to(value: float, unit: float) -> float:
@@ -71,10 +89,10 @@ def predictions(record: Record, prepared: Prepared) -> Float64:
     return torch.stack(y_pred).numpy()
 
 
-def out_of_sample(y_pred: Float64, train: NDArray[np.bool_]) -> Float64:
-    """Take each row's prediction from the split that did not train on it: (n, 1), NaN if every split did."""
+def out_of_sample(y_pred: Float64, tested: NDArray[np.bool_]) -> Float64:
+    """Take each row's prediction from the split that tests it, of tested (S, n): (n, 1), NaN if none does."""
     chosen = np.full(y_pred.shape[1:], np.nan)
-    for split, rows in enumerate(~train):
+    for split, rows in enumerate(tested):
         chosen[rows] = y_pred[split][rows]
     return chosen
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pipeline.evaluation.choice import lucky
 from pipeline.evaluation.importance import of_metric
 from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
-from pipeline.params import HIGHER_IS_BETTER
+from pipeline.params import HIGHER_IS_BETTER, TESTED
 from pipeline.records import RUN_METRICS, Record
 from pipeline.sweep import AXES, OF_CONFIGURATION
 
@@ -36,11 +37,13 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         metric=results.metric,
         value=number(float(results.board.iloc[0][f"{results.metric} mean"])) if champion else "",
         facts=facts(results),
+        lucky=lucky(len(results.board), results.board.iloc[0].get("tested rows")),
         columns=[results.metric, *(key for key in RUN_METRICS if key != results.metric)],
         board=board(results),
         figures=[figure(one) for one in pictures],
         importance=what_mattered(results),
         diverged=diverged(results),
+        rule=results.params.evaluate.choose,
         open=OPEN,
     )
 
@@ -50,7 +53,8 @@ def facts(results: Results) -> dict[str, str]:
     data, train = results.params.data, results.params.train
     rows, k = results.prepared.X.shape
     split = f"{data.split.folds} folds" if data.split.method == "kfold" else f"{data.split.test_fraction:g} of the rows"
-    if data.split.method == "kfold" and data.split.folds == rows:
+    final_rows = 0 if results.prepared.final is None else int(results.prepared.final.sum())
+    if data.split.method == "kfold" and data.split.folds == rows - final_rows:
         split = "each row by itself (leave-one-out)"
     names = ", ".join(data.features[:20]) + (f" and {k - 20} more" if k > 20 else "")
     words = {axis.name: axis.words[1] for axis in AXES} | {"lr": "learning rates"}
@@ -71,8 +75,36 @@ def facts(results: Results) -> dict[str, str]:
         "epochs": f"{train.epochs:,}",
         "initial weights": "zeros" if train.init == "zeros" else "drawn with the run's seed",
         "runs": runs,
-        "champion chosen by": f"{results.metric}, mean over the seeds",
+        "champion chosen by": chosen(results),
+        **final(results),
     }
+
+
+def chosen(results: Results) -> str:
+    """Say how the champion was chosen, and what its figure rests on."""
+    champion, metric = results.board.iloc[0], results.metric
+    said = f"{metric}, mean over the seeds"
+    if results.params.evaluate.choose == "one_se":
+        said += "; of those within one standard error of the best, the plainest: the least trained"
+    if metric in TESTED and "tested rows" in champion:
+        error, rows, folds = float(champion[f"{metric} se"]), int(champion["tested rows"]), int(champion["folds"])
+        over = f"in {folds:,} folds" if folds > 1 else "held out"
+        said += f"; it rests on {rows:,} tested row{'s' * (rows > 1)} {over}, and its standard error is "
+        said += number(error) if math.isfinite(error) else "unknown"
+    return said
+
+
+def final(results: Results) -> dict[str, str]:
+    """Say what the champion reaches on the final rows.
+
+    How many champions were measured on them is history, which no out may depend on: MLflow and evaluate's end tell it.
+    """
+    if results.prepared.final is None:
+        return {}
+    rows = int(results.prepared.final.sum())
+    figures = ", ".join(f"{key} {number(value)}" for key, value in results.final.items()) or "no champion to measure"
+    on = f"{rows:,} final row{'s' * (rows > 1)}, which nothing else saw"
+    return {f"on {on}": f"{figures}; how many champions were measured on them so far stands with the sweep in MLflow"}
 
 
 def best_run(results: Results) -> Record | None:
@@ -93,7 +125,9 @@ def board(results: Results) -> list[dict[str, object]]:
         }
         for key in RUN_METRICS:
             mean, deviation = float(row[f"{key} mean"]), float(row[f"{key} std"])
+            error = float(str(row.get(f"{key} se", math.nan)))
             own[key] = number(mean) + (f" ± {number(deviation)}" if math.isfinite(deviation) else "")
+            own[key] = f"{own[key]} (se {error:.2g})" if math.isfinite(error) else own[key]
         rows.append(own)
     return rows
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -43,12 +43,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Results:
-    """An evaluated sweep."""
+    """An evaluated sweep.
+
+    final: the champion's figures on the final rows, empty if there are none.
+    """
 
     evaluated: Sequence[Record]
     board: pd.DataFrame
     prepared: Prepared
     params: Params
+    final: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:

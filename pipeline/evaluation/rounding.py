@@ -78,11 +78,13 @@ Table = list[tuple[Moments, Moments | None]]
 def table(prepared: Mapping[str, NDArray[np.generic]]) -> Table:
     """Compute the moments of each split's training rows and test rows from the tensors that prepare wrote."""
     y = prepared["y"].astype(np.float64)[:, 0]
+    final = prepared.get("final", np.zeros(len(y), dtype=bool)).astype(bool)
     moments: Table = []
     for train, mean, scale in zip(prepared["train"].astype(bool), prepared["mean"], prepared["scale"], strict=True):
         X = np.asarray((prepared["X"] - mean) / scale, dtype=np.float64)  # float32 until here, as in training
         x = np.hstack([X, np.ones((len(X), 1))])
-        moments.append((Moments.of(x[train], y[train]), None if train.all() else Moments.of(x[~train], y[~train])))
+        tested = ~train & ~final
+        moments.append((Moments.of(x[train], y[train]), Moments.of(x[tested], y[tested]) if tested.any() else None))
     return moments
 
 

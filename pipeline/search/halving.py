@@ -73,8 +73,7 @@ def halve(
                 ended[run] = record
             elif run.configuration in why:
                 ended[run] = behind(record, rung)
-            if run in ended:
-                watch.finish(ended[run])
+        watch.finish([ended[run] for run in going if run in ended])
         going = [run for run in going if run not in ended]
     return [ended[run] for run in runs]
 

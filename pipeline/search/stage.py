@@ -13,7 +13,7 @@ from pipeline.evaluation import metrics
 from pipeline.params import HIGHER_IS_BETTER, InputError, Params
 from pipeline.records import Record
 from pipeline.search import halving, rounds, storage
-from pipeline.search.space import Choice, Configuration, Space, refused
+from pipeline.search.space import Axis, Choice, Configuration, Interval, Space, refused
 from pipeline.search.storage import Trial
 from pipeline.search.study import Study, sizes
 from pipeline.sweep import Run
@@ -103,5 +103,14 @@ class Search:
 
 
 def space(params: Params) -> Space:
-    """Return what a sweep's lists span: values, or an interval."""
-    return {axis.name: Choice.of(params.axis(axis.name)) for axis in sweep.OF_CONFIGURATION}
+    """Return what a sweep's lists span: an interval if it is one range or sample, else their values."""
+    return {axis.name: spanned(params, axis.name) for axis in sweep.OF_CONFIGURATION}
+
+
+def spanned(params: Params, axis: str) -> Axis:
+    """Return what one list spans; an axis with whole numbers has them at its ends too."""
+    values, entry = params.axis(axis), params.sweep.intervals.get(axis)
+    if not entry:
+        return Choice.of(values)
+    kind = type(values[0])
+    return Interval(kind(entry.low), kind(entry.high), entry.log)

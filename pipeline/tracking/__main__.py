@@ -3,7 +3,8 @@
 import gc
 import sys
 
+from pipeline.ending import leave
 from pipeline.tracking import piped
 
 gc.set_threshold(1_000_000)  # loading MLflow makes a million objects that stay: to look through them takes 0.6 s
-sys.exit(piped.serve(sys.stdin.buffer, piped.reporter(int(sys.argv[1]))))
+leave(piped.serve(sys.stdin.buffer, piped.reporter(int(sys.argv[1]))))

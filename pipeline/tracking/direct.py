@@ -15,7 +15,7 @@ from pipeline import lifetime, machine, outs, repository
 from pipeline.params import Params
 from pipeline.records import CURVE, FORMAT, Array, Record
 from pipeline.sweep import Run, specification, sweep_id
-from pipeline.tracking import changes, datasets, leftovers, location, values
+from pipeline.tracking import changes, datasets, finals, grids, leftovers, location, values
 from pipeline.tracking.changes import Change, New
 from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.models import champions
@@ -77,6 +77,7 @@ class Direct:
         self.repeats = Repeats(self.store)
         self.owner = lifetime.process_tags(pid)
         self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs, self.specified)}
+        self.tags |= {"dvc_grid": joined} if (joined := grids.grid()) else {}
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
         self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         self.summary, self.label, date = summary, values.data_label(summary), names.date_of(summary)
@@ -223,6 +224,7 @@ class Direct:
         if not kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
             self.parent.log_files(artifacts)
             found = figures.compute(evaluated, champion)
+            found |= {f"champion/{key}": value for key, value in outs.final().items()} if champion else {}
             self.parent.complete(
                 self.runs, self.specified, champion, found, self._note(evaluated, artifacts, champion), self.clock()
             )
@@ -234,6 +236,10 @@ class Direct:
         pages = {path.stem: links.run_page(*place, path.name) for path in artifacts if path.suffix == ".html"}
         pages |= views.update(self.store, self.label, metric, self.clock())
         note = descriptions.sweep(evaluated, champion, metric, self.about, self.elsewhere, pages)
+        if champion and (found := outs.final()):
+            said = descriptions.final(found, finals.measured(self.store, self.parent.run, champion, found))
+            self.said.append(said)
+            note += f"\n\n{said}"
         return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.png'], place[1])}"
 
     def _complete(self, records: Sequence[Record], restored: str) -> int:

@@ -15,7 +15,7 @@ from safetensors.numpy import load
 from pipeline import params
 from pipeline.params import TEXT_BYTES, InputError, Params, refuse
 from pipeline.records import CURVE, FORMAT
-from pipeline.sweep import AXES, shared
+from pipeline.sweep import AXES, PROPOSED, Axis, shared
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.runs import PARENT
 from pipeline.tracking.values import flat, text
@@ -177,7 +177,9 @@ def disagreements(own: Mapping[str, str], settings: Params, values: Mapping[str,
         settings: the sweep's.
         values: the sweep's as its file has them, without keys that were added later and have a default.
     """
-    expected: dict[str, list[object]] = {axis.name: settings.axis(axis.name) for axis in AXES}
+    expected: dict[str, list[object]] = {
+        axis.name: [*settings.axis(axis.name), *proposed(own.get(axis.name, ""), axis, settings)] for axis in AXES
+    }
     fixed = shared(settings) | flat({"data": settings.data.model_dump()})
     held = {**values["train"], **flat({"data": values["data"]})}
     expected |= {key: [value] for key, value in fixed.items() if key in own or key in held}
@@ -186,6 +188,17 @@ def disagreements(own: Mapping[str, str], settings: Params, values: Mapping[str,
         for key, choices in expected.items()
         if own.get(key) not in (texts := [text(choice) for choice in choices])
     ]
+
+
+def proposed(value: str, axis: Axis, settings: Params) -> list[object]:
+    """Return an axis's value on record if a search may have proposed it, from within an interval; else nothing."""
+    entry = settings.sweep.intervals.get(axis.name)
+    if settings.sweep.search.method not in PROPOSED or not entry:
+        return []
+    try:
+        return [read] if entry.low <= (read := axis.read(value)) <= entry.high else []
+    except (ValueError, TypeError):
+        return []
 
 
 def check_curve(name: str, history: Iterable[tuple[int, float]]) -> dict[int, float]:

@@ -23,6 +23,7 @@ class Prepared:
     """The tensors that prepare wrote: n rows, k features, S splits.
 
     X (n, k), y (n, 1), float32, in the table's units; train (S, n), bool; mean (S, k), scale (S, k), float32.
+    final (n,), bool: the rows that only champions are measured on; None if there are none.
     """
 
     X: Tensor
@@ -30,6 +31,12 @@ class Prepared:
     train: Tensor
     mean: Tensor
     scale: Tensor
+    final: Tensor | None = None
+
+    @property
+    def tested(self) -> Tensor:
+        """The rows (S, n), bool, that each split tests: those that it does not train on, but the final ones."""
+        return ~self.train if self.final is None else ~self.train & ~self.final
 
     @property
     def train_rows(self) -> list[int]:

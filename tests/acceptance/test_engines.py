@@ -144,4 +144,4 @@ def test_an_error_in_a_worker_reaches_the_stage_on_one_line() -> None:
     told = run(sys.executable, "tests/two_engines.py", "broken", cwd=REPOSITORY, check=False)
     last = told.stderr.splitlines()[-1]
     assert last.startswith("RuntimeError: ValueError: on purpose (")
-    assert last.endswith("two_engines.py, line 101, in a worker process)")
+    assert last.endswith("two_engines.py, line 102, in a worker process)")

@@ -91,6 +91,7 @@ def says(results: Results, table: pd.DataFrame) -> str:
     said = f" {crossed} of {len(table)} cells are crossed out, as a run of theirs diverged." if crossed else ""
     if held.empty:
         return f"No configuration has {results.metric}.{said}"
+    held = held.sort_values("mean", ascending=results.metric not in HIGHER_IS_BETTER, kind="stable")
     best, worst = held.iloc[0], held.iloc[-1]
     return (
         f"The best cell is batch size {best['batch_size']} with lr {best['lr']:g}: {results.metric} "

@@ -81,7 +81,8 @@ def says(results: Results, table: pd.DataFrame) -> str:
     whole = results.shown[(results.shown["diverged"] == 0) & results.shown[f"{results.metric} mean"].notna()]
     said = []
     if len(whole):
-        best = whole.iloc[0]
+        down = results.metric in HIGHER_IS_BETTER
+        best = whole.sort_values(f"{results.metric} mean", ascending=not down, kind="stable").iloc[0]
         said.append(
             f"Best is lr {best['lr']:g}, at batch size {best['batch_size']}: {results.metric} "
             f"{number(best[f'{results.metric} mean'])}."

@@ -43,8 +43,8 @@ def draw(results: Results) -> Picture:
 
 def rows(group: Sequence[Record], prepared: Prepared) -> pd.DataFrame:
     """Tabulate each tested row's actual target and its out-of-sample prediction, mean over seeds."""
-    train, y = prepared.train.numpy(), prepared.y.double().numpy().flatten()
-    held_out = [out_of_sample(predictions(record, prepared), train).flatten() for record in group]
+    tested, y = prepared.tested.numpy(), prepared.y.double().numpy().flatten()
+    held_out = [out_of_sample(predictions(record, prepared), tested).flatten() for record in group]
     predicted = np.mean(held_out, axis=0)
     values = [group[0].run.variant, y, predicted, y - predicted, 1]
     table = pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))

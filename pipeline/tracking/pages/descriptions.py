@@ -64,6 +64,13 @@ def sweep(
     return "\n\n".join(parts)
 
 
+def final(figures: Mapping[str, float], champions: int) -> str:
+    """Say what the champion reaches on the final rows, and how many champions were measured on them so far."""
+    said = ", ".join(f"{key} {value:.6g}" for key, value in figures.items())
+    times = "the first champion" if champions == 1 else f"the last of {champions:,} champions"
+    return f"On the final rows: {said}. It is {times} measured on them."
+
+
 def images(names: Iterable[str], run_id: str) -> str:
     """Show images among a run's artifacts."""
     return "\n\n".join(f"![{name}](get-artifact?path={quote(name)}&run_uuid={run_id})" for name in names)

@@ -13,7 +13,7 @@ from pipeline.training.engines.workers import Workers
 from pipeline.training.stacks import Stack
 
 ENGINES = ("here", "workers", "ray")
-WORTH_SECONDS = 0.2  # of training; below, workers would hardly be faster
+WORTH_SECONDS = 1.0  # of training; below, handing out and taking back costs more than workers save
 
 
 def choose(told: Mapping[str, str], planned: Sequence[Stack], k: int, checkpoints: Checkpoints) -> Engine:

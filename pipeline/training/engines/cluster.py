@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.training.data import Prepared
 from pipeline.training.engines import Watch, remote
 from pipeline.training.stacks import Fitted, Stack
 
+REACH_SECONDS = 10.0
 TRIES = 4  # of a stack whose worker or node is lost
 LOST = (
     exceptions.WorkerCrashedError,
@@ -54,6 +56,7 @@ class Cluster:
         self.data: Any = None  # the prepared data's reference
 
     def __enter__(self) -> Self:
+        reach(self.address)
         own = {"num_cpus": self.workers, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
         with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
             code = Path(pipeline.__file__).parent
@@ -144,6 +147,23 @@ class _Task:
                 fitted: list[Fitted] = remote.unpack(packed)
                 return fitted
         return None
+
+
+def reach(address: str) -> None:
+    """Refuse an address at which nothing answers; Ray itself would try for minutes, and tell it in six lines.
+
+    Raises:
+        InputError: nothing answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return  # none, or one of Ray's own words, such as auto
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"RAY_ADDRESS={address}: nothing answers there: {error}; start it with: ray start --head"
+        ) from error
 
 
 def variables() -> dict[str, str]:

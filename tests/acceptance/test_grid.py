@@ -1,0 +1,100 @@
+"""DVC's own commands for experiments: a queued grid on two workers, and what people do with it."""
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+from conftest import copy_checkout, run, shorten
+from test_pipeline import stored, tree
+
+LAST = 600  # seconds that the queue may take at most
+
+
+def wait_for_queue(folder: Path) -> str:
+    """Wait until no experiment of the queue waits or runs; return its status."""
+    end = time.monotonic() + LAST
+    while time.monotonic() < end:
+        said = run("dvc", "queue", "status", cwd=folder).stdout
+        if not any(state in said for state in ("Queued", "Running")):
+            return said
+        time.sleep(2)
+    pytest.fail(f"the queue still works after {LAST} s:\n{said}")
+
+
+@pytest.fixture(scope="module")
+def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository without a store, after two grids of two that two workers ran at once."""
+    folder = shorten(copy_checkout(tmp_path_factory.mktemp("grids")))
+    run("dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.epochs=20,21", cwd=folder)
+    run("dvc", "exp", "run", "--queue", "-S", "sweep.lr=[1e-6],[2e-6]", "-S", "variants=[linear]", cwd=folder)
+    assert run("dvc", "queue", "status", cwd=folder).stdout.count("Queued") == 4
+    run("dvc", "queue", "start", "-j", "2", cwd=folder)
+    assert wait_for_queue(folder).count("Success") == 4
+    return folder
+
+
+def shown(folder: Path) -> list[dict[str, str]]:
+    """Return the experiments of `dvc exp show`, oldest first."""
+    rows = csv.DictReader(io.StringIO(run("dvc", "exp", "show", "--csv", cwd=folder).stdout))
+    return sorted((row for row in rows if row["rev"]), key=lambda row: row["Created"])
+
+
+def names(folder: Path) -> list[str]:
+    return run("dvc", "exp", "list", "--name-only", cwd=folder).stdout.split()
+
+
+def test_two_workers_at_once_store_every_run_once(grids: Path) -> None:
+    runs = stored(grids)
+    assert {one.info.status for one in runs} == {"FINISHED"}
+    fingerprints = [one.data.tags["fingerprint"] for one in runs]
+    assert len(fingerprints) == len(set(fingerprints)) == 4 + 4 + 2 + 2
+    sweeps = stored(grids, "sweep")
+    assert len({one.data.tags["sweep"] for one in sweeps}) == len(sweeps) == 4
+    assert {one.info.status for one in sweeps} == {"FINISHED"}
+    assert all("champion" in one.data.tags for one in sweeps)
+    assert tree(grids) == ""
+
+
+def test_a_grid_s_experiments_share_a_tag_that_another_grid_has_not(grids: Path) -> None:
+    baseline = run("git", "rev-parse", "--short=7", "HEAD", cwd=grids).stdout.strip()
+    tags = {one.data.tags["dvc_experiment"]: one.data.tags["dvc_grid"] for one in stored(grids, "sweep")}
+    assert tags.keys() == set(names(grids))
+    long, keys = f"long {baseline}", f"sweep.lr,variants {baseline}"
+    assert (tags["long-1"], tags["long-2"]) == (long, long)
+    assert sorted(tags.values()) == [long, long, keys, keys]
+    found = run("pipeline", "runs", "--all", "--where", f"dvc_grid = {keys}", "--json", cwd=grids)
+    assert sorted(one["lr"] for one in json.loads(found.stdout)) == [1e-6, 1e-6, 2e-6, 2e-6]
+
+
+def test_show_diff_apply_branch_and_remove(grids: Path) -> None:
+    rows = {row["Experiment"]: row for row in shown(grids) if row["Experiment"]}
+    assert (rows["long-1"]["train.epochs"], rows["long-2"]["train.epochs"]) == ("20", "21")
+    figures = json.loads(run("dvc", "exp", "diff", "long-1", "long-2", "--json", cwd=grids).stdout)
+    changed = figures["params"]["params.yaml"]["train.epochs"]
+    assert (changed["old"], changed["new"], changed["diff"]) == (20, 21, 1)
+    assert figures["metrics"]["metrics.json"]["champion.cv/mse"]["diff"]
+
+    run("dvc", "exp", "apply", "long-2", cwd=grids)
+    assert "epochs: 21" in (grids / "params.yaml").read_text(encoding="utf-8")
+    assert "didn't change" in run("dvc", "repro", cwd=grids).stdout  # apply brought its outs
+    mine = json.loads(run("pipeline", "runs", "--json", cwd=grids).stdout)
+    assert {(one["epochs"], one["status"], one["dvc_experiment"]) for one in mine} == {(21, "FINISHED", "long-2")}
+    run("git", "stash", "--include-untracked", cwd=grids)
+
+    run("dvc", "exp", "branch", "long-2", "longer", cwd=grids)
+    assert "epochs: 21" in run("git", "show", "longer:params.yaml", cwd=grids).stdout
+    of_branch = json.loads(run("pipeline", "runs", "longer", "--json", cwd=grids).stdout)
+    assert {one["dvc_experiment"] for one in of_branch} == {"long-2"}
+
+    before = len(stored(grids))
+    run("dvc", "exp", "remove", "long-1", cwd=grids)
+    assert "long-1" not in names(grids)
+    assert len(stored(grids)) == before
+
+
+def test_a_grid_beside_the_workspace_needs_the_queue(grids: Path) -> None:
+    refused = run("dvc", "exp", "run", "--temp", "-S", "train.epochs=20,21", cwd=grids, check=False)
+    assert "Sweep overrides can't be used without `--queue`" in refused.stderr

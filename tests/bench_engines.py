@@ -1,0 +1,46 @@
+"""Times worker processes against this process: the default sweep's training, and that of 1,008 runs of 200 epochs."""
+
+import time
+
+import pipeline  # before torch: it pins the kernels
+
+# isort: split
+from two_engines import table
+
+from pipeline import machine, train
+from pipeline.params import BatchSize
+from pipeline.sweep import Run
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.engines import Unwatched
+from pipeline.training.engines.here import Here
+from pipeline.training.engines.workers import Workers
+
+SIZES: tuple[BatchSize, ...] = (1, 2, 4, "full")
+assert not pipeline.LOADED
+
+
+def runs(rates: int, epochs: int) -> list[Run]:
+    grid = [(size, rate, seed) for size in SIZES for rate in range(1, rates + 1) for seed in (1, 2, 3)]
+    return [
+        Run("matrix", size, rate * 1e-6, seed, epochs, "zeros", "cpu", f"{size} {rate} {seed}")
+        for size, rate, seed in grid
+    ]
+
+
+def seconds(planned: list[Run], count: int) -> float:
+    """Train in so many workers, or in this process for 0; the workers' start counts."""
+    begin = time.perf_counter()
+    with Workers(count, Checkpoints()) if count else Here() as engine:
+        train.train(planned, table(), Unwatched(), engine)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    for title, rates, epochs in (("12 runs, 1,000 epochs", 1, 1000), ("1,008 runs, 200 epochs", 84, 200)):
+        planned, cores = runs(rates, epochs), machine.cores()
+        pairs = [(seconds(planned, cores), seconds(planned, 0)) for _ in range(3)]
+        workers, here = (min(times) for times in zip(*pairs, strict=True))
+        print(
+            f"{title:24} {cores} workers {workers:6.2f} s, this process {here:6.2f} s: {here / workers:4.2f} ×",
+            flush=True,
+        )

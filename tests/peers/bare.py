@@ -1,0 +1,14 @@
+"""A plain loop over PyTorch's own, which tracks nothing."""
+
+from collections import deque
+
+import work
+
+
+def sweep() -> None:
+    """Train one run after another."""
+    for config in work.grid():
+        deque(work.train(**config), maxlen=0)
+
+
+work.timed(sweep)

@@ -1,0 +1,103 @@
+"""What a sweep would do: counted, estimated, and for the params that DVC's -S would give."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sweeps
+from conftest import enter
+from safetensors.numpy import load_file
+
+from pipeline import outs, sweep
+from pipeline.__main__ import main
+from pipeline.commands import measure, overrides
+from pipeline.params import InputError, load
+from pipeline.sweep import Run
+from pipeline.training import stacks
+from pipeline.training.cost import work
+
+
+@pytest.fixture
+def inside(small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    enter(small, monkeypatch)
+    return small
+
+
+def test_stored_and_known_runs_are_told_from_those_to_train(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (inside / "params.yaml").read_bytes()
+    grid = ["-S", "sweep.seed=[1,2]", "-S", "train.epochs=20,30"]
+    main(["plan", "--json", *grid])
+    plans = json.loads(capsys.readouterr().out)
+    assert [one["set"] for one in plans] == [f"sweep.seed=[1,2] train.epochs={epochs}" for epochs in (20, 30)]
+    assert [(one["runs"], one["fits"]) for one in plans] == [(8, 48)] * 2
+    assert [(one["stored"], one["known"], one["training"]["runs"]) for one in plans] == [(4, 4, 4), (0, 0, 8)]
+    assert [one["training"]["stacks"] for one in plans] == [8, 8]  # 2 variants, batch sizes and numbers of rows
+    assert [one["training"]["bytes"] for one in plans] == [4 * 8 * epochs * 4 for epochs in (20, 30)]
+    assert (inside / "params.yaml").read_bytes() == before
+    main(["plan"])
+    assert "to train  nothing" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("inside")
+def test_rates_at_which_gradient_descent_is_not_stable_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    held = load_file(outs.PREPARED)
+    rows = [np.hstack([held["X"], np.ones((5, 1))])[train].astype(float) for train in held["train"].astype(bool)]
+    stable = min(2 / float(np.linalg.eigvalsh(2 / len(x) * x.T @ x)[-1]) for x in rows)
+    lrs = [float(f"{stable * share:.6g}") for share in (0.99, 1.01, 10)]
+    main(["plan", "--json", "-S", "variants=[linear]", "-S", "sweep.batch_size=[full]", "-S", f"sweep.lr={lrs}"])
+    [planned] = json.loads(capsys.readouterr().out)
+    assert planned["beyond"] == [{"batch_size": "full", "stable": pytest.approx(stable), "lrs": lrs[1:]}]
+
+
+@pytest.mark.usefixtures("inside")
+def test_other_data_are_prepared_for_the_plan_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = outs.md5(outs.PREPARED)
+    main(["plan", "--json", "-S", "data.split.folds=3"])
+    [planned] = json.loads(capsys.readouterr().out)
+    assert (planned["runs"], planned["fits"], planned["known"]) == (4, 16, 0)
+    assert outs.md5(outs.PREPARED) == before
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("sweep.momentum=1", "DVC refuses this: .*momentum"),
+        ("sweep.lr=[", "DVC refuses this"),
+        ("sweep.lr=[-1]", r"sweep\.lr: got \[-1\.?0?\]"),
+        ("other.yaml:sweep.lr=[1]", r"got a key of other\.yaml"),
+    ],
+)
+def test_what_dvc_or_the_pipeline_refuses_is_refused(given: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        overrides.apply([given])
+
+
+@pytest.mark.usefixtures("inside")
+def test_without_overrides_the_params_are_the_files() -> None:
+    assert overrides.apply([]) == [("", load())]
+    assert overrides.apply(["train.epochs=20"]) == [("train.epochs=20", load())]
+
+
+def test_time_is_that_of_the_busiest_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"variant": "linear", "init": "zeros", "device": "cpu", "lr": 0.01, "seed": 1}
+    runs = [
+        Run(**values, epochs=epochs, batch_size=size, fingerprint=sweep.fingerprint({"run": [epochs, size]}))  # type: ignore[arg-type]
+        for epochs, size in ((10, 1), (20, 2), (30, 4))
+    ]
+    prepared = sweeps.table()
+    planned = [stack for run in runs for stack in stacks.group([run], prepared.train_rows, 2)]
+    monkeypatch.setattr(measure, "epoch_seconds", lambda stack, _: work(stack, 2) / stack.fits[0][0].epochs)
+    costs = [work(stack, 2) for stack in planned]
+    assert measure.seconds(planned, prepared, 1) == pytest.approx(sum(costs))
+    halves = (
+        max(sum(cost for cost, own in zip(costs, places, strict=True) if own == side) for side in (0, 1))
+        for places in product((0, 1), repeat=len(costs))
+    )
+    best = min(
+        halves
+    )  # See: Graham, Bounds on Multiprocessing Timing Anomalies, 1969: the longest first takes 7/6 of it
+    assert best * (1 - 1e-9) <= measure.seconds(planned, prepared, 2) <= best * 7 / 6
+    assert measure.seconds(planned, prepared, 100) == pytest.approx(max(costs))
