@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from pipeline import ARCHITECTURE, KERNELS
 
 def numeric_tags() -> dict[str, str]:
     """Return what a run's bits depend on besides its fingerprint: architecture, kernel path and torch version."""
-    return {"architecture": ARCHITECTURE, "kernels": KERNELS, "torch": version("torch")}
+    return {"architecture": ARCHITECTURE, "kernels": KERNELS, "torch": _torch()}
+
+
+@cache
+def _torch() -> str:
+    return version("torch")  # reads a file of the package, 4 ms
 
 
 def may_differ(there: Mapping[str, str], here: Mapping[str, str], device: str) -> bool:

@@ -21,7 +21,7 @@ from pipeline.commands import doctor
 from pipeline.params import InputError
 from pipeline.printing import Row
 from pipeline.records import Record
-from pipeline.tracking import listings, tables
+from pipeline.tracking import bulk, listings
 from pipeline.tracking.client import Client, plain
 from pipeline.tracking.direct import Direct
 
@@ -221,7 +221,7 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
     uri = f"sqlite:///{tmp_path / 'new.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     if way == "client":
-        monkeypatch.setattr(tables, "SCHEMAS", frozenset())
+        monkeypatch.setattr(bulk, "SCHEMAS", frozenset())
     everything = evaluated()
     direct = Direct(params.load(), [one.run for one in everything], os.getpid())
     direct.finish(everything)

@@ -25,10 +25,11 @@ DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}  # that MLflow stores in;
 READ = {"sqlite", "postgresql"}
 SCHEMAS = {"dc11669786a5"}  # the revisions of MLflow's tables that are known: of MLflow 3.17
 AT_ONCE = 500  # runs a query
+PATIENT = {"timeout": 20}  # seconds that SQLite waits for another writer, as with MLflow
 
 
 def columns_of(name: str, *columns: str) -> TableClause:
-    """Describe a table by its name and those of its columns that are read."""
+    """Describe a table by its name and those of its columns that are read or written."""
     return table(name, *map(column, columns))
 
 
@@ -37,16 +38,17 @@ EXPERIMENTS = columns_of("experiments", "experiment_id", "name", "artifact_locat
 EXPERIMENT_TAGS = columns_of("experiment_tags", "experiment_id", "key", "value")
 RUNS = columns_of(
     *("runs", "run_uuid", "name", "status", "start_time", "end_time", "artifact_uri", "experiment_id"),
-    "lifecycle_stage",
+    *("lifecycle_stage", "user_id", "source_type", "source_name", "entry_point_name", "source_version"),
+    "deleted_time",
 )
 TAGS, PARAMS = (columns_of(name, "run_uuid", "key", "value") for name in ("tags", "params"))
-LATEST = columns_of("latest_metrics", "run_uuid", "key", "value", "is_nan")
+LATEST = columns_of("latest_metrics", "run_uuid", "key", "value", "is_nan", "step", "timestamp")
 METRICS = columns_of("metrics", "run_uuid", "key", "value", "is_nan", "step", "timestamp")
-INPUTS = columns_of("inputs", "input_uuid", "source_id", "destination_type", "destination_id")
+INPUTS = columns_of("inputs", "input_uuid", "source_type", "source_id", "destination_type", "destination_id")
 INPUT_TAGS = columns_of("input_tags", "input_uuid", "name", "value")
 DATASETS = columns_of(
     *("datasets", "dataset_uuid", "name", "digest", "dataset_source_type", "dataset_source", "dataset_schema"),
-    "dataset_profile",
+    *("dataset_profile", "experiment_id"),
 )
 
 
@@ -87,7 +89,7 @@ class Bulk:
         """
         if kind(uri) not in READ:
             return None
-        bulk = cls(uri, create_engine(uri))
+        bulk = cls(uri, create_engine(uri, connect_args=PATIENT if kind(uri) == "sqlite" else {}))
         with bulk._connect() as connection:
             if not inspect(connection).has_table(REVISION.name):
                 return None

@@ -1,7 +1,6 @@
 """The only file that imports MLflow: a client that takes and returns plain values, and retries a server."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.failures import errors, failing, is_refusal
 from pipeline.tracking.filters import Filter
-from pipeline.tracking.location import local_path
+from pipeline.tracking.location import local_path, write_file
 from pipeline.tracking.runs import NOTHING, Experiment, Point, StoredRun, known_tags, stored_key
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback before our message
@@ -182,12 +181,9 @@ def plain(run: entities.Run) -> StoredRun:
 
 
 def upload(folder_uri: str, name: str, content: bytes) -> None:
-    """Store an artifact: straight into its folder on this machine, whole or not at all; elsewhere through MLflow."""
+    """Store an artifact: straight into its folder on this machine, elsewhere through MLflow."""
     if folder := local_path(folder_uri):
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_bytes(content)
-        temporary.replace(folder / name)
+        write_file(folder, name, content)
         return
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / name

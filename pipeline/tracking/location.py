@@ -1,5 +1,6 @@
 """Where the store is, how it is created, and whether runs may be stored there."""
 
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -104,3 +105,11 @@ def artifact_folder(place: str, run_id: str) -> str:
 def local_path(uri: str) -> Path | None:
     """Return the path of artifacts on this machine; None if they lie elsewhere."""
     return Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file:") else None
+
+
+def write_file(folder: Path, name: str, content: bytes) -> None:
+    """Write an artifact, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{name}.{os.getpid()}"
+    temporary.write_bytes(content)
+    temporary.replace(folder / name)

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.tracking.changes import Change, New
-from pipeline.tracking.client import Client
 from pipeline.tracking.runs import StoredRun
+
+if TYPE_CHECKING:  # it imports MLflow
+    from pipeline.tracking.client import Client
 
 AT_ONCE = 10  # runs that a server is asked to write at a time: MLflow keeps as many connections open
 POINTS = 900  # of metrics in a request: MLflow takes at most 1000 metrics, params and tags together
@@ -19,7 +21,7 @@ Result = TypeVar("Result")
 class Requests:
     """Writes runs with a client."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: "Client") -> None:
         """Write with a client."""
         self.client = client
 

@@ -25,7 +25,9 @@ from pipeline.tracking.bulk import Bulk, has_tables
 from pipeline.tracking.changes import Change, New, Writer
 from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
 from pipeline.tracking.filters import Filter
+from pipeline.tracking.requests import Requests
 from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun
+from pipeline.tracking.tables import Tables
 from pipeline.tracking.values import milliseconds
 
 if TYPE_CHECKING:  # it imports MLflow
@@ -64,10 +66,13 @@ class Store:
     @cached_property
     def writer(self) -> Writer:
         """What writes runs: into the store's tables, or through MLflow's client where they are not known."""
-        from pipeline.tracking.requests import Requests  # noqa: PLC0415 - loads MLflow, 1 s
-        from pipeline.tracking.tables import Tables  # noqa: PLC0415
+        return Tables(self.bulk, self._upload) if self.bulk else Requests(self.client)
 
-        return Tables.of(self.uri) or Requests(self.client)
+    def _upload(self, folder_uri: str, name: str, content: bytes) -> None:
+        if folder := location.local_path(folder_uri):
+            location.write_file(folder, name, content)
+        else:
+            self.client.upload(folder_uri, name, content)
 
     @classmethod
     def open(cls, name: str, patience: float = WAIT_SECONDS) -> Self:
@@ -187,7 +192,7 @@ class Store:
 
     def find_many(self, fingerprints: Collection[str]) -> dict[str, list[StoredRun]]:
         """Find for each of many fingerprints what `find` does for one, in a few queries."""
-        stored = self.of_many(fingerprints)
+        stored = self.of_many(fingerprints) if fingerprints else {}
         found = {}
         for fingerprint in fingerprints:
             sound = [run for run in stored.get(fingerprint, []) if run.seal_state != seals.ALTERED]

@@ -1,0 +1,124 @@
+"""Measure what storing costs: a sweep's runs through the pipeline, and the same rows through sqlite3 alone."""
+
+import gc
+import json
+import os
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline import params, sweep  # before numpy: it pins the kernels
+
+# isort: split
+import numpy as np
+
+from pipeline.records import Record
+from pipeline.sweep import Run
+from pipeline.tracking import bulk
+from pipeline.tracking.direct import Direct
+
+EPOCHS = 200  # and points of each curve
+SWEEPS = {12: (["matrix"], 1), 48: (["matrix", "linear", "module", "handwritten"], 1)}
+SWEEPS |= {1008: (SWEEPS[48][0], 21)}  # variants, and the number of lr; 4 batch sizes and 3 seeds each
+TABLES = ("runs", "params", "tags", "metrics", "latest_metrics", "inputs", "input_tags")
+
+
+def settings(count: int) -> params.Params:
+    """Return params for so many runs."""
+    values = params.load().model_dump()
+    values["variants"], rates = SWEEPS[count]
+    values["train"]["epochs"] = values["track"]["points"] = EPOCHS
+    values["sweep"]["lr"] = [float(f"{number}e-7") for number in range(1, rates + 1)]
+    return params.check(values)
+
+
+def record(one: Run, chance: np.random.Generator) -> Record:
+    """Make up a trained and evaluated run on 5 rows of 3 features, with as many folds."""
+    shapes = {"W": (6, 3, 1), "b": (6, 1), "grad_W": (3, 1), "grad_b": (1,), "mean": (6, 3), "scale": (6, 3)}
+    tensors = {name: chance.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    curve = chance.exponential(size=EPOCHS).astype(np.float32)
+    keys = ("cv/mse", "cv/mae", "cv/r2", "excess_mse", "grad_error")
+    metrics = {"train/mse": float(curve[-1]), **{key: float(chance.exponential()) for key in keys}}
+    return Record(one, "", curve, tensors, metrics=metrics)
+
+
+class Clock:
+    """Adds up seconds of this process by name: CPU, and passed."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.seconds: dict[str, tuple[float, float]] = {}
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block."""
+        cpu, passed = time.process_time(), time.perf_counter()
+        yield
+        before = self.seconds.get(name, (0.0, 0.0))
+        self.seconds[name] = before[0] + time.process_time() - cpu, before[1] + time.perf_counter() - passed
+
+
+def store(count: int) -> Clock:
+    """Store a sweep's runs, stack by stack, and then their evaluation."""
+    chosen, chance, clock = settings(count), np.random.default_rng(0), Clock()
+    runs = sweep.plan(chosen)
+    records = [record(one, chance) for one in runs]
+    with clock.time("open"):
+        direct = Direct(chosen, runs, os.getpid())
+    stacks: dict[tuple[str, object], list[Record]] = {}
+    for one in records:
+        stacks.setdefault((one.run.variant, one.run.batch_size), []).append(one)
+    for stack in stacks.values():
+        with clock.time("start"):
+            direct.start([one.run for one in stack])
+        with clock.time("finish"):
+            direct.finish(stack)
+    direct.end("FINISHED", "")
+    again = Direct(chosen, runs, os.getpid())  # another process's, as a stage's
+    with clock.time("evaluation"):
+        again._complete(records, "")
+    with clock.time("close"):
+        again.complete(records[:1], [], "")
+        again.end("FINISHED", "")
+    return clock
+
+
+def plain(store: Path, copy: Path) -> float:
+    """Write the rows of a store again, with sqlite3 alone, in one transaction; return the CPU seconds."""
+    with sqlite3.connect(store) as source:
+        made = [sql for (sql,) in source.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        rows = {name: source.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES}
+    source.close()
+    target = sqlite3.connect(copy)
+    target.execute("PRAGMA journal_mode=WAL")
+    for sql in made:
+        target.execute(sql)
+    begin = time.process_time()
+    with target:
+        for name, content in rows.items():
+            target.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(content[0]))})", content)
+    took = time.process_time() - begin
+    target.close()
+    return took
+
+
+def measure(count: int, way: str) -> None:
+    """Print a JSON object: milliseconds a run, of CPU and passed, by what was done."""
+    if way == "client":
+        bulk.SCHEMAS = set()
+    os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///warm.db"
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        clock = store(count)
+        found = {name: [1000 * one / count for one in both] for name, both in clock.seconds.items()}
+        found["sqlite3"] = [1000 * plain(Path(folder) / "mlflow.db", Path(folder) / "plain.db") / count, 0]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    gc.set_threshold(1_000_000)  # as in the storing process
+    measure(int(sys.argv[1]), sys.argv[2])
