@@ -68,7 +68,9 @@ def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> tuple
     inits, seeds = [one.init for one, _ in fits], [one.seed for one, _ in fits]
     values = parameters.initial(one.variant, k, inits, seeds).to(prepared.X.dtype)
     model = lift.lift(make(one.variant, k), values, k)
-    return model, State.initial(model, one.epochs, len(followed(fits)))
+    state = State.initial(model, one.epochs, len(followed(fits)))
+    state.optimizer = optimizers.initial(one.optimizer, state.parameters)
+    return model, state
 
 
 def followed(fits: Sequence[tuple[Run, int]]) -> range:
