@@ -13,6 +13,7 @@ from conftest import REPOSITORY, copy_checkout, environment, run  # before torch
 
 # isort: split
 import bench_looking as looking
+import bench_storing as storing
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -133,4 +134,5 @@ if __name__ == "__main__":
     stacked()
     pinning()
     looking.line()
+    storing.report()
     sweeps()

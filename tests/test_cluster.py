@@ -18,7 +18,7 @@ STACK = Stack(tuple((run, 0) for run in RUNS), 12)
 
 
 def items(tags: dict[str, str]) -> list[object]:
-    arrays = {name: tensor.numpy() for name, tensor in vars(table()).items()}
+    arrays = {name: tensor.numpy() for name, tensor in vars(table()).items() if tensor is not None}
     for array in arrays.values():
         array.flags.writeable = False  # as those in Ray's memory
     return list(remote.train(remote.pack(STACK), arrays, 1, tags))

@@ -1,5 +1,6 @@
 """The whole pipeline, run as a user runs it."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_dvc_shows_metrics_and_plots(default_run: Path) -> None:
     figures = shown[""]["data"]["metrics.json"]["data"]
     assert figures["runs"] == 48
     assert figures["champion"]["cv/mse"] == pytest.approx(
-        min(float(line.split(",")[6]) for line in (default_run / "leaderboard.csv").read_text().splitlines()[1:])
+        min(float(row["cv/mse mean"]) for row in csv.DictReader((default_run / "leaderboard.csv").open()))
     )
     plots = json.loads(run("dvc", "plots", "show", "--json", "-o", "dvc_plots", cwd=default_run).stdout)["data"]
     assert set(plots) == {"loss", "cost", "lr", "heatmap", "path", "predicted", "residuals"}

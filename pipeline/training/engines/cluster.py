@@ -88,7 +88,8 @@ class Cluster:
         Raises:
             InputError: a worker's results would have other bits, or a stack was lost TRIES times.
         """
-        self.data = self.data or ray.put({name: tensor.numpy() for name, tensor in vars(prepared).items()})
+        arrays = {name: tensor.numpy() for name, tensor in vars(prepared).items() if tensor is not None}
+        self.data = self.data or ray.put(arrays)
         tries = dict.fromkeys(planned, 1)
         order = sorted(planned, key=lambda stack: work(stack, prepared.X.shape[1]), reverse=True)
         tasks = {self._submit(stack, seed): _Task(stack) for stack in order}
