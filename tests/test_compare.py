@@ -90,7 +90,7 @@ def test_sweeps_experiments_and_commits_are_found_and_hold_the_same_runs(
     main(["compare", named, best["sweep"][:6], "--csv"])
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     held = {row["name"]: row["cv/mse"] for row in outs.read_csv(outs.EVALUATED)}
-    found = {f"{row['variant']} bs={row['batch_size']} lr=1e-05 seed=1": row["A mean"] for row in rows}
+    found = {f"{row['variant']} bs={row['batch_size']} lr=1e-05 epochs=20 seed=1": row["A mean"] for row in rows}
     assert {name: float(value) for name, value in found.items()} == {name: float(one) for name, one in held.items()}
     assert {(row["A mean"] == row["B mean"], row["pairs"], row["p"]) for row in rows} == {(True, "1", "")}
 
