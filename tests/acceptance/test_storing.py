@@ -1,0 +1,149 @@
+"""Storing where the store is far away, or is PostgreSQL."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import chaos
+import pytest
+from conftest import free_port, run, search, serving
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+STORE = """
+import sys, time
+import bench_storing, os
+os.environ["DVC_ROOT"] = os.getcwd()
+from pipeline.tracking.direct import Direct
+import numpy as np
+from pipeline import sweep
+from dataclasses import replace
+settings = bench_storing.settings(1008)
+runs = sweep.plan(settings)[:200]
+records = [bench_storing.record(one, np.random.default_rng(0)) for one in runs]
+direct = Direct(settings, runs, os.getpid())
+begin = time.perf_counter()
+direct.start(runs)
+direct.finish(records)
+direct.complete(records, [], "")
+direct.end("FINISHED", "")
+print(time.perf_counter() - begin)
+"""
+
+
+def pump(source: socket.socket, target: socket.socket, seconds: float) -> None:
+    """Pass on what comes, each piece so much later; pieces do not wait for each other."""
+    waiting: list[tuple[float, bytes]] = []
+    some = threading.Condition()
+
+    def send() -> None:
+        while True:
+            with some:
+                some.wait_for(lambda: waiting)
+                due, content = waiting.pop(0)
+            time.sleep(max(0.0, due - time.monotonic()))
+            try:
+                target.sendall(content) if content else target.shutdown(socket.SHUT_WR)
+            except OSError:
+                return
+            if not content:
+                return
+
+    threading.Thread(target=send, daemon=True).start()
+    while True:
+        try:
+            content = source.recv(2**16)
+        except OSError:
+            content = b""
+        with some:
+            waiting.append((time.monotonic() + seconds, content))
+            some.notify()
+        if not content:
+            return
+
+
+@contextmanager
+def delaying(port: int, seconds: float) -> Iterator[str]:
+    """Pass connections on to a port of this machine, there and back `seconds` later in all."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", port))
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=pump, args=(*pair, seconds / 2), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+
+
+def stored_in(repository: Path, address: str) -> float:
+    """Store 200 runs; return the seconds that it takes."""
+    extra = {"MLFLOW_TRACKING_URI": address, "PYTHONPATH": os.pathsep.join([str(repository), *sys.path])}
+    return float(run("python", "-c", STORE, cwd=repository, extra=extra).stdout.split()[-1])
+
+
+def test_a_server_50_ms_away_takes_at_most_twice_as_long(tmp_path: Path) -> None:
+    repository = chaos.prepare(tmp_path / "repository")
+    run("python", "-m", "pipeline.prepare", cwd=repository)
+    (tmp_path / "near").mkdir()
+    (tmp_path / "far").mkdir()
+    with serving(tmp_path / "near") as server:
+        near = stored_in(repository, server)
+    with serving(tmp_path / "far") as server, delaying(int(server.rpartition(":")[2]), 0.05) as address:
+        far = stored_in(repository, address)
+    stored = search(f"sqlite:///{tmp_path / 'far' / 'mlflow.db'}")
+    assert {one.info.status for one in stored} == {"FINISHED"}
+    assert len(stored) == len({one.data.tags["fingerprint"] for one in stored}) == 200
+    print(f"200 runs: {near:.1f} s near, {far:.1f} s far")
+    assert far < 2 * near, f"{far:.1f} s against {near:.1f} s"
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[str]:
+    """An empty database of a server of its own, on a socket of 127.0.0.1."""
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]'")
+    if not BINARIES:
+        pytest.skip("needs PostgreSQL; on Debian: apt-get install postgresql")
+    folder, port = tmp_path / "cluster", free_port()
+    folder.mkdir()
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if user:
+        for parent in (folder, *folder.parents):  # pytest's folders are for their owner alone
+            if Path("/tmp") in parent.parents:
+                parent.chmod(parent.stat().st_mode | 0o055)
+        shutil.chown(folder, "postgres", "postgres")
+    data = folder / "data"
+    subprocess.run([*user, BINARIES[-1] / "initdb", "-A", "trust", "-U", "pipeline", data], check=True, cwd=folder)
+    options = ["-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-c", "fsync=off"]
+    server = subprocess.Popen([*user, BINARIES[-1] / "postgres", *options], cwd=folder)
+    for _ in range(100):
+        ready = subprocess.run([BINARIES[-1] / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], check=False)
+        if ready.returncode == 0:
+            break
+        time.sleep(0.2)
+    yield f"postgresql+psycopg://pipeline@127.0.0.1:{port}/postgres"
+    server.send_signal(signal.SIGINT)  # ends connections too
+    server.wait(30)
+
+
+def test_a_sweep_is_stored_in_postgresql_once_and_as_recorded(postgresql: str, tmp_path: Path) -> None:
+    repository = chaos.prepare(tmp_path / "repository", variants="matrix")
+    extra = {"MLFLOW_TRACKING_URI": postgresql}
+    run("dvc", "repro", cwd=repository, extra=extra)
+    run("dvc", "repro", "--force", cwd=repository, extra=extra)
+    found = run("pipeline", "doctor", "--deep", cwd=repository, extra=extra)
+    assert "as recorded: outs, cache, 5 runs, their artifacts" in found.stdout
+    assert chaos.store_faults(postgresql, 4) == []
