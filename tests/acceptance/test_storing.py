@@ -119,7 +119,9 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
         pytest.skip("needs PostgreSQL; on Debian: apt-get install postgresql")
     folder, port = tmp_path / "cluster", free_port()
     folder.mkdir()
-    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    user: list[str | Path] = (
+        ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    )
     if user:
         for parent in (folder, *folder.parents):  # pytest's folders are for their owner alone
             if Path("/tmp") in parent.parents:
@@ -127,7 +129,7 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
         shutil.chown(folder, "postgres", "postgres")
     data = folder / "data"
     subprocess.run([*user, BINARIES[-1] / "initdb", "-A", "trust", "-U", "pipeline", data], check=True, cwd=folder)
-    options = ["-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-c", "fsync=off"]
+    options: list[str | Path] = ["-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-c", "fsync=off"]
     server = subprocess.Popen([*user, BINARIES[-1] / "postgres", *options], cwd=folder)
     for _ in range(100):
         ready = subprocess.run([BINARIES[-1] / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], check=False)
