@@ -61,7 +61,7 @@ def test_every_run_is_stored_whole_and_finished(default_run: Path) -> None:
         assert tags["dvc_stage"] == f"train@{params['variant']}"
         assert f"md5: {tags['data_md5']}" in lock
         assert f"md5: {tags['source_md5']}" in lock
-        name = f"{params['variant']} bs={params['batch_size']} lr=1e-05 epochs=20 seed={params['seed']}"
+        name = f"{params['variant']} bs={params['batch_size']} lr=1e-05 seed={params['seed']}"
         assert plain(one).name == name
         assert params["data.features"] == '["quiz1", "quiz2", "quiz3"]'
         assert set(one.data.metrics) == METRICS
