@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,7 @@ def write(folder: Path, records: Sequence[Record]) -> None:
     with outs.replacing(folder / "paths.safetensors") as temporary:
         save_file({one.run.fingerprint: one.path for one in records if one.path is not None}, temporary)
     ends = [{"diverged": record.diverged, "left": record.left} for record in records]
-    rows = [{"name": one.run.name, **asdict(one.run), **end} for one, end in zip(records, ends, strict=True)]
+    rows = [{"name": one.run.name, **vars(one.run), **end} for one, end in zip(records, ends, strict=True)]
     outs.write_csv(folder / "runs.csv", rows, list(rows[0]))
 
 

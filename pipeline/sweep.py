@@ -129,12 +129,12 @@ class Run:
     @property
     def configuration(self) -> str:
         """The name shared by runs that differ only in their seed."""
-        return configuration(asdict(self))
+        return configuration(vars(self))
 
     @property
     def name(self) -> str:
         """The run's name, for people."""
-        return name(asdict(self))
+        return name(vars(self))
 
 
 def configuration(values: Mapping[str, Any]) -> str:
@@ -267,7 +267,7 @@ def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, o
 
 def is_current(run: Run, left: str, data: str) -> bool:
     """Tell whether the code here trains a run, which ended early if `left` says so, on data with this md5."""
-    values = {name: value for name, value in asdict(run).items() if name != "fingerprint"}
+    values = {name: value for name, value in vars(run).items() if name != "fingerprint"}
     whole = replace(run, fingerprint=run_fingerprint(data, code_hash(run.variant), values))
     return run.fingerprint in {whole.fingerprint, left_fingerprint(whole, left)}
 

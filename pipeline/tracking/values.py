@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import md5, sha256
 from pathlib import Path
@@ -42,7 +41,7 @@ def run_params(run: Run, params: Params, summary: Mapping[str, Any]) -> dict[str
         params: params.yaml.
         summary: of the prepared data, summary.json.
     """
-    own = {name: value for name, value in asdict(run).items() if name != "fingerprint" and value is not None}
+    own = {name: value for name, value in vars(run).items() if name != "fingerprint" and value is not None}
     rows = summary["train_rows"][0]
     own |= {"data": data_label(summary), "log10 of lr": round(math.log10(run.lr), 6)}
     own |= {"rows per minibatch": rows if run.batch_size == "full" else min(run.batch_size, rows)}
