@@ -3,6 +3,7 @@
 What a worker may lack, such as torch, is imported after it has said what it computes with.
 """
 
+import math
 import pickle
 import queue
 import time
@@ -93,7 +94,7 @@ class Growth:
     def __init__(self, grown: "queue.SimpleQueue[Grown | None]") -> None:
         """Report into a queue."""
         self.grown = grown
-        self.told, self.told_at = 0, time.monotonic()
+        self.told, self.told_at = 0, -math.inf  # the first at once: who looks on sees where the stack begins
 
     def follow(self, stack: "Stack", curves: "Array", epoch: int) -> None:
         """Report what has grown, if it is time to."""
