@@ -114,7 +114,6 @@ def test_a_server_50_ms_away_takes_at_most_twice_as_long(tmp_path: Path) -> None
 @pytest.fixture
 def postgresql(tmp_path: Path) -> Iterator[str]:
     """An empty database of a server of its own, on a socket of 127.0.0.1."""
-    pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]'")
     if not BINARIES:
         pytest.skip("needs PostgreSQL; on Debian: apt-get install postgresql")
     folder, port = tmp_path / "cluster", free_port()
