@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline import repository
 from pipeline.tracking import piped
 
-if __name__ == "__main__":  # before torch, so that both load at once
-    piped.launch_ahead()
+if __name__ == "__main__":  # before torch, so that both load at once; a new champion's model is registered by MLflow
+    piped.launch_ahead(*(() if repository.in_experiment() else ("pipeline.tracking.models.registry",)))
 
 import numpy as np
 import pandas as pd
