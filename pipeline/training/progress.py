@@ -49,6 +49,7 @@ class Training:
             known: the number of runs that trained before.
         """
         self.display, self.tracking, self.k, self.known = display, tracking, k, known
+        self.planned = {stack.key: stack for stack in stacks}
         self.work = {stack: work(stack, k) for stack in stacks}
         self.runs = len({run for stack in stacks for run, _ in stack.fits})
         self.at_work: dict[Stack, Advance] = {}
@@ -60,7 +61,8 @@ class Training:
         self.trained = 0.0  # seconds until the last run was
 
     def start(self, stack: Stack) -> None:
-        """Show a stack from now on."""
+        """Show a stack from now on, in place of the planned one with the same fits, if there is one."""
+        self.work.pop(self.planned.pop(stack.key, stack), None)
         self.work.setdefault(stack, work(stack, self.k))
         self.at_work[stack] = Advance()
         if stack.until in {None, stack.fits[0][0].epochs}:  # else nobody knows yet which runs they become
