@@ -18,9 +18,9 @@ from pipeline.params import Data, InputError, Split, load, printable
 from pipeline.progress import Display, count
 from pipeline.table.float32 import Altered, in_float32
 from pipeline.table.raw import read
+from pipeline.table.standardized import identity, standardization
 
 Mask = NDArray[np.bool_]
-Float32 = NDArray[np.float32]
 
 
 def main() -> None:
@@ -107,27 +107,6 @@ def draw(n: int, settings: Split) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
             "takes a number that keeps at least one, and leaves at least two"
         )
     return drawn[:count], drawn[count:]
-
-
-def standardization(X: Float32, train: Mask) -> tuple[Float32, Float32]:
-    """Compute the mean and standard deviation of each split's training rows; a constant feature's scale is 1.
-
-    Args:
-        X: (n, k), float32.
-        train: (S, n), bool.
-
-    Returns:
-        mean (S, k), scale (S, k), float32, in the features' units.
-    """
-    rows = [X[mask].astype(np.float64) for mask in train]
-    mean = np.stack([part.mean(axis=0) for part in rows]).astype(np.float32)
-    scale = np.stack([part.std(axis=0) for part in rows]).astype(np.float32)
-    return mean, np.where(scale > 0, scale, np.float32(1))
-
-
-def identity(splits: int, k: int) -> tuple[Float32, Float32]:
-    """Return the mean (S, k) and scale (S, k), float32, that leave the features unchanged."""
-    return np.zeros((splits, k), dtype=np.float32), np.ones((splits, k), dtype=np.float32)
 
 
 def summarize(data: Data, table: pd.DataFrame, train: Mask, altered: Mapping[str, Altered]) -> dict[str, object]:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from pipeline import prepare
 from pipeline.params import InputError, Split, Train
+from pipeline.table.standardized import standardization
 
 Mask = NDArray[np.bool_]
 LINE: dict[str, object] = {"data.features": ["x"], "data.target": "y", "data.split.folds": 3}
@@ -211,13 +212,13 @@ def test_features_are_standardized_by_their_training_rows_alone() -> None:
     X = np.random.default_rng(0).normal(50, 20, size=(40, 3)).astype(np.float32)
     X[:, 1] = 0.1  # constant: stays as it is but for its mean
     train = kfold(40, 4, seed=0)
-    mean, scale = prepare.standardization(X, train)
+    mean, scale = standardization(X, train)
     for split, rows in enumerate(train):
         seen = (X[rows] - mean[split]) / scale[split]
         np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-6)
         np.testing.assert_allclose(seen.std(axis=0), [1, 0, 1], atol=1e-6)
         changed = np.where(rows[:, None], X, 1e6).astype(np.float32)  # whatever the other rows are
-        np.testing.assert_array_equal(prepare.standardization(changed, train[[split]]), (mean[[split]], scale[[split]]))
+        np.testing.assert_array_equal(standardization(changed, train[[split]]), (mean[[split]], scale[[split]]))
     assert (scale[:, 1] == 1).all()
     assert len(np.unique(mean[:, 0])) == 5
 

@@ -17,6 +17,7 @@ from pipeline.evaluation.rounding import Float64, Moments
 from pipeline.params import Split
 from pipeline.records import CURVE, Record
 from pipeline.sweep import Run
+from pipeline.table.standardized import identity, standardization
 from pipeline.training import data
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
@@ -30,7 +31,7 @@ def prepared(n: int, k: int, standardize: bool, centre: float = 2.0) -> Tensors:
     X = chance.normal(centre, 3, size=(n, k)).astype(np.float32)
     y = (X @ chance.normal(size=(k, 1)) + chance.normal(size=(n, 1)) + 5).astype(np.float32)
     rows = prepare.split(n, Split(method="kfold", folds=3, test_fraction=0.2, seed=0))
-    mean, scale = prepare.standardization(X, rows) if standardize else prepare.identity(len(rows), k)
+    mean, scale = standardization(X, rows) if standardize else identity(len(rows), k)
     return {"X": X, "y": y, "train": rows, "mean": mean, "scale": scale}
 
 
