@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from pipeline import check_pins, outs, records, sweep
 from pipeline.ending import leave
-from pipeline.evaluation import boards, choice, leaderboard, metrics, pictures, report, standard_errors
+from pipeline.evaluation import boards, choice, leaderboard, metrics, nested, pictures, report
 from pipeline.evaluation.results import Results
-from pipeline.params import Evaluate, Params, load
+from pipeline.params import Params, load
 from pipeline.progress import Display, count, unheard
 from pipeline.records import RUN_METRICS, Record
 from pipeline.table.prepared import check_prepared
@@ -44,9 +44,9 @@ def main() -> None:
     with Display("evaluate") as display, piped.Piped(params, runs, display) as tracking:
         prepared = data.load(outs.PREPARED)
         evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
-        board = ranked(evaluated, prepared, params.evaluate)
+        board = leaderboard.ranked(evaluated, prepared, params.evaluate)
         write(evaluated, board, prepared, params)
-        tracking.complete(evaluated, outs.evaluation(), outs.champion())
+        tracking.complete([replace(one, inner={}) for one in evaluated], outs.evaluation(), outs.champion())
     conclude(display, len(evaluated), tracking)
     if "DVC_STAGE" in os.environ and os.environ.get("PIPELINE_SUMMARY") != "no":
         sweep_id = sweep.sweep_id(runs, sweep.specification(params))
@@ -54,14 +54,6 @@ def main() -> None:
         with unheard(sys.stdout):
             boards.print_best(f"pipeline leaderboard{of}")
             print(f"\n{tracking.news}" if tracking.news else "")
-
-
-def ranked(evaluated: Sequence[Record], prepared: data.Prepared, settings: Evaluate) -> pd.DataFrame:
-    """Rank the configurations, the champion first."""
-    groups = leaderboard.by_configuration(evaluated)
-    board = leaderboard.rank(evaluated, settings.metric, standard_errors.compute(groups, prepared))
-    runs = {configuration: own[0].run for configuration, own in groups.items()}
-    return choice.choose(board, runs, settings.metric, settings.choose, prepared.train_rows[0])
 
 
 def conclude(display: Display, runs: int, tracking: piped.Piped) -> None:
@@ -95,8 +87,11 @@ def write(
         board.to_csv(temporary, index=False, float_format="%.9g")
     champion = [one for one in groups[board.iloc[0]["configuration"]] if one.is_whole]
     final = metrics.final(champion, prepared)
-    outs.write_json(outs.METRICS, leaderboard.summary(board, params.evaluate.metric, final))
-    results = Results(evaluated, board, prepared, params, final)
+    summary = leaderboard.summary(board, params.evaluate.metric, final)
+    if params.train.nested:
+        summary["nested"] = nested.estimate(evaluated, board, prepared, params.data.standardize, params.evaluate)
+    outs.write_json(outs.METRICS, summary)
+    results = Results(evaluated, board, prepared, params, final, choice.costs(summary))
     drawn = pictures.draw(results)
     pictures.write(drawn)
     with outs.replacing(outs.REPORT) as temporary:

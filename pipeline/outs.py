@@ -76,15 +76,25 @@ def study(variant: str) -> Path:
     return TRAINED / variant / "study.json"
 
 
+def summary() -> dict[str, Any]:
+    """Read metrics.json."""
+    read: dict[str, Any] = json.loads(METRICS.read_text(encoding="utf-8"))
+    return read
+
+
 def champion() -> str:
     """Return the champion's configuration from metrics.json; empty if every run diverged."""
-    return str(json.loads(METRICS.read_text(encoding="utf-8"))["champion"].get("configuration", ""))
+    return str(summary()["champion"].get("configuration", ""))
 
 
 def final() -> dict[str, float]:
     """Return what metrics.json says of the champion on the final rows; empty if there are none."""
-    champion = json.loads(METRICS.read_text(encoding="utf-8"))["champion"]
-    return {key: float(value) for key, value in champion.items() if key.startswith("final/")}
+    return {key: float(value) for key, value in summary()["champion"].items() if key.startswith("final/")}
+
+
+def nested() -> dict[str, float]:
+    """Return what metrics.json says of choosing, by nested cross-validation; empty if nobody asked."""
+    return {key: float(value) for key, value in summary().get("nested", {}).items() if key.startswith("nested/")}
 
 
 def md5(path: Path) -> str:

@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -40,9 +39,8 @@ TEXT_BYTES = 2**18  # the most a params file may have: 3 s to parse
 NESTING = 20  # the pipeline's own is 3
 ALIASES = 10  # each merge of two aliases may double a file's content
 RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "schedule", "loss", "epochs", "init"})
+LEAST_FOLDS = 3  # of nested cross-validation, which leaves out two
 SHOWN = 20  # the most faults in one message
-# Keys whose part is not built yet: they take their default only.
-PENDING = ("train.nested",)
 
 
 def variant_names() -> list[str]:
@@ -334,7 +332,7 @@ def check(values: object, name: str = "params.yaml") -> Params:
     if params.evaluate.choose == "one_se" and params.evaluate.metric not in TESTED:
         takes = f"takes best, or an evaluate.metric that has a standard error: {', '.join(TESTED)}"
         raise InputError(f"{name}: evaluate.choose: got 'one_se' for {params.evaluate.metric}, {takes}")
-    refuse(name, [f"{key}: got {brief(got)}, which this version cannot do yet" for key, got in _pending(params)])
+    refuse(name, [f"train.nested: got true with {fault}, or train.nested: false" for fault in _not_nested(params)])
     return params
 
 
@@ -363,11 +361,23 @@ def brief(value: object) -> str:
     return written if len(written) <= 200 else f"{written[:199]}…"
 
 
-def _pending(params: Params) -> list[tuple[str, object]]:
-    own = ((key, reduce(getattr, key.split("."), params)) for key in PENDING)
-    blocks = {key: reduce(getattr, key.split(".")[:-1], params) for key in PENDING}
-    defaults = {key: type(blocks[key]).model_fields[key.rpartition(".")[2]].default for key in PENDING}
-    return [(key, value) for key, value in own if value != defaults[key]]
+def _not_nested(params: Params) -> list[str]:
+    # Says why nested cross-validation cannot be, and what it takes instead.
+    split, metric, method = params.data.split, params.evaluate.metric, params.sweep.search.method
+    if not params.train.nested:
+        return []
+    faults = []
+    if split.method != "kfold":
+        faults.append(f"data.split.method {split.method}, which has no folds to leave out; takes kfold")
+    elif split.folds < LEAST_FOLDS:
+        why = "a fit without both has no row to train on"
+        faults.append(f"data.split.folds {split.folds}, where {why}; takes {LEAST_FOLDS} or more")
+    if metric not in TESTED:
+        faults.append(f"evaluate.metric {metric}, which no fold left out decides; takes {', '.join(TESTED)}")
+    if method not in {"none", "random"}:
+        why = "which chose its runs by their scores on all folds, so that none is unseen"
+        faults.append(f"sweep.search.method {method}, {why}; takes none or random")
+    return faults
 
 
 def _keys(values: dict[object, object]) -> list[object]:

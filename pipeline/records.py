@@ -20,6 +20,8 @@ FORMAT = 2  # of a run in MLflow; format 1 held linear models only, and no forma
 BEHIND = "behind"  # how `left` begins for a run that halving dropped
 RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
 FINAL = ("final/mse", "final/mae", "final/r2")  # and for the champion alone, on rows that nothing else saw
+NESTED = ("nested/mse", "nested/mae", "nested/r2")  # and what choosing it reaches on rows that it was not chosen by
+NESTED_FILE = "nested.safetensors"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Record:
     (S, k), which standardize X.
     metrics: from the evaluation; empty before it. path: (T, P), float32, the parameters of the first split's fit, in
     their order, after each epoch of curve_steps(epochs, PATH_POINTS); kept for the sweep's first seed only.
+    inner: the parameters of nested cross-validation's fits by name, each (P, …), in the order of the pairs of folds
+    that they leave out, NaN where a fit diverged; empty if there are none.
     """
 
     run: Run
@@ -42,6 +46,7 @@ class Record:
     metrics: Mapping[str, float] = field(default_factory=dict)
     path: Array | None = None
     left: str = ""
+    inner: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -68,7 +73,10 @@ class Record:
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
-    """Write one variant's table of runs, curves and weights, in the order of the records, and paths by fingerprint."""
+    """Write one variant's table of runs, curves and weights, in the order of the records, and paths by fingerprint.
+
+    Either all of them have nested cross-validation's fits, or none has.
+    """
     with outs.replacing(folder / "curves.safetensors") as temporary:
         longest = max(len(record.curve) for record in records)
         padded = [np.pad(one.curve, (0, longest - len(one.curve)), constant_values=np.nan) for one in records]
@@ -78,6 +86,12 @@ def write(folder: Path, records: Sequence[Record]) -> None:
         save_file({name: np.stack([record.tensors[name] for record in records]) for name in names}, temporary)
     with outs.replacing(folder / "paths.safetensors") as temporary:
         save_file({one.run.fingerprint: one.path for one in records if one.path is not None}, temporary)
+    if any(record.inner for record in records):
+        with outs.replacing(folder / NESTED_FILE) as temporary:
+            names = records[0].inner
+            save_file({name: np.stack([record.inner[name] for record in records]) for name in names}, temporary)
+    else:
+        (folder / NESTED_FILE).unlink(missing_ok=True)  # a stage that a person starts finds the earlier outs
     ends = [{"diverged": record.diverged, "left": record.left} for record in records]
     rows = [{"name": one.run.name, **vars(one.run), **end} for one, end in zip(records, ends, strict=True)]
     outs.write_csv(folder / "runs.csv", rows, list(rows[0]))
@@ -89,11 +103,14 @@ def read(folder: Path) -> list[Record]:
     tensors = load_file(folder / "weights.safetensors")
     kept = folder / "paths.safetensors"
     paths = load_file(kept) if kept.exists() else {}
+    inner = load_file(folder / NESTED_FILE) if (folder / NESTED_FILE).exists() else {}
     records = []
     for r, row in enumerate(outs.read_csv(folder / "runs.csv")):
         own = {name: tensor[r] for name, tensor in tensors.items()}
         run, path = _run(row), paths.get(row["fingerprint"])
-        records.append(Record(run, row["diverged"], curves[r, : run.epochs], own, path=path, left=row.get("left", "")))
+        further = {name: tensor[r] for name, tensor in inner.items()}
+        curve, left = curves[r, : run.epochs], row.get("left", "")
+        records.append(Record(run, row["diverged"], curve, own, path=path, left=left, inner=further))
     return records
 
 

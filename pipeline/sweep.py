@@ -18,10 +18,12 @@ PACKAGE = Path(__file__).parent
 SOURCES = (
     "__init__.py",
     "sweep.py",
+    "table/standardized.py",
     "train.py",
     "training/data.py",
     "training/fit.py",
     "training/lift.py",
+    "training/nested.py",
     "training/optimizers.py",
     "training/parameters.py",
     "training/schedules.py",
@@ -260,7 +262,7 @@ def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, o
         return {}
     code = {variant: code_hash(variant) for variant in params.variants}
     code["search"] = fingerprint({name: bare((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH})
-    own = params.model_dump(include={"variants", "train", "sweep"})
+    own = params.model_dump(include={"variants": True, "train": True, "sweep": True}, exclude={"train": {"nested"}})
     spans = {name: asdict(entry) for name, entry in params.sweep.intervals.items()}
     return {"data": outs.md5(prepared), "code": code, "optuna": version("optuna"), **own, "intervals": spans}
 

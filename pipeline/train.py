@@ -1,6 +1,7 @@
 """Stage train, one per variant: prepared tensors -> curves, weights and a table of runs.
 
-Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, weights.safetensors, paths.safetensors}.
+Reads data/prepared; writes data/trained/VARIANT/{runs.csv, curves.safetensors, weights.safetensors, paths.safetensors},
+and nested.safetensors if train.nested asks for it.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pipeline.progress import Display, count
 from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.table.prepared import check_prepared
-from pipeline.training import data, known, progress, stacks
+from pipeline.training import data, known, nested, progress, stacks
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.engines import Engine, Watch
 from pipeline.training.engines.choice import choose
@@ -48,10 +49,12 @@ def main() -> None:
     runs = sweep.plan(params)
     own = search.likely() if search else [run for run in runs if run.variant == name]
     most, epochs = search.most if search else len(own), max(params.axis("epochs"))
-    check_memory(most, splits, epochs, psutil.virtual_memory().available)
+    further = nested.count(splits) if params.train.nested else 0
+    check_memory(most, splits + further, epochs, psutil.virtual_memory().available)
     prepared = data.load(outs.PREPARED)
-    found = {} if search else known.recall(own, os.environ)
-    planned = stacks.group(unknown(own, found), prepared.train_rows, prepared.X.shape[1])
+    every = data.with_pairs(prepared, params.data.standardize) if further else prepared
+    found = {} if search else known.recall(own, os.environ, params.train.nested)
+    planned = plan(own, found, prepared, every)
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
     if not planned:
         write(outs.TRAINED / name, [found[run.fingerprint] for run in own])
@@ -63,20 +66,37 @@ def main() -> None:
         Display(title) as display,
         piped.Piped(params, runs, display) as tracking,
     ):
-        shown = progress.Training(display, tracking, planned, prepared.X.shape[1], len(found))
+        shown = progress.Training(display, tracking, planned, prepared.X.shape[1], len(found), splits)
         outs.study(name).unlink(missing_ok=True)
 
         def of_round(runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: Engine) -> list[Record]:
-            held = known.recall(runs, os.environ)
+            held = known.recall(runs, os.environ, params.train.nested)
             shown.known += len(held)
             return complete(runs, held, prepared, watch, engine)
 
         made = (
             search.run(prepared, shown, engine, of_round) if search else complete(own, found, prepared, shown, engine)
         )
+        made = nested.complete(made, every, splits, shown, engine) if further else made
         write(outs.TRAINED / name, made)
         checkpoints.clear()
     shown.conclude()
+
+
+def plan(
+    runs: Sequence[Run], found: Mapping[str, Record], prepared: data.Prepared, every: data.Prepared
+) -> list[stacks.Stack]:
+    """List the stacks that are to train for one variant's runs.
+
+    Args:
+        runs: the variant's.
+        found: records that need not train again, fingerprint -> record, some without what nested cross-validation fits.
+        prepared: the data.
+        every: the same, with the pairs of folds if they are wanted.
+    """
+    own = stacks.group(unknown(runs, found), prepared.train_rows, prepared.X.shape[1])
+    whole = {fingerprint: record for fingerprint, record in found.items() if record.inner}
+    return own + nested.group(unknown(runs, whole), every, len(prepared.train))
 
 
 def unknown(runs: Sequence[Run], found: Mapping[str, Record]) -> list[Run]:
@@ -124,7 +144,7 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
 
     Args:
         runs: the number of runs in this stage.
-        splits: the number of fits per run.
+        splits: the number of fits per run, with those of nested cross-validation.
         epochs: per fit; 4 bytes each for every fit, and twice more for each run when the outs are written.
         available: free memory in bytes.
 

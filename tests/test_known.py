@@ -15,13 +15,15 @@ from dvc.repo import Repo
 from pipeline import machine, outs, records, sweep, train
 from pipeline.params import InputError
 from pipeline.sweep import Run
-from pipeline.training import known
+from pipeline.training import data, known, nested
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
+from pipeline.training.stacks import Stack
 
 STAGE = {"DVC_STAGE": "train@matrix"}
 FOLDER = outs.TRAINED / "matrix"
 TABLE = sweeps.table()
+EVERY = data.with_pairs(TABLE, standardize=False)
 
 
 def runs_with(lrs: Sequence[float], seeds: Sequence[int]) -> list[Run]:
@@ -30,19 +32,22 @@ def runs_with(lrs: Sequence[float], seeds: Sequence[int]) -> list[Run]:
     return [Run(**values, **one, fingerprint=sweep.fingerprint(values | one)) for one in grid]  # type: ignore[arg-type]
 
 
-def trained(runs: Sequence[Run], found: dict[str, records.Record] | None = None) -> dict[str, bytes]:
-    """Write the outs of runs, of which those found are not trained; return the files."""
+def trained(
+    runs: Sequence[Run], found: dict[str, records.Record] | None = None, further: bool = False
+) -> dict[str, bytes]:
+    """Write the outs of runs, of which those found are not trained, if wanted with further fits; return the files."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    train.write(FOLDER, train.complete(runs, found or {}, TABLE, Unwatched(), Here()))
+    made = train.complete(runs, found or {}, TABLE, Unwatched(), Here())
+    train.write(FOLDER, nested.complete(made, EVERY, 4, Unwatched(), Here()) if further else made)
     return {path.name: path.read_bytes() for path in FOLDER.iterdir()}
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A repository whose cache holds the outs of 4 runs; their md5, as DVC gives it."""
+def kept(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A repository whose cache holds the outs of 4 runs, if asked with further fits; their md5, as DVC gives it."""
     monkeypatch.chdir(tmp_path)
     with redirect_stdout(io.StringIO()), Repo.init(no_scm=True) as repo:
-        trained(runs_with([0.01], [1, 2]))
+        trained(runs_with([0.01], [1, 2]), further=getattr(request, "param", False))
         [stage] = repo.add(str(FOLDER))
         md5: str = stage.outs[0].hash_info.value.removesuffix(".dir")
     shutil.rmtree(outs.TRAINED)  # as DVC does before a stage
@@ -73,6 +78,46 @@ def test_a_wider_sweep_trains_what_is_missing_and_writes_the_same_bytes(
     found = known.recall(runs, STAGE)
     assert len(found) == count
     assert trained(runs, found) == trained(runs)
+
+
+class Started(Unwatched):
+    """Counts the fits that train, by whether they are a run's own."""
+
+    def __init__(self) -> None:
+        self.fits = {True: 0, False: 0}
+
+    def start(self, stack: Stack) -> None:
+        for _, split in stack.fits:
+            self.fits[split < len(TABLE.train)] += 1
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["without", "with"], indirect=True)
+@pytest.mark.parametrize("wanted", [False, True], ids=["unwanted", "wanted"])
+def test_only_what_is_missing_of_nested_cross_validation_trains(kept: str, wanted: bool) -> None:
+    has = (known.cache(Path.cwd()) / kept[:2] / f"{kept[2:]}.dir").read_text().count(records.NESTED_FILE)
+    runs, seen = runs_with([0.01, 0.05], [1, 2]), Started()
+    found = known.recall(runs, STAGE, nested=wanted)
+    assert len(found) == 4
+    every = EVERY if wanted else TABLE
+    for stack in train.plan(runs, found, TABLE, every):
+        seen.start(stack)
+    further = (24 - 12 * has) * wanted  # 8 runs, of which 4 are known, and 3 pairs of folds
+    assert seen.fits == {True: 4 * 4, False: further}
+    assert trained(runs, found, wanted) == trained(runs, further=wanted)
+    assert (FOLDER / records.NESTED_FILE).exists() == wanted
+
+
+@pytest.mark.parametrize("order", [[False, True], [True, False]])
+def test_of_several_earlier_outs_those_with_further_fits_are_taken(
+    order: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = runs_with([0.01], [1, 2])
+    made = train.complete(runs, {}, TABLE, Unwatched(), Here())
+    whole = nested.complete(made, EVERY, 4, Unwatched(), Here())
+    monkeypatch.setattr(known, "earlier", lambda *_: map(str, order))
+    monkeypatch.setattr(known, "_read", lambda md5, _: whole if md5 == "True" else made)
+    found = known.recall(runs, STAGE, nested=True)
+    assert all(found[one.fingerprint].inner for one in runs)
 
 
 @pytest.mark.parametrize("name", ["curves.safetensors", "weights.safetensors", "paths.safetensors", "runs.csv"])

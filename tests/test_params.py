@@ -258,12 +258,39 @@ def test_a_key_that_has_come_since_may_be_missing(tmp_path: Path) -> None:
     assert load(tmp_path / "params.yaml") == load(DEFAULTS)
 
 
-@pytest.mark.parametrize(("key", "value"), [("train.nested", True)])
-def test_a_key_whose_part_is_not_built_yet_takes_its_default_only(tmp_path: Path, key: str, value: object) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "data.split.method",
+            "holdout",
+            "data.split.method holdout, which has no folds to leave out; takes kfold, or train.nested: false",
+        ),
+        (
+            "data.split.folds",
+            2,
+            "data.split.folds 2, where a fit without both has no row to train on; takes 3 or more, or train",
+        ),
+        (
+            "evaluate.metric",
+            "train/mse",
+            "evaluate.metric train/mse, which no fold left out decides; takes cv/mse, cv/",
+        ),
+        ("sweep.search", {"method": "tpe"}, "sweep.search.method tpe, which chose its runs by their scores on all fol"),
+        ("sweep.search", {"method": "halving"}, "sweep.search.method halving, which chose its runs by their scores on"),
+    ],
+)
+def test_nested_cross_validation_needs_folds_a_metric_of_theirs_and_runs_chosen_without_them(
+    tmp_path: Path, key: str, value: object, said: str
+) -> None:
     values = defaults()
     block, last = place(values, key)
     block[last] = value
-    assert refusal(tmp_path, values) == [f"{key}: got {value!r}, which this version cannot do yet"]
+    YAML().dump(values, tmp_path / "params.yaml")
+    assert not load(tmp_path / "params.yaml").train.nested
+    values["train"]["nested"] = True
+    [told] = refusal(tmp_path, values)
+    assert told.startswith(f"train.nested: got true with {said}")
 
 
 @pytest.mark.parametrize(("name", "values"), [("lr", [1e-5]), ("optimizer", ["sgd"]), ("epochs", [1000])])

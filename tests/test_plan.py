@@ -41,6 +41,19 @@ def test_stored_and_known_runs_are_told_from_those_to_train(inside: Path, capsys
 
 
 @pytest.mark.usefixtures("inside")
+def test_the_further_fits_of_nested_cross_validation_count_and_known_runs_need_only_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["plan", "--json", "-S", "train.nested=true"])
+    [planned] = json.loads(capsys.readouterr().out)
+    assert (planned["runs"], planned["fits"], planned["known"], planned["stored"]) == (4, 4 * (6 + 10), 4, 4)
+    training = planned["training"]
+    assert (training["runs"], training["stacks"], training["bytes"]) == (0, 4, 2 * 20 * (6 + 10 + 2) * 4)
+    main(["plan", "-S", "train.nested=true"])
+    assert "to train  0 runs in 4 stacks: about" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("inside")
 def test_rates_at_which_gradient_descent_is_not_stable_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     held = load_file(outs.PREPARED)
     rows = [np.hstack([held["X"], np.ones((5, 1))])[train].astype(float) for train in held["train"].astype(bool)]

@@ -89,6 +89,27 @@ def test_elsewhere_than_at_a_terminal_it_prints_a_plain_line_every_five_seconds(
     assert f"best train/mse {np.linspace(9, 2, 1000)[39]:.4g}" in told[0]
 
 
+def test_a_stack_like_a_planned_one_takes_its_place_and_nested_fits_start_no_run(clock: list[float]) -> None:
+    out = io.StringIO()
+    display, stage = Display("train", Console(file=out, width=200, highlight=False)), Stage()
+    further = Stack(((run_of(1), 2),), 80)
+    shown = Training(display, stage, [stack(1), further], 3, splits=2)  # type: ignore[arg-type]
+    for one in (stack(1), further):
+        shown.start(one)
+        clock[0] += 6
+        shown.follow(one, np.ones((1, 1000), dtype=np.float32), 1000)
+        shown.end(one)
+    shown.conclude()
+    assert [runs for runs in stage.seen if isinstance(runs, list)] == [[run_of(1)]]
+    lines = out.getvalue().splitlines()
+    told = [line for line in lines if "%" in line]
+    assert [re.findall(r"(\d+)%.*stack (\d) of (\d)", line) for line in told] == [
+        [("56", "1", "2")],
+        [("100", "2", "2")],
+    ]
+    assert lines[-1] == "train: 0 runs trained; 1 fit for train.nested, all in 12 s; all stored"
+
+
 def test_a_short_stage_prints_nothing_on_the_way(clock: list[float]) -> None:
     shown, out = training(terminal=False)
     train(shown, clock, 0.004, 1000)

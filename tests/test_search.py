@@ -178,7 +178,10 @@ def test_the_id_of_a_searched_sweep_is_that_of_its_specification() -> None:
         sweep.sweep_id([], sweep.specification(searched(**changed)))
         for changed in ({}, {"sweep_seed": [1]}, {"train_epochs": 41}, {"variants": ["linear"]}, {"track_points": 12})
     }
-    assert len(ids) == 4  # where runs are stored does not count
+    assert len(ids) == 4  # where runs are stored does not count, nor do further fits
+    random = {"method": "random", "trials": 4}
+    plain, nested = (searched(sweep_search=random, train_nested=value) for value in (False, True))
+    assert sweep.specification(plain) == sweep.specification(nested)
     outs.PREPARED.write_bytes(b"others")
     assert sweep.sweep_id([], sweep.specification(searched())) not in ids
     assert sweep.specification(params()) == {}

@@ -36,6 +36,7 @@ CHANGES: dict[str, dict[str, object]] = {
 ELSEWHERE: dict[str, dict[str, object]] = {
     "evaluation": {"evaluate.metric": "cv/r2"},
     "tracking": {"track.experiment": "other", "track.points": 7},
+    "further fits": {"train.nested": True},
     "other runs beside it": {"sweep.lr": [1e-3, 1e-5], "variants": ["matrix", "linear"], "sweep.seed": [8, 1]},
 }
 ONE: dict[str, object] = {"variants": ["linear"], "sweep.batch_size": [2], "sweep.seed": [1]}

@@ -19,8 +19,9 @@ from pipeline import train, variants
 from pipeline.params import BatchSize
 from pipeline.records import Array, Record
 from pipeline.sweep import Run
+from pipeline.training import nested
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.data import Prepared
+from pipeline.training.data import Prepared, with_pairs
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
 from pipeline.training.engines.workers import Workers
@@ -74,9 +75,11 @@ def bits(record: Record) -> list[object]:
 def faults(word: str) -> Iterator[str]:
     """Say how what workers make differs from what this process makes."""
     planned, prepared = runs(150), table()
+    every = with_pairs(prepared, standardize=False)
     with Workers(2, Checkpoints()) as engine:
         seen = Seen(engine, {"one": 1, "all": 2}.get(word, 0))
         made = train.train(planned, prepared, seen, engine)
+        further = nested.complete(made, every, 7, Unwatched(), engine)  # on other data
         left = len(engine.workers)
         pids = [worker.pid for worker in engine.workers]
     if left != {"one": 1, "all": 0}.get(word, 2):
@@ -84,6 +87,10 @@ def faults(word: str) -> Iterator[str]:
     if any(Path(f"/proc/{pid}").exists() for pid in pids):
         yield "a worker has outlived its engine"
     here = train.train(planned, prepared, Unwatched(), Here())
+    if [one.inner["W"].tobytes() for one in further] != [
+        one.inner["W"].tobytes() for one in nested.complete(here, every, 7, Unwatched(), Here())
+    ]:
+        yield "other bits than here without two folds"
     if [bits(one) for one in made] != [bits(one) for one in here]:
         yield "other bits than here"
     if sorted(one.run.fingerprint for one in seen.finished) != sorted(one.fingerprint for one in planned):

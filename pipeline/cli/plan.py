@@ -55,7 +55,7 @@ def lines(planned: "Plan") -> list[str]:
         f"stored    {planned.stored:,} in MLflow",
         f"known     {planned.known:,} in DVC's cache, which need not train again",
     ]
-    if not train.runs:
+    if not train.stacks:
         return [*said, "to train  nothing"]
     own = f"{count(train.runs, 'run')} in {count(train.stacks, 'stack')}"
     where = "one process" if train.workers == 1 else f"{train.workers:,} processes"

@@ -8,7 +8,7 @@ from pipeline import outs
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, SCOPE, conditions_of, only_one, print_rows, with_options, workspace_runs
 from pipeline.evaluation.boards import OPTIONAL, configuration, rows_to_show
-from pipeline.evaluation.choice import lucky
+from pipeline.evaluation.choice import costs, lucky
 from pipeline.params import METRICS, InputError, load
 from pipeline.printing import Row
 
@@ -167,8 +167,10 @@ def leaderboard(
     print_rows(best, form, rows_to_show(best), OPTIONAL)
     if len(rows) > len(best) and not form:
         click.echo(f"… and {len(rows) - len(best):,} more: pipeline leaderboard", err=True)
-    if said and not form:
-        click.echo(said, err=True)
+    if form or every or sweep or data:
+        return
+    for line in filter(None, (costs(outs.summary()) if outs.METRICS.exists() else "", said)):
+        click.echo(line, err=True)
 
 
 def here() -> list[Row]:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 import psutil
 from safetensors.numpy import load_file
 
-from pipeline import outs, sweep
+from pipeline import outs, sweep, train
 from pipeline.commands import measure
 from pipeline.evaluation import rounding
 from pipeline.params import BatchSize, InputError, Params
 from pipeline.sweep import Run
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking import queries
-from pipeline.training import data, known, parameters, stacks
+from pipeline.training import data, known, parameters
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.cost import curve_bytes
 from pipeline.training.data import Prepared
@@ -87,19 +87,22 @@ def plan(params: Params) -> Plan:
         runs, prepared, table = runs_of(params, path), data.load(path), rounding.table(load_file(path))
         identity = sweep.sweep_id(runs, sweep.specification(params, path))
     by_variant = {variant: list(own) for variant, own in groupby(runs, lambda run: run.variant)}
-    found = {fingerprint for own in by_variant.values() for fingerprint in known.recall(own, AS_DVC)}
+    nested = params.train.nested
+    found = {variant: known.recall(own, AS_DVC, nested) for variant, own in by_variant.items()}
     lacking = queries.health(params.track.experiment, {run.fingerprint: run.name for run in runs}).lacking
-    missing = {variant: [run for run in own if run.fingerprint not in found] for variant, own in by_variant.items()}
-    most = max(curve_bytes(own, len(prepared.train)) for own in by_variant.values())
+    every = data.with_pairs(prepared, params.data.standardize) if nested else prepared
+    planned = {variant: train.plan(own, found[variant], prepared, every) for variant, own in by_variant.items()}
+    missing = [run for variant, own in by_variant.items() for run in train.unknown(own, found[variant])]
+    most = max(curve_bytes(own, len(every.train)) for own in by_variant.values())
     return Plan(
         identity,
         list(by_variant),
         len(runs),
         most_runs(params, len(runs)),
-        len(runs) * len(prepared.train),
+        len(runs) * len(every.train),
         len(runs) - len(lacking),
-        len(found),
-        training(missing, prepared, most),
+        sum(map(len, found.values())),
+        training(len(missing), list(filter(None, planned.values())), every, most),
         list(beyond(runs, table, prepared.X.shape[1])),
     )
 
@@ -125,13 +128,12 @@ def most_runs(params: Params, listed: int) -> int:
     return trials if params.sweep.search.method in sweep.PROPOSED else listed
 
 
-def training(missing: Mapping[str, Sequence[Run]], prepared: Prepared, most: int) -> Training:
-    """Say what training the missing runs takes; DVC runs one variant's stage after another's."""
-    k, stages = prepared.X.shape[1], [own for own in missing.values() if own]
-    planned = [stacks.group(own, prepared.train_rows, k) for own in stages]
+def training(missing: int, planned: Sequence[Sequence[Stack]], prepared: Prepared, most: int) -> Training:
+    """Say what training the missing runs takes, stage by stage; DVC runs one variant's after another's."""
+    k = prepared.X.shape[1]
     workers = [workers_for(own, k) for own in planned]
     return Training(
-        sum(map(len, stages)),
+        missing,
         sum(map(len, planned)),
         sum(measure.seconds(own, prepared, count) for own, count in zip(planned, workers, strict=True)),
         max(workers, default=0),

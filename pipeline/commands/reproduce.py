@@ -70,6 +70,7 @@ def make(stored: Stored) -> tuple[list[Record], rounding.Table]:
         params = parse_params(stored)
         variant = stored.params["variant"]
         params["sweep"] |= narrowed(stored)
+        params["train"] |= {"nested": False} if "nested" in params["train"] else {}  # they are its sweep's, not its own
         source, params["data"]["source"] = params["data"]["source"], TABLE
         write_params(stored, params, folder)
         place_data(stored, source, folder)

@@ -38,6 +38,8 @@ def sync() -> str:
 
 def is_current(params: Params, evaluated: Sequence[Record]) -> bool:
     """Tell whether records are those that params.yaml, the prepared data and the code here make."""
+    if params.train.nested != ("nested" in outs.summary()):
+        return False
     if specified := sweep.specification(params):
         studies = (json.loads(outs.study(variant).read_text(encoding="utf-8")) for variant in params.variants)
         return all(study["sweep"] == sweep.sweep_id([], specified) for study in studies)
@@ -56,7 +58,8 @@ def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequen
         InputError: the store fails.
     """
     leftovers.end_the_dead(params.track.experiment)
-    lacking, is_evaluated = queries.lacking(params.track.experiment, identity(params, evaluated), evaluated)
+    own = identity(params, evaluated)
+    lacking, is_evaluated = queries.lacking(params.track.experiment, own, evaluated, outs.nested())
     if lacking or not is_evaluated:
         from pipeline.tracking import direct  # noqa: PLC0415 - stores, which seldom is needed
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline import outs
 from pipeline.conditions import number
-from pipeline.evaluation.choice import lucky
+from pipeline.evaluation.choice import costs, lucky
 from pipeline.params import METRICS
 from pipeline.printing import Row, as_table
 
@@ -51,5 +51,7 @@ def print_best(command: str, most: int = 10) -> None:
         print(f"… and {len(rows) - most:,} more: {command}")
     if not any(row["runs"] for row in rows):
         print("there is no champion: every run diverged; try a smaller sweep.lr, or data.standardize=true")
+    if said := costs(outs.summary()):
+        print(said)
     if rows and (said := lucky(len(rows), rows[0].get("tested rows"))):
         print(said)

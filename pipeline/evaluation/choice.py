@@ -8,7 +8,7 @@ trained: least squares stopped at the time t = lr · updates is close to ridge r
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.params import HIGHER_IS_BETTER
 from pipeline.sweep import Run
@@ -16,6 +16,7 @@ from pipeline.sweep import Run
 if TYPE_CHECKING:  # it loads in 0.3 s
     import pandas as pd
 
+MOST = 5  # configurations that were chosen without a fold, named one by one
 FAR_MORE = 10  # configurations a tested row, beyond which choosing the best of them is told to be luck as well
 
 
@@ -49,11 +50,36 @@ def plainness(run: Run, rows: int) -> tuple[float, ...]:
     return run.lr * updates, -getattr(run, "weight_decay", 0.0), updates
 
 
+def costs(summary: Mapping[str, Any]) -> str:
+    """Say what choosing costs, and what was chosen without each fold; empty if nobody asked, or nothing is to be said.
+
+    Args:
+        summary: metrics.json.
+    """
+    if (nested := summary.get("nested")) is None:
+        return ""
+    if not nested["chosen"]:
+        return "what choosing costs is unknown: without one of the folds, every configuration has a run that diverged"
+    if (cost := nested.get("nested/cost")) is None:
+        return ""  # cv/r2 of a constant target
+    metric, count = summary["metric"], nested["configurations"]
+    key = metric.replace("cv/", "nested/")
+    said = f"choosing costs {cost:.3g}" if cost > 0 else "choosing seems to cost nothing"
+    figures = f"{metric} {summary['champion'][metric]:.6g}, {key} {nested[key]:.6g}"
+    folds: dict[str, list[str]] = {}
+    for fold, one in enumerate(nested["chosen"], start=1):
+        folds.setdefault(one, []).append(str(fold))
+    chosen = [f"without fold {', '.join(own)}: {one}" for one, own in folds.items()]
+    more = f"; and {len(chosen) - MOST:,} more" if len(chosen) > MOST else ""
+    of = f"choosing the best of {count:,} configuration{'s' * (count > 1)}"
+    return f"{of}: {figures}: {said}. Chosen {'; '.join(chosen[:MOST])}{more}"
+
+
 def lucky(configurations: int, rows: object) -> str:
     """Say that far more configurations than tested rows were compared; empty if they were not."""
     if not isinstance(rows, int) or not 0 < FAR_MORE * rows < configurations:
         return ""
     return (
         f"{configurations:,} configurations are compared on {rows:,} tested row{'s' * (rows > 1)}, more than "
-        f"{FAR_MORE} for each: the best of them is lucky too; data.split.final_test tells how much"
+        f"{FAR_MORE} for each: the best of them is lucky too; data.split.final_test or train.nested tells how much"
     )

@@ -9,12 +9,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.evaluation import choice, standard_errors
 from pipeline.evaluation.standard_errors import Errors
-from pipeline.params import HIGHER_IS_BETTER, TESTED
+from pipeline.params import HIGHER_IS_BETTER, TESTED, Evaluate
 from pipeline.records import BEHIND, CURVE, RUN_METRICS, Record
 from pipeline.sweep import OF_CONFIGURATION
+from pipeline.training.data import Prepared
 
 Float64 = NDArray[np.float64]
+
+
+def ranked(evaluated: Sequence[Record], prepared: Prepared, settings: Evaluate) -> pd.DataFrame:
+    """Rank the configurations, the champion first."""
+    groups = by_configuration(evaluated)
+    board = rank(evaluated, settings.metric, standard_errors.compute(groups, prepared))
+    runs = {configuration: own[0].run for configuration, own in groups.items()}
+    return choice.choose(board, runs, settings.metric, settings.choose, prepared.train_rows[0])
 
 
 def rank(evaluated: Sequence[Record], metric: str, errors: Errors | None = None) -> pd.DataFrame:

@@ -1,14 +1,14 @@
 """A run's metrics, computed from its weights and the prepared data in float64."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pipeline.predictions import linear
-from pipeline.records import FINAL, Record
+from pipeline.records import CURVE, FINAL, Record
 from pipeline.training.data import Prepared
 from pipeline.training.parameters import in_float64, is_linear, shapes, with_values
 
@@ -26,24 +26,36 @@ def compute(record: Record, prepared: Prepared) -> dict[str, float]:
     y_pred = predictions(record, prepared)  # (S, n, 1)
     X = prepared.standardized(0).double().numpy()[train[0]]  # (n', k)
     error = (y_pred[0] - y)[train[0]]
+    mse = float((error**2).mean())
+    # Float64 has 16 digits, of which a difference loses those where its terms agree: round three digits above the last.
+    excess = round_to(mse - least_squares_mse(X, y[train[0]]), 1e-13 * max(mse, float(y[train[0]].var())))
+    loss = float(record.curve[record.last])
+    values = {
+        **of_tested(y_pred, prepared),
+        CURVE: loss,
+        "excess_mse": excess,
+        "grad_error": round_to(gradient_error(record, X, y[train[0]], error), 1e-13),  # relative to its terms' size
+    }
+    return rounded(values) | ({CURVE: loss} if math.isfinite(loss) else {})  # in float32, which is exact as it is
+
+
+def of_tested(y_pred: Float64, prepared: Prepared) -> dict[str, float]:
+    """Compute cv/mse, cv/mae and cv/r2 from every split's predictions y_pred (S, n, 1)."""
+    y = prepared.y.double().numpy()
     held_out = out_of_sample(y_pred, prepared.tested.numpy())  # (n, 1), NaN for a row that no split tests
     tested = prepared.tested.numpy().any(axis=0)
     residual = (held_out - y)[tested]
     spread = ((y - y[tested].mean())[tested] ** 2).mean()
-    mse = float((error**2).mean())
-    # Float64 has 16 digits, of which a difference loses those where its terms agree: round three digits above the last.
-    excess = round_to(mse - least_squares_mse(X, y[train[0]]), 1e-13 * max(mse, float(y[train[0]].var())))
-    values = {
+    return {
         "cv/mse": float((residual**2).mean()),
         "cv/mae": float(np.abs(residual).mean()),
         "cv/r2": float(1 - (residual**2).mean() / spread) if spread > 0 else math.nan,
-        "train/mse": float(record.curve[record.last]),
-        "excess_mse": excess,
-        "grad_error": round_to(gradient_error(record, X, y[train[0]], error), 1e-13),  # relative to its terms' size
     }
-    # Nine digits, as people read them. The curve's float32 is exact as it is.
-    rounded = {key: value if key == "train/mse" else float(f"{value:.9g}") for key, value in values.items()}
-    return {key: value for key, value in rounded.items() if math.isfinite(value)}
+
+
+def rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """Round figures to nine digits, as people read them, and leave out those that are not finite."""
+    return {key: float(f"{value:.9g}") for key, value in values.items() if math.isfinite(value)}
 
 
 def final(champion: Sequence[Record], prepared: Prepared) -> dict[str, float]:
@@ -59,8 +71,7 @@ def final(champion: Sequence[Record], prepared: Prepared) -> dict[str, float]:
     square = float(np.mean([(one**2).mean() for one in residuals]))
     spread = float(y.var())
     r2 = 1 - square / spread if spread > 0 else math.nan
-    values = zip(FINAL, (square, float(np.mean(np.abs(residuals))), r2), strict=True)
-    return {key: float(f"{value:.9g}") for key, value in values if math.isfinite(value)}
+    return rounded(dict(zip(FINAL, (square, float(np.mean(np.abs(residuals))), r2), strict=True)))
 
 
 def round_to(value: float, unit: float) -> float:

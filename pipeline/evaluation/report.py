@@ -40,6 +40,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         metric=results.metric,
         value=number(float(results.board.iloc[0][f"{results.metric} mean"])) if champion else "",
         facts=facts(results),
+        costs=results.costs,
         lucky=lucky(len(results.board), results.board.iloc[0].get("tested rows")),
         columns=[results.metric, *(key for key in RUN_METRICS if key != results.metric)],
         board=board(results),

@@ -45,7 +45,8 @@ class Group:
 class Results:
     """An evaluated sweep.
 
-    final: the champion's figures on the final rows, empty if there are none.
+    final: the champion's figures on the final rows, empty if there are none. costs: what nested cross-validation says
+    that choosing it costs, empty if nobody asked.
     """
 
     evaluated: Sequence[Record]
@@ -53,6 +54,7 @@ class Results:
     prepared: Prepared
     params: Params
     final: Mapping[str, float] = field(default_factory=dict)
+    costs: str = ""
 
     @property
     def metric(self) -> str:

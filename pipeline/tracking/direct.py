@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline import lifetime, machine, outs, repository
+from pipeline.evaluation.choice import costs
 from pipeline.params import Params
 from pipeline.records import CURVE, FORMAT, Array, Record
 from pipeline.sweep import Run, specification, sweep_id
@@ -226,6 +227,7 @@ class Direct:
             self.parent.log_files(artifacts)
             found = figures.compute(evaluated, champion)
             found |= {f"champion/{key}": value for key, value in outs.final().items()} if champion else {}
+            found |= outs.nested()
             self.parent.complete(
                 self.runs, self.specified, champion, found, self._note(evaluated, artifacts, champion), self.clock()
             )
@@ -237,6 +239,8 @@ class Direct:
         pages = {path.stem: links.run_page(*place, path.name) for path in artifacts if path.suffix == ".html"}
         pages |= views.update(self.store, self.label, metric, self.clock())
         note = descriptions.sweep(evaluated, champion, metric, self.about, self.elsewhere, pages)
+        if told := costs(outs.summary()):
+            note += f"\n\nNested cross-validation: {told}."
         if champion and (found := outs.final()):
             said = descriptions.final(found, finals.measured(self.store, self.parent.run, champion, found))
             self.said.append(said)

@@ -1,7 +1,7 @@
 """Answers questions about stored runs in plain values, and changes nothing in the store."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import outs, repository
@@ -157,8 +157,17 @@ def health(experiment: str, expected: Mapping[str, str]) -> Health:
 
 
 @answering()
-def lacking(experiment: str, sweep: str, evaluated: Sequence[Record]) -> tuple[int, bool]:
-    """Return how many runs of a sweep the store lacks or holds in part, and whether it holds the sweep's evaluation."""
+def lacking(
+    experiment: str, sweep: str, evaluated: Sequence[Record], figures: Collection[str] = ()
+) -> tuple[int, bool]:
+    """Return how many runs of a sweep the store lacks or holds in part, and whether it holds the sweep's evaluation.
+
+    Args:
+        experiment: MLflow's.
+        sweep: its id.
+        evaluated: its runs.
+        figures: the names of its own that the evaluation made, besides those that each makes.
+    """
     store = Store.look(experiment)
     if store is None:
         return len(evaluated), False
@@ -166,7 +175,8 @@ def lacking(experiment: str, sweep: str, evaluated: Sequence[Record]) -> tuple[i
     repeats = Repeats(store)
     stored = store.find_many([record.run.fingerprint for record in evaluated])
     held = sum(_holds(repeats, stored[record.run.fingerprint], record) for record in evaluated)
-    return len(evaluated) - held, parent is not None and parents.is_evaluated(parent)
+    is_whole = parent is not None and parents.is_evaluated(parent) and parent.metrics.keys() >= set(figures)
+    return len(evaluated) - held, is_whole
 
 
 def _holds(repeats: Repeats, found: Sequence[StoredRun], record: Record) -> bool:

@@ -5,14 +5,17 @@ length R here.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import combinations
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.table.standardized import identity, standardization
 
 Minibatch = tuple[Tensor, Tensor]
 BLOCK = 2**16  # positions fetched at once: few enough for their rows to stay in the processor's cache
@@ -56,6 +59,29 @@ class Prepared:
 def load(path: Path) -> Prepared:
     """Read the tensors that prepare wrote."""
     return Prepared(**load_file(path))
+
+
+def pairs(splits: int) -> list[tuple[int, int]]:
+    """List the pairs of folds, by the splits that leave them out."""
+    return list(combinations(range(1, splits), 2))
+
+
+def with_pairs(prepared: Prepared, standardize: bool) -> Prepared:
+    """Add a split for each pair of at least three folds, which trains on the rows of neither.
+
+    Args:
+        prepared: the data.
+        standardize: whether a split's runs see features scaled by the mean and deviation of its training rows.
+    """
+    left = torch.stack([prepared.train[one] & prepared.train[other] for one, other in pairs(len(prepared.train))])
+    X = prepared.X.numpy()
+    mean, scale = standardization(X, left.numpy()) if standardize else identity(len(left), X.shape[1])
+    return replace(
+        prepared,
+        train=torch.cat([prepared.train, left]),
+        mean=torch.cat([prepared.mean, torch.from_numpy(mean)]),
+        scale=torch.cat([prepared.scale, torch.from_numpy(scale)]),
+    )
 
 
 class Rows(Dataset[Minibatch]):

@@ -32,13 +32,14 @@ RECENT = 20  # the most notes that are looked at: each costs a read of a table o
 DAMAGED = (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error, SafetensorError)
 
 
-def recall(runs: Sequence[Run], told: Mapping[str, str]) -> dict[str, Record]:
+def recall(runs: Sequence[Run], told: Mapping[str, str], nested: bool = False) -> dict[str, Record]:
     """Find the records of those of one variant's runs that trained before, by fingerprint.
 
     Args:
         runs: all of the variant's, in the order of the sweep: the paths of the first seed's runs are kept.
         told: the environment's variables. A stage that a person starts without DVC always trains; so does any with
             PIPELINE_RETRAIN=1.
+        nested: whether the fits of nested cross-validation are wanted too, as far as they are there.
 
     Raises:
         InputError: PIPELINE_RETRAIN is wrong.
@@ -54,8 +55,9 @@ def recall(runs: Sequence[Run], told: Mapping[str, str]) -> dict[str, Record]:
             run = missing.get(record.run.fingerprint)
             if run and (record.path is not None or run.seed != runs[0].seed):
                 path = record.path if run.seed == runs[0].seed else None
-                found[run.fingerprint] = replace(record, path=path)
-                del missing[run.fingerprint]
+                found[run.fingerprint] = replace(record, path=path, inner=record.inner if nested else {})
+                if record.inner or not nested:
+                    del missing[run.fingerprint]
         if not missing:
             break
     return found

@@ -1,6 +1,7 @@
 """Shows how the runs of one variant train: what is done, how long the rest takes, and the best loss so far."""
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,15 @@ class Advance:
 class Training:
     """Shows how the runs of one variant train, and passes on what the stage reports of them."""
 
-    def __init__(self, display: Display, tracking: "Piped", stacks: Sequence[Stack], k: int, known: int = 0) -> None:
+    def __init__(
+        self,
+        display: Display,
+        tracking: "Piped",
+        stacks: Sequence[Stack],
+        k: int,
+        known: int = 0,
+        splits: int = sys.maxsize,
+    ) -> None:
         """Begin.
 
         Args:
@@ -47,17 +56,18 @@ class Training:
             stacks: all that will be trained, as far as they are known.
             k: the number of features.
             known: the number of runs that trained before.
+            splits: the number of fits of a run; splits beyond are nested cross-validation's.
         """
-        self.display, self.tracking, self.k, self.known = display, tracking, k, known
+        self.display, self.tracking, self.k, self.known, self.splits = display, tracking, k, known, splits
         self.planned = {stack.key: stack for stack in stacks}
         self.work = {stack: work(stack, k) for stack in stacks}
-        self.runs = len({run for stack in stacks for run, _ in stack.fits})
+        self.runs = len({run for stack in stacks for run, split in stack.fits if split < splits})
         self.at_work: dict[Stack, Advance] = {}
         self.ended: set[Stack] = set()
         self.skipped = 0.0  # work that checkpoints saved
         self.best = math.inf
         self.announced = False
-        self.finished = self.diverged = 0
+        self.finished = self.diverged = self.nested = 0
         self.trained = 0.0  # seconds until the last run was
 
     def start(self, stack: Stack) -> None:
@@ -65,8 +75,9 @@ class Training:
         self.work.pop(self.planned.pop(stack.key, stack), None)
         self.work.setdefault(stack, work(stack, self.k))
         self.at_work[stack] = Advance()
-        if stack.until in {None, stack.fits[0][0].epochs}:  # else nobody knows yet which runs they become
-            self.tracking.start([run for run, _ in stack.fits])
+        own = [run for run, split in stack.fits if split < self.splits]
+        if own and stack.until in {None, stack.fits[0][0].epochs}:  # else nobody knows yet which runs they become
+            self.tracking.start(own)
 
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
         """Show the epoch, if it is time to."""
@@ -83,6 +94,7 @@ class Training:
         """Count a trained stack."""
         del self.at_work[stack]
         self.ended.add(stack)
+        self.nested += sum(split >= self.splits for _, split in stack.fits)
 
     def finish(self, records: Sequence[Record]) -> None:
         """Count trained runs."""
@@ -98,9 +110,11 @@ class Training:
         diverged = f", of which {self.diverged:,} diverged" if self.diverged else ""
         lacking = self.finished - self.tracking.stored
         stored = f"; {lacking:,} not stored" if lacking else "; all stored"
-        trained = f"{count(self.finished, 'run')} trained in {duration(self.trained)}{diverged}"
+        took = f" in {duration(self.trained)}" if self.finished else ""
+        trained = f"{count(self.finished, 'run')} trained{took}{diverged}"
         known = f", {self.known:,} known" if self.known else ""
-        self.display.say(f"{trained}{known}{best}{stored}")
+        nested = f"; {count(self.nested, 'fit')} for train.nested, all in {duration(self.display.elapsed)}"
+        self.display.say(f"{trained}{known}{nested if self.nested else ''}{best}{stored}")
 
     def _draw(self, losses: Array) -> None:
         finite = losses[np.isfinite(losses)]

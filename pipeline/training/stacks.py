@@ -73,20 +73,21 @@ class Stack:
 Follow = Callable[[Stack, Array, int], None]  # told of curves (R, epochs) and the number of epochs done
 
 
-def group(runs: Sequence[Run], train_rows: Sequence[int], k: int) -> list[Stack]:
+def group(runs: Sequence[Run], train_rows: Sequence[int], k: int, first: int = 0) -> list[Stack]:
     """Group one variant's runs, each on every split, into stacks of at most STACK_FLOATS numbers per minibatch.
 
     Args:
         runs: of one variant.
         train_rows: the number of training rows of each split.
         k: the number of features.
+        first: the number of the first of these splits.
     """
     groups: dict[tuple[object, ...], list[tuple[Run, int]]] = defaultdict(list)
-    for run, (split, rows) in product(runs, enumerate(train_rows)):
+    for run, (split, rows) in product(runs, enumerate(train_rows, start=first)):
         groups[rows, run.batch_size, run.optimizer, run.loss, run.epochs].append((run, split))
     result = []
     for fits in groups.values():
-        rows = train_rows[fits[0][1]]
+        rows = train_rows[fits[0][1] - first]
         most = max(1, STACK_FLOATS // (Stack((fits[0],), rows).batch_size * k))
         result += [Stack(tuple(fits[start : start + most]), rows) for start in range(0, len(fits), most)]
     return result

@@ -4,13 +4,13 @@ import statistics
 from collections.abc import Sequence
 
 from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import FINAL, RUN_METRICS, Record
+from pipeline.records import FINAL, NESTED, RUN_METRICS, Record
 
 RUNS, DIVERGED, CHAMPION_RUNS = "sweep/runs", "sweep/diverged", "champion/runs"
 FINAL_MSE = f"champion/{FINAL[0]}"
 NAMES = frozenset(
     {
-        *(RUNS, DIVERGED, CHAMPION_RUNS, *(f"champion/{key}" for key in FINAL)),
+        *(RUNS, DIVERGED, CHAMPION_RUNS, *(f"champion/{key}" for key in FINAL), *NESTED, "nested/cost"),
         *(f"champion/{key}{kind}" for key in RUN_METRICS for kind in ("", " std")),
     }
 )

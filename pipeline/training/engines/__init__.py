@@ -41,7 +41,7 @@ class Engine(Protocol):
 
         Args:
             planned: the stacks.
-            prepared: the data, the same in every call.
+            prepared: the data.
             watch: told in this process and thread, in which the caller iterates.
             seed: of the runs whose path on all training rows is kept.
         """

@@ -53,7 +53,8 @@ class Cluster:
         if "://" in address:
             raise InputError(f"RAY_ADDRESS: got {address!r}, takes HOST:PORT, as `ray start --head` prints it")
         self.address, self.workers = address, workers
-        self.data: Any = None  # the prepared data's reference
+        self.prepared: Prepared | None = None  # what the cluster has
+        self.data: Any = None  # its reference there
 
     def __enter__(self) -> Self:
         reach(self.address)
@@ -88,8 +89,9 @@ class Cluster:
         Raises:
             InputError: a worker's results would have other bits, or a stack was lost TRIES times.
         """
-        arrays = {name: tensor.numpy() for name, tensor in vars(prepared).items() if tensor is not None}
-        self.data = self.data or ray.put(arrays)
+        if self.prepared is not prepared:
+            arrays = {name: tensor.numpy() for name, tensor in vars(prepared).items() if tensor is not None}
+            self.data, self.prepared = ray.put(arrays), prepared
         tries = dict.fromkeys(planned, 1)
         order = sorted(planned, key=lambda stack: work(stack, prepared.X.shape[1]), reverse=True)
         tasks = {self._submit(stack, seed): _Task(stack) for stack in order}
