@@ -128,6 +128,21 @@ def test_a_node_that_is_killed_while_it_trains_changes_no_bit(prepared: Path) ->
         assert disturbed <= 1.5 * undisturbed
 
 
+def test_the_further_fits_of_nested_cross_validation_see_their_own_rows_there_too(prepared: Path) -> None:
+    text = (prepared / "params.yaml").read_text()
+    assert text.count("nested: false") == 1
+    try:
+        short = text.replace("nested: false", "nested: true").replace("epochs: 5000", "epochs: 20")
+        (prepared / "params.yaml").write_text(short)
+        _, here = train(prepared, {"PIPELINE_ENGINE": "here"})
+        _, there = train(prepared, RAY)
+    finally:
+        (prepared / "params.yaml").write_text(text)
+        (prepared / "data/trained/linear/nested.safetensors").unlink(missing_ok=True)
+    assert "nested.safetensors" in here
+    assert there == here
+
+
 def test_a_worker_with_other_kernels_and_another_torch_is_refused_by_name(prepared: Path, tmp_path: Path) -> None:
     (tmp_path / "torch-1.0.dist-info").mkdir()
     (tmp_path / "torch-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
