@@ -1,6 +1,7 @@
 """Where the stages' outs lie, and how they are written: whole or not at all, the same bytes every time."""
 
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from safetensors import SafetensorError
 
 PREPARED = Path("data/prepared/tensors.safetensors")
@@ -30,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: `path` cannot be written; it stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -43,6 +45,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a read-only file system raises even where there is nothing to remove
             temporary.unlink()
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a temporary path beside `path`; remove those that killed processes left there."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = left.suffixes[-2].removeprefix(".")
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

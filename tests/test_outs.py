@@ -4,6 +4,9 @@ import csv
 import hashlib
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,18 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(tmp_path
         write(path, "half", fail=True)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_next_write_removes_what_a_killed_one_left_and_nothing_of_a_living_one(tmp_path: Path) -> None:
+    code = "import os, sys; from pathlib import Path; from pipeline import outs\n"
+    code += "with outs.replacing(Path(sys.argv[1])) as temporary: temporary.touch(); os._exit(1)"
+    for name in ("out.txt", "another.txt"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)
+    [another] = tmp_path.glob(".another*")
+    (living := tmp_path / f".out.txt.{os.getppid()}.tmp").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    write(tmp_path / "out.txt", "new")
+    assert set(tmp_path.iterdir()) == {tmp_path / "out.txt", another, living}
 
 
 def test_csv_comes_back_as_it_was_written(tmp_path: Path) -> None:

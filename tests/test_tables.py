@@ -5,6 +5,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,14 +58,14 @@ def store(everything: list[Record]) -> None:
     evaluation.end("FINISHED", "")
 
 
-def content(uri: str) -> dict[str, list[str]]:
-    """Read all tables, with names in place of ids."""
-    connection = sqlite3.connect(uri.removeprefix("sqlite:///"))
-    connection.row_factory = sqlite3.Row
-    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    rows = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for (name,) in found}
-    connection.close()
-    names = {one.info.run_id: f"{one.info.run_name}{'contradicts' in one.data.tags}" for one in search(uri, "")}
+def content(file: Path) -> tuple[dict[str, list[str]], dict[str, bytes]]:
+    """Read all tables, and all files of the artifacts, with names in place of ids."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.row_factory = sqlite3.Row
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        rows = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for (name,) in found}
+    others = {row["run_uuid"] for row in rows["tags"] if row["key"] == "contradicts"}
+    names = {row["run_uuid"]: f"{row['name']}{row['run_uuid'] in others}" for row in rows["runs"]}
     names |= {row["dataset_uuid"]: row["name"] for row in rows["datasets"]}
     uses = {
         row["input_uuid"]: f"{names[row['destination_id']]} uses {names[row['source_id']]}" for row in rows["inputs"]
@@ -72,22 +73,17 @@ def content(uri: str) -> dict[str, list[str]]:
     names |= uses | {
         row["value"]: row["key"] for row in rows["tags"] if row["key"].endswith(("attempt", ".seal", "note_md5"))
     }
+    ids = re.compile("|".join(sorted(names, key=len, reverse=True)) or "(?!)")
 
     def shown(row: Mapping[str, object]) -> str:
         text = str({key: value for key, value in row.items() if key not in TIMES})
-        return re.sub("|".join(sorted(names, key=len, reverse=True)), lambda match: names[match[0]], text)
+        return ids.sub(lambda match: names[match[0]], text)
 
-    return {name: sorted(map(shown, of_table)) for name, of_table in rows.items()}
-
-
-def artifacts(uri: str) -> dict[str, dict[str, bytes]]:
-    """Read the artifacts of all runs."""
-    found = {}
-    for one in search(uri, ""):
-        folder = Path(one.info.artifact_uri.removeprefix("file://"))
-        name = f"{one.info.run_name}{'contradicts' in one.data.tags}"
-        found[name] = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return found
+    files: dict[str, bytes] = {}
+    for row in rows["runs"]:
+        folder = Path(row["artifact_uri"].removeprefix("file://"))
+        files |= {f"{names[row['run_uuid']]}/{path.name}": path.read_bytes() for path in folder.glob("*")}
+    return {name: sorted(map(shown, of_table)) for name, of_table in rows.items()}, files
 
 
 def test_both_ways_of_storing_make_the_same_rows_and_artifacts(
@@ -100,8 +96,8 @@ def test_both_ways_of_storing_make_the_same_rows_and_artifacts(
     monkeypatch.setattr(bulk, "SCHEMAS", frozenset())
     monkeypatch.setattr(tables.Tables, "write", None)
     store(swept)
-    assert artifacts(fast) == artifacts(slow)
-    made, expected = content(fast), content(slow)
+    (made, files), (expected, expected_files) = (content(tmp_path / name) for name in ("fast.db", "slow.db"))
+    assert files == expected_files
     assert made.keys() == expected.keys()
     for name, rows in expected.items():
         assert made[name] == rows, name

@@ -15,6 +15,8 @@ from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.runs import RUNNING, Point, StoredRun
 from pipeline.tracking.values import milliseconds, text
 
+CONTRADICTS = "contradicts another run"  # what went wrong with a run that is stored beside one of its fingerprint
+
 
 @dataclass(frozen=True)
 class New:
@@ -78,10 +80,14 @@ def completed(run: StoredRun, params: Mapping[str, str], datasets: Sequence[Data
 
 
 def taken(run: StoredRun, owner: Mapping[str, str]) -> Change:
-    """Set an abandoned run to RUNNING again, with the tags of the process that continues it."""
-    mended = {"went_wrong": ""} if "went_wrong" in run.tags else {}
-    tags = {**owner, "heartbeat": f"{time.time():.0f}", **mended}
-    return Change(run.run_id, tags=texts(tags), dropped=["error"] if "error" in run.tags else [], status=RUNNING)
+    """Set an abandoned run to RUNNING again, with the tags of the process that continues it.
+
+    Its end stays until it ends again: MLflow's client cannot take it back.
+    """
+    wrong = {"went_wrong": CONTRADICTS} if "contradicts" in run.tags else {}
+    tags = {**owner, "heartbeat": f"{time.time():.0f}", **wrong}
+    dropped = [key for key in ("error", "went_wrong") if key in run.tags and key not in wrong]
+    return Change(run.run_id, tags=texts(tags), dropped=dropped, status=RUNNING)
 
 
 def stopped(run: StoredRun, status: str, end: int, error: str) -> Change:

@@ -147,7 +147,7 @@ class Direct:
         tags["dvc_stage"] = f"train@{run.variant}"  # even if another stage, or none, stores it
         place = self.store.experiment.experiment_id, self.parent.run.run_id
         if "contradicts" in extra:
-            tags["went_wrong"] = "contradicts another run"
+            tags["went_wrong"] = changes.CONTRADICTS
         tags[NOTE] = descriptions.run(run, self.title, *place, self.about)
         begun = values.milliseconds(self.started.get(run.fingerprint, self.clock()))
         name = self.names.get(run.fingerprint) or names.full_name(run)
@@ -195,8 +195,16 @@ class Direct:
                 continue
             first = runs[0].run_id
             print(CONTRADICTED.format(record.run.name, first), file=sys.stderr)
-            self._open([record.run], NONE, {"contradicts": first})
+            self._open_beside(runs, record)
         self.store.write(noted)
+
+    def _open_beside(self, runs: Sequence[StoredRun], record: Record, extra: Mapping[str, str] = NOTHING) -> None:
+        # Goes on with what a killed process began to store beside the first of the runs.
+        first = runs[0].run_id
+        begun = [
+            one for one in runs if one.tags.get("contradicts") == first and not (one.is_complete or one.is_at_work)
+        ]
+        self._open([record.run], {record.run.fingerprint: begun}, {"contradicts": first, **extra})
 
     def _end(self, records: Sequence[Record], made_with: Mapping[str, str] = NOTHING) -> None:
         # made_with: what the bits depend on; unknown for a run restored from its outs.
@@ -271,7 +279,7 @@ class Direct:
         # Returns whether a stored run equals the record within rounding; if none does, stores the record beside them.
         close = self.repeats.one_that_agrees(stored, record)
         if close is None:
-            self._open([record.run], NONE, {"contradicts": stored[0].run_id, "restored": restored})
+            self._open_beside(stored, record, {"restored": restored})
             self._end([record])
             own = next(run for run in self.store.find(record.run.fingerprint) if has_weights(run, record))
             self.store.write(self.store.measure(own, record.metrics, self.clock()))

@@ -1,6 +1,5 @@
 """Where the store is, how it is created, and whether runs may be stored there."""
 
-import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -110,6 +109,6 @@ def local_path(uri: str) -> Path | None:
 def write_file(folder: Path, name: str, content: bytes) -> None:
     """Write an artifact, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name}.{os.getpid()}"
+    temporary = outs.temporary_beside(folder / name)
     temporary.write_bytes(content)
     temporary.replace(folder / name)

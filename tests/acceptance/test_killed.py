@@ -1,6 +1,8 @@
 """Wherever a kill leaves DVC or a stage, `make repro` or the next stage goes on, and each run is stored once."""
 
 import random
+import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -8,9 +10,9 @@ from pathlib import Path
 
 import chaos
 import pytest
-from conftest import run
+from conftest import REPOSITORY, run
 from mlflow import MlflowClient
-from test_recovery import lasting, start_training, store, trained, wait_for
+from test_recovery import EMPTY, lasting, start_training, store, trained, wait_for
 
 __all__ = ["trained"]  # a fixture
 
@@ -78,6 +80,13 @@ def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained
         steps = Counter(point.step for point in client.get_metric_history(one.info.run_id, "train/mse"))
         assert set(steps) == {*range(0, epochs, 50), epochs - 1}
         assert max(steps.values()) == 1
+
+
+def test_storing_that_is_killed_before_any_of_its_steps_ends_as_if_undisturbed(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "begin").mkdir()
+    shutil.copy(trained / EMPTY, tmp_path / "begin/mlflow.db")
+    told = run("python", str(REPOSITORY / "tests/killed_storing.py"), str(tmp_path), cwd=trained).stdout
+    assert re.fullmatch("train: [5-9][0-9] steps\nevaluate: [5-9][0-9] steps\n", told), told
 
 
 def test_killed_anywhere_dvc_repro_finishes_the_job(tmp_path: Path) -> None:
