@@ -27,6 +27,7 @@ from pipeline.training.engines import Watch, remote
 from pipeline.training.stacks import Fitted, Stack
 
 REACH_SECONDS = 10.0
+ANSWER_SECONDS = 1.0  # within which a node answers
 TRIES = 4  # of a stack whose worker or node is lost
 LOST = (
     exceptions.WorkerCrashedError,
@@ -55,6 +56,7 @@ class Cluster:
         self.address, self.workers = address, workers
         self.prepared: Prepared | None = None  # what the cluster has
         self.data: Any = None  # its reference there
+        self.gone: set[str] = set()  # the nodes that were lost
 
     def __enter__(self) -> Self:
         reach(self.address)
@@ -106,7 +108,8 @@ class Cluster:
                     tries[task.stack] += 1
                     if tries[task.stack] > TRIES:
                         raise InputError(_lost(task, error)) from error
-                    tasks[self._submit(task.stack, seed)] = _Task(task.stack)
+                    again = [task.stack, *self._withdraw(tasks)]
+                    tasks |= {self._submit(stack, seed): _Task(stack) for stack in again}
                     continue
                 if fitted is not None:
                     del tasks[streamed]
@@ -115,6 +118,17 @@ class Cluster:
             for streamed in tasks:
                 ray.cancel(streamed, force=True)
 
+    def _withdraw(self, tasks: dict[Any, "_Task"]) -> list[Stack]:
+        # Takes back what has not begun, if nodes are gone: the cluster's head misses a node only after 15 s, and until
+        # then tasks wait for it.
+        if new := lost_nodes() - self.gone:
+            self.gone |= new
+            waiting = [streamed for streamed, task in tasks.items() if not task.host]
+            for streamed in waiting:
+                ray.cancel(streamed, force=True)
+            return [tasks.pop(streamed).stack for streamed in waiting]
+        return []
+
     def _submit(self, stack: Stack, seed: int) -> Any:  # noqa: ANN401 - Ray's generator of references
         task = ray.remote(remote.train).options(
             name=f"train {stack.fits[0][0].configuration}",
@@ -122,6 +136,7 @@ class Cluster:
             num_gpus=int(stack.fits[0][0].device == "cuda"),
             max_retries=0,  # Ray would replay the stream, whose parts come by the clock
             scheduling_strategy="SPREAD",
+            label_selector={"ray.io/node-id": f"!in({','.join(sorted(self.gone))})"} if self.gone else None,
         )
         return task.remote(remote.pack(stack), self.data, seed, machine.numeric_tags())
 
@@ -167,6 +182,18 @@ def reach(address: str) -> None:
         raise InputError(
             f"RAY_ADDRESS={address}: nothing answers there: {error}; start it with: ray start --head"
         ) from error
+
+
+def lost_nodes() -> set[str]:
+    """List the nodes that the cluster counts among its own, but that do not answer."""
+    lost = set()
+    for node in ray.nodes():
+        if node["Alive"]:
+            try:
+                socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), ANSWER_SECONDS).close()
+            except OSError:
+                lost.add(node["NodeID"])
+    return lost
 
 
 def variables() -> dict[str, str]:
