@@ -19,6 +19,18 @@ from mlflow.entities import Run
 from pipeline.tracking.location import create_sqlite
 
 EMPTY = "empty.db"
+DYING = """
+import os, signal
+from pipeline.training import checkpoints
+stage, left, keep = os.getpid(), {}, checkpoints.Checkpoints.keep
+def kept(self, key, state):  # called after each epoch, in the stage or its workers
+    global left
+    keep(self, key, state)
+    left -= 1
+    if left == 0:
+        os.kill(stage, signal.SIGKILL)
+checkpoints.SECONDS, checkpoints.Checkpoints.keep = 0.05, kept
+"""
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import REPOSITORY, environment, run
-from test_recovery import any_run, lasting, store, trained, wait_for
+from test_recovery import DYING, any_run, lasting, store, trained, wait_for
 
 __all__ = ["trained"]  # a fixture
-STAGE = "from pipeline import train\nfrom pipeline.training import checkpoints\ncheckpoints.SECONDS = {}\ntrain.main()"
+STAGE = "from pipeline import train\n{}\ntrain.main()"
 
 
 @contextmanager
-def training(repository: Path, folder: Path, seconds: float = 60, **extra: str) -> Iterator[psutil.Popen]:
-    """Train the variant matrix, in a group of its own, with checkpoints that many seconds apart."""
-    command = [sys.executable, "-c", STAGE.format(seconds), "matrix"]
+def training(repository: Path, folder: Path, code: str = "", **extra: str) -> Iterator[psutil.Popen]:
+    """Train the variant matrix, in a group of its own, after some code."""
+    command = [sys.executable, "-c", STAGE.format(code), "matrix"]
     settings = environment(**store(folder), **extra)
     with psutil.Popen(
         command, cwd=repository, env=settings, start_new_session=True, stderr=subprocess.PIPE, text=True
@@ -115,23 +115,13 @@ def test_a_killed_training_resumes_from_its_checkpoints_whatever_the_engine(
     engines = [{"PIPELINE_WORKERS": "2"}, {"PIPELINE_ENGINE": "here"}, {"PIPELINE_WORKERS": "3"}]
     with lasting(trained, 4000):
         for engine in engines:
-            with training(trained, tmp_path, 0.2, **engine) as stage:
-                began = time.time()
-                while stage.poll() is None and not newer(saved, began):
-                    time.sleep(0.02)
-                time.sleep(chance.uniform(0, 0.3))
-                assert stage.poll() is None, "it ended before it was killed"
-                stage.kill()
-        time.sleep(1)  # its workers end
-        assert len(list(saved.glob("[!.]*"))) >= 1
-        with training(trained, tmp_path, 0.2, PIPELINE_WORKERS="2") as stage:
+            with training(trained, tmp_path, DYING.format(chance.randrange(300, 900)), **engine) as stage:
+                assert stage.wait(300) == -signal.SIGKILL
+            assert list(saved.glob("[!.]*"))
+        with training(trained, tmp_path, PIPELINE_WORKERS="2") as stage:
             assert stage.wait(300) == 0
     assert outs(trained) == alone
     assert list(saved.iterdir()) == []
-
-
-def newer(folder: Path, began: float) -> bool:
-    return folder.exists() and any(path.stat().st_mtime > began for path in folder.glob("[!.]*"))
 
 
 @pytest.mark.parametrize("word", ["", "all"])
