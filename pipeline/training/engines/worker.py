@@ -54,9 +54,10 @@ class Grown:
 
 @dataclass(frozen=True)
 class Trained:
-    """The worker has trained the stack."""
+    """The worker has trained the stack, and may have saved checkpoints under these keys."""
 
     fits: list[Fitted]
+    keys: set[str]
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _trained(
             sent, due = epoch, time.monotonic() + REPORT_SECONDS
 
     try:
-        return Trained(stacks.train(stack, prepared, follow, checkpoints, seed))
+        return Trained(stacks.train(stack, prepared, follow, checkpoints, seed), checkpoints.keys)
     except LOST:
         raise
     except (InputError, OSError) as error:

@@ -48,7 +48,6 @@ class Workers:
         self, planned: Sequence[Stack], prepared: Prepared, watch: Watch, seed: int
     ) -> Iterator[tuple[Stack, list[Fitted]]]:
         """Train stacks, those first that take longest; a killed worker's stack trains again in another."""
-        self.checkpoints.keys |= {stack.key for stack in planned}
         waiting = sorted(planned, key=lambda stack: work(stack, prepared.X.shape[1]))  # the last one is next
         self._share(prepared)
         try:
@@ -57,8 +56,9 @@ class Workers:
                     match worker.hear():
                         case Grown(_, epoch):
                             watch.follow(stack, worker.curves, epoch)
-                        case Trained(fits):
+                        case Trained(fits, keys):
                             worker.stack = None
+                            self.checkpoints.keys |= keys
                             self._hand_out(waiting, watch, seed)
                             yield stack, fits
                         case Failed(error):
