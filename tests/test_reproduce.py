@@ -65,7 +65,7 @@ def test_runs_of_the_workspace_and_of_a_queued_experiment_come_out_identical_and
     queued = search(default_store(small), "tags.dvc_experiment = 'other' and params.variant = 'linear'")
     assert (len(own), len(queued)) == (2, 2)
     before = everything(small)
-    assert lines(reproduce(small, own[:1] + queued)) == identical(own[:1] + queued)
+    assert lines(reproduce(small, [own[0], queued[0]])) == identical([own[0], queued[0]])
     assert everything(small) == before
 
 

@@ -3,8 +3,7 @@
 import io
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from pipeline.commands import revisions, worktrees
 from pipeline.commands.comparison import Answer, compare, differing_params
 from pipeline.evaluation import rounding
 from pipeline.params import InputError
-from pipeline.records import RUN_METRICS, Record
-from pipeline.sweep import OF_CONFIGURATION, PROPOSED
+from pipeline.records import BEHIND, RUN_METRICS, Record
+from pipeline.sweep import AXES
 from pipeline.tracking import queries
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored, parse_params
@@ -30,7 +29,7 @@ TABLE = "reproduced.csv"  # never the path on record, which may lead anywhere
 def reproduce(
     experiment: str, run_ids: Sequence[str], allow_patch: bool = False, allow_commit: bool = False
 ) -> dict[str, Answer]:
-    """Reproduce runs; those that trained in the same stack are trained together.
+    """Reproduce runs.
 
     Args:
         experiment: MLflow's.
@@ -45,57 +44,44 @@ def reproduce(
         InputError: a record is malformed, its commit or data are gone, or its code may not be run.
     """
     worktrees.remove_leftovers()
-    groups: dict[tuple[str, ...], list[Stored]] = defaultdict(list)
-    for run_id in run_ids:
-        stored = queries.recall(experiment, queries.identify(experiment, run_id)[0])
-        same = (stored.commit, stored.tags.get("git_changes", ""), stored.params_yaml, stored.tags["data_md5"])
-        configured = [stored.params.get(axis.name, "") for axis in OF_CONFIGURATION if method(stored) in PROPOSED]
-        groups[*same, stored.params["variant"], stored.params["batch_size"], *configured].append(stored)
-    for group in groups.values():
-        worktrees.permit(group[0], allow_patch, allow_commit)
+    wanted = [queries.recall(experiment, queries.identify(experiment, run_id)[0]) for run_id in run_ids]
+    for stored in {(one.commit, one.patch): one for one in wanted}.values():
+        worktrees.permit(stored, allow_patch, allow_commit)
     answers: dict[str, Answer] = {}
-    for group in groups.values():
-        made, table = make(group[0])
-        answers |= {stored.run_id: compare(stored, find(stored, made), table) for stored in group}
+    for stored in {one.run_id: one for one in wanted}.values():
+        made, table = make(stored)
+        answers[stored.run_id] = compare(stored, find(stored, made), table)
     return answers
 
 
 def make(stored: Stored) -> tuple[list[Record], rounding.Table]:
-    """Train a run again, with the rest of its stack, as a stack's size can affect the last bits, and evaluate it.
+    """Train a run again, and evaluate it: alone, as its bits do not depend on what trains beside it.
 
     Raises:
         InputError: its commit or data are gone.
     """
     with worktrees.worktree(stored) as folder:
         params = parse_params(stored)
-        variant = stored.params["variant"]
-        params["sweep"] |= narrowed(stored)
         params["train"] |= {"nested": False} if "nested" in params["train"] else {}  # they are its sweep's, not its own
+        if not stored.tags.get("left", "").startswith(BEHIND):  # those which others let fall behind train with them
+            params["sweep"] |= narrowed(stored.params, params["sweep"])
         source, params["data"]["source"] = params["data"]["source"], TABLE
         write_params(stored, params, folder)
         place_data(stored, source, folder)
-        stage(folder, "pipeline.train", variant)
+        stage(folder, "pipeline.train", stored.params["variant"])
         stage(folder, "pipeline.evaluate")
         return read(stored, folder)
 
 
-def method(stored: Stored) -> str:
-    """Return how the runs of a record's sweep were chosen."""
-    return str(parse_params(stored)["sweep"].get("search", {}).get("method", "none"))
+def narrowed(own: Mapping[str, str], swept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `sweep` with which it has one run, which nothing searches for.
 
-
-def narrowed(stored: Stored) -> dict[str, Any]:
-    """Return the keys of `sweep` that let its stage train a run and few others.
-
-    A proposed run is trained without its search; one of halving with all others, as it may have fallen behind them.
+    Args:
+        own: the run's params.
+        swept: the sweep's, of a version that may know fewer axes.
     """
-    values = {
-        axis.name: [axis.read(stored.params[axis.name])] for axis in OF_CONFIGURATION if axis.name in stored.params
-    }
-    chosen = method(stored)
-    if chosen in PROPOSED:
-        return values | {"search": parse_params(stored)["sweep"]["search"] | {"method": "none"}}
-    return {} if chosen == "halving" else {"batch_size": values["batch_size"]}
+    values = {axis.name: [axis.read(own[axis.name])] for axis in AXES if axis.name in swept and axis.name in own}
+    return values | ({"search": {**swept["search"], "method": "none"}} if "search" in swept else {})
 
 
 def read(stored: Stored, folder: Path) -> tuple[list[Record], rounding.Table]:

@@ -29,16 +29,18 @@ def test_a_searched_experiment_is_the_same_with_one_worker_and_two_and_its_runs_
     assert run("pipeline", "doctor", "--deep", cwd=clone).stdout.startswith("nothing found")
 
 
-def test_halving_says_of_each_run_when_it_left_and_that_one_reproduces_too(clone: Path) -> None:
+def test_halving_says_of_each_run_when_it_left_and_that_one_and_one_that_stayed_reproduce(clone: Path) -> None:
     shorten(clone)
     run("dvc", "exp", "run", *SEARCH, "-S", "sweep.search.method=halving", "-S", "sweep.search.rounds=3", cwd=clone)
-    left = [one for one in stored(clone) if "left" in one.data.tags]
+    runs = stored(clone)
+    left = [one for one in runs if "left" in one.data.tags]
+    stayed = next(one for one in runs if "left" not in one.data.tags)
     assert {one.data.tags["left"] for one in left} == {
         "behind, after epoch 5 of 20",
         "behind, after epoch 10 of 20",
     }
     assert all(one.data.metrics.keys() <= {"train/mse"} for one in left)
-    told = run("pipeline", "reproduce", left[0].info.run_id, left[-1].info.run_id, cwd=clone).stdout
+    told = run("pipeline", "reproduce", left[-1].info.run_id, stayed.info.run_id, cwd=clone).stdout
     assert re.findall(r": (.*)", told) == ["identical", "identical"]
     best = run("pipeline", "top", "-n", "1", "--by", "train/mse", "--json", cwd=clone).stdout
     assert "left" not in best
