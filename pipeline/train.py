@@ -62,7 +62,7 @@ def main() -> None:
         return
     checkpoints = Checkpoints()
     with (
-        choose(os.environ, planned, prepared.X.shape[1], checkpoints) as engine,
+        choose(os.environ, planned, every, checkpoints) as engine,
         Display(title) as display,
         piped.Piped(params, runs, display) as tracking,
     ):
@@ -168,7 +168,7 @@ def train(
     fits: dict[tuple[Run, int], stacks.Fitted] = {}
     splits = range(len(prepared.train))
     planned = stacks.group(runs, prepared.train_rows, prepared.X.shape[1])
-    for stack, fitted in engine.train(planned, prepared, watch, runs[0].seed if seed is None else seed):
+    for stack, fitted in engine.train(planned, watch, runs[0].seed if seed is None else seed):
         watch.end(stack)
         fits |= zip(stack.fits, fitted, strict=True)
         trained = [

@@ -30,8 +30,9 @@ def runs(rates: int, epochs: int) -> list[Run]:
 def seconds(planned: list[Run], count: int) -> float:
     """Train in so many workers, or in this process for 0; the workers' start counts."""
     begin = time.perf_counter()
-    with Workers(count, Checkpoints()) if count else Here() as engine:
-        train.train(planned, table(), Unwatched(), engine)
+    prepared = table()
+    with Workers(count, prepared, Checkpoints()) if count else Here(prepared) as engine:
+        train.train(planned, prepared, Unwatched(), engine)
     return time.perf_counter() - begin
 
 

@@ -35,14 +35,14 @@ def searched(method: str, seed: int) -> list[Record]:
     """Search."""
     search = Search(settings(method, seed), "matrix")
     search.space = SPACE
-    return search.run(sweeps.table(), Unwatched(), Here(), train.train)
+    return search.run(sweeps.table(), Unwatched(), Here(sweeps.table()), train.train)
 
 
 def best(method: str, seed: int) -> float:
     """Return the best score that a search found."""
     records = searched(method, seed)
     for record in records:
-        (alone,) = train.train([record.run], sweeps.table(), Unwatched(), Here())
+        (alone,) = train.train([record.run], sweeps.table(), Unwatched(), Here(sweeps.table()))
         assert alone.curve.tobytes() == record.curve.tobytes()
         assert all(alone.tensors[name].tobytes() == record.tensors[name].tobytes() for name in alone.tensors)
     (study,) = Path(outs.TRAINED).glob("*/study.json")

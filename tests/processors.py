@@ -68,7 +68,8 @@ def run_stages() -> None:
     evaluated = []
     for variant in params.variants:
         runs = [run for run in sweep.plan(params) if run.variant == variant]
-        trained = train.train(runs, data.load(outs.PREPARED), Unwatched(), Here())
+        prepared = data.load(outs.PREPARED)
+        trained = train.train(runs, prepared, Unwatched(), Here(prepared))
         records.write(outs.TRAINED / variant, trained)
         prepared = data.load(outs.PREPARED)
         evaluated += [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]

@@ -59,7 +59,7 @@ def records(prepared: Prepared, settings: Params) -> list[Record]:
         for point in sweep.points(settings):
             values = sweep.configured(settings, variant, point)
             runs.append(Run(**values, fingerprint=sweep.fingerprint(values)))
-        made += train.train(runs, prepared, Unwatched(), Here())
+        made += train.train(runs, prepared, Unwatched(), Here(prepared))
     return [replace(record, metrics=metrics.compute(record, prepared)) for record in made]
 
 

@@ -50,4 +50,4 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "pipeline.training.engines.cluster", raising=False)
     with pytest.raises(InputError, match=r"Ray is not installed here; run: make ray && \. \.venv-ray/bin/activate$"):
-        choice.cluster("", 2)
+        choice.cluster("", 2, table())

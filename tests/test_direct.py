@@ -76,7 +76,8 @@ def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
     for variant in settings.variants:
         own = [run for run in runs if run.variant == variant]
         shown = progress.Training(Display("train"), here, [], 0)  # type: ignore[arg-type]
-        train.train(own, data.load(outs.PREPARED), shown, Here())
+        prepared = data.load(outs.PREPARED)
+        train.train(own, prepared, shown, Here(prepared))
     here.complete(records.read_evaluated(settings.variants), outs.evaluation(), outs.champion())
     here.end("FINISHED", "")
 

@@ -42,7 +42,8 @@ from pipeline import outs, params, records, sweep, train
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]
-records.write(Path(sys.argv[1]), train.train(runs, data.load(outs.PREPARED), Unwatched(), Here()))
+prepared = data.load(outs.PREPARED)
+records.write(Path(sys.argv[1]), train.train(runs, prepared, Unwatched(), Here(prepared)))
 """
 AVX2 = {"architecture": "x86_64", "kernels": "avx2", "torch": "2.13.0"}
 WITHOUT = {**AVX2, "kernels": "default"}

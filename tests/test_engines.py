@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, run
+from sweeps import table
 
 from pipeline import machine
 from pipeline.params import InputError
@@ -44,7 +45,7 @@ def test_the_work_and_the_environment_choose_the_engine(
     told: dict[str, str], device: str, epochs: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    chosen = choice.choose(told, [stack(device, epochs)] * 2, 3, Checkpoints())
+    chosen = choice.choose(told, [stack(device, epochs)] * 2, table(), Checkpoints())
     assert (chosen.count if isinstance(chosen, Workers) else 0) == count
     assert isinstance(chosen, Workers | Here)
 
@@ -52,12 +53,12 @@ def test_the_work_and_the_environment_choose_the_engine(
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1025", "²"])
 def test_a_wrong_number_of_workers_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=rf"^PIPELINE_WORKERS: got '{text}', takes a number from 1 to 1024; or"):
-        choice.choose({"PIPELINE_WORKERS": text}, [stack()], 3, Checkpoints())
+        choice.choose({"PIPELINE_WORKERS": text}, [stack()], table(), Checkpoints())
 
 
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(InputError, match=r"^PIPELINE_ENGINE: got 'spark', takes here, workers, ray; or unset it$"):
-        choice.choose({"PIPELINE_ENGINE": "spark"}, [stack()], 3, Checkpoints())
+        choice.choose({"PIPELINE_ENGINE": "spark"}, [stack()], table(), Checkpoints())
 
 
 @pytest.mark.parametrize(

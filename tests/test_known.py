@@ -37,8 +37,8 @@ def trained(
 ) -> dict[str, bytes]:
     """Write the outs of runs, of which those found are not trained, if wanted with further fits; return the files."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    made = train.complete(runs, found or {}, TABLE, Unwatched(), Here())
-    train.write(FOLDER, nested.complete(made, EVERY, 4, Unwatched(), Here()) if further else made)
+    made = train.complete(runs, found or {}, TABLE, Unwatched(), Here(TABLE))
+    train.write(FOLDER, nested.complete(made, EVERY, 4, Unwatched(), Here(EVERY)) if further else made)
     return {path.name: path.read_bytes() for path in FOLDER.iterdir()}
 
 
@@ -112,8 +112,8 @@ def test_of_several_earlier_outs_those_with_further_fits_are_taken(
     order: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = runs_with([0.01], [1, 2])
-    made = train.complete(runs, {}, TABLE, Unwatched(), Here())
-    whole = nested.complete(made, EVERY, 4, Unwatched(), Here())
+    made = train.complete(runs, {}, TABLE, Unwatched(), Here(TABLE))
+    whole = nested.complete(made, EVERY, 4, Unwatched(), Here(EVERY))
     monkeypatch.setattr(known, "earlier", lambda *_: map(str, order))
     monkeypatch.setattr(known, "_read", lambda md5, _: whole if md5 == "True" else made)
     found = known.recall(runs, STAGE, nested=True)

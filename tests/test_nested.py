@@ -55,7 +55,7 @@ def table(standardize: bool, noise: float = 3.0, rows: int = 12, k: int = 3, see
 def trained(prepared: Prepared, params: Params, engine: Engine | None = None) -> list[Record]:
     made, splits = sweeps.records(prepared, params), len(prepared.train)
     every = data.with_pairs(prepared, params.data.standardize)
-    return training.complete(made, every, splits, Unwatched(), engine or Here())
+    return training.complete(made, every, splits, Unwatched(), engine or Here(every))
 
 
 def estimated(made: Sequence[Record], prepared: Prepared, params: Params) -> dict[str, Any]:
@@ -276,11 +276,11 @@ def test_killed_in_the_middle_the_further_fits_resume_with_the_same_bits(
     params, prepared = settings(sweep_batch_size=["full"]), table(standardize=False)
     made, every = sweeps.records(prepared, params), data.with_pairs(prepared, standardize=False)
     with pytest.raises(KeyboardInterrupt):
-        training.complete(made, every, 5, Killed(at=5), Here(Checkpoints(tmp_path)))
+        training.complete(made, every, 5, Killed(at=5), Here(every, Checkpoints(tmp_path)))
     resumed = Killed()
-    again = training.complete(made, every, 5, resumed, Here(Checkpoints(tmp_path)))
+    again = training.complete(made, every, 5, resumed, Here(every, Checkpoints(tmp_path)))
     assert resumed.first > 1
-    for one, other in zip(again, training.complete(made, every, 5, Unwatched(), Here()), strict=True):
+    for one, other in zip(again, training.complete(made, every, 5, Unwatched(), Here(every)), strict=True):
         assert one.inner["W"].tobytes() == other.inner["W"].tobytes()
 
 

@@ -41,7 +41,8 @@ def as_torch(tensors: Tensors) -> data.Prepared:
 
 def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, epochs: int, seed: int = 1) -> Record:
     run = Run(variant, batch_size, lr, seed, epochs, "zeros", "cpu", f"{seed}")  # type: ignore[arg-type]
-    [record] = train.train([run], as_torch(tensors), Unwatched(), Here())
+    prepared = as_torch(tensors)
+    [record] = train.train([run], prepared, Unwatched(), Here(prepared))
     return replace(record, metrics=metrics.compute(record, as_torch(tensors)))
 
 

@@ -114,7 +114,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_search(settings: Params) -> list[Record]:
-    return Search(settings, "matrix").run(table(), Unwatched(), Here(), train.train)
+    return Search(settings, "matrix").run(table(), Unwatched(), Here(table()), train.train)
 
 
 @pytest.mark.usefixtures("here")
@@ -127,7 +127,7 @@ def test_a_search_finds_the_best_of_a_table_and_each_of_its_runs_is_one_like_any
     assert min(scores) <= board["excess_mse mean"][3]  # of 32 configurations
     assert any(one["score"] is None for one in study["tried"])  # lr 1 diverges
     for record in records[::7]:
-        (alone,) = train.train([record.run], table(), Unwatched(), Here())
+        (alone,) = train.train([record.run], table(), Unwatched(), Here(table()))
         assert alone.curve.tobytes() == record.curve.tobytes()
         assert all(alone.tensors[name].tobytes() == record.tensors[name].tobytes() for name in alone.tensors)
         own = {f"sweep_{axis.name}": [getattr(record.run, axis.name)] for axis in sweep.AXES}
@@ -146,7 +146,7 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
         return train.train(runs, prepared, watch, engine)
 
     with pytest.raises(KeyboardInterrupt):
-        Search(searched(), "matrix").run(table(), Unwatched(), Here(), stopped)
+        Search(searched(), "matrix").run(table(), Unwatched(), Here(table()), stopped)
     again = run_search(searched())
     assert [one.run for one in again] == [one.run for one in whole]
     assert [one for runs in rounds for one in runs] == [one.run for one in whole[:16]]
@@ -155,7 +155,7 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
 @pytest.mark.usefixtures("here")
 def test_halving_keeps_the_bits_of_those_that_stay_and_others_leave_at_their_rung() -> None:
     settings = searched("halving")
-    every = {one.run.name: one for one in train.train(sweep.plan(settings), table(), Unwatched(), Here())}
+    every = {one.run.name: one for one in train.train(sweep.plan(settings), table(), Unwatched(), Here(table()))}
     records = run_search(settings)
     assert [one.run.name for one in records] == list(every)
     assert Counter(one.left for one in records) == {  # 32 configurations, then 16, then 8, each twice

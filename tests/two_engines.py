@@ -79,10 +79,10 @@ def faults(word: str, folder: Path) -> Iterator[str]:
     """Say how what workers make differs from what this process makes."""
     planned, prepared, saved = runs(150), table(), Checkpoints(folder)
     every = with_pairs(prepared, standardize=False)
-    with Workers(2, saved) as engine:
+    with Workers(2, every, saved) as engine:
         seen = Seen(engine, {"one": 1, "all": 2}.get(word, 0))
         made = train.train(planned, prepared, seen, engine)
-        further = nested.complete(made, every, 7, Unwatched(), engine)  # on other data
+        further = nested.complete(made, every, 7, Unwatched(), engine)
         left = len(engine.workers)
         pids = [worker.pid for worker in engine.workers]
     yield from unclear(saved)
@@ -90,9 +90,9 @@ def faults(word: str, folder: Path) -> Iterator[str]:
         yield f"{left} workers are left"
     if any(Path(f"/proc/{pid}").exists() for pid in pids):
         yield "a worker has outlived its engine"
-    here = train.train(planned, prepared, Unwatched(), Here())
+    here = train.train(planned, prepared, Unwatched(), Here(every))
     if [one.inner["W"].tobytes() for one in further] != [
-        one.inner["W"].tobytes() for one in nested.complete(here, every, 7, Unwatched(), Here())
+        one.inner["W"].tobytes() for one in nested.complete(here, every, 7, Unwatched(), Here(every))
     ]:
         yield "other bits than here without two folds"
     if [bits(one) for one in made] != [bits(one) for one in here]:
@@ -126,7 +126,7 @@ def main(words: Sequence[str]) -> None:
     word = words[0] if words else ""
     if word == "broken":
         variants.make = broken  # type: ignore[assignment]
-    checkpoints.SECONDS = 0.0
+    checkpoints.SECONDS = 0.02
     with TemporaryDirectory() as folder:
         print(*faults(word, Path(folder)), sep="\n")
 

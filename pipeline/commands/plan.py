@@ -130,8 +130,7 @@ def most_runs(params: Params, listed: int) -> int:
 
 def training(missing: int, planned: Sequence[Sequence[Stack]], prepared: Prepared, most: int) -> Training:
     """Say what training the missing runs takes, stage by stage; DVC runs one variant's after another's."""
-    k = prepared.X.shape[1]
-    workers = [workers_for(own, k) for own in planned]
+    workers = [workers_for(own, prepared) for own in planned]
     return Training(
         missing,
         sum(map(len, planned)),
@@ -142,9 +141,9 @@ def training(missing: int, planned: Sequence[Sequence[Stack]], prepared: Prepare
     )
 
 
-def workers_for(planned: Sequence[Stack], k: int) -> int:
+def workers_for(planned: Sequence[Stack], prepared: Prepared) -> int:
     """Return how many processes would train a stage's stacks."""
-    engine = choose(os.environ, planned, k, Checkpoints())
+    engine = choose(os.environ, planned, prepared, Checkpoints())
     return min(engine.count, len(planned)) if isinstance(engine, Workers) else 1
 
 

@@ -63,7 +63,7 @@ def halve(
     splits = range(len(prepared.train))
     for rung in rungs(runs, most):
         planned = climbing(going, fits, rung, prepared)
-        for stack, fitted in engine.train(planned, prepared, watch, runs[0].seed):
+        for stack, fitted in engine.train(planned, watch, runs[0].seed):
             watch.end(stack)
             fits |= zip(stack.fits, fitted, strict=True)
         records = [stacks.collect(run, [fits[run, split] for split in splits], prepared) for run in going]

@@ -48,7 +48,7 @@ def complete(made: Sequence[Record], every: Prepared, splits: int, watch: Watch,
     """
     lacking = [record.run for record in made if not record.inner]
     values: dict[tuple[Run, int], Tensor] = {}
-    for stack, fitted in engine.train(group(lacking, every, splits), every, watch, made[0].run.seed):
+    for stack, fitted in engine.train(group(lacking, every, splits), watch, made[0].run.seed):
         watch.end(stack)
         for one, fit in zip(stack.fits, fitted, strict=True):
             values[one] = fit.values if fit.diverged < 0 else torch.full_like(fit.values, torch.nan)

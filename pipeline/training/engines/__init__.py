@@ -5,7 +5,6 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pipeline.records import Array, Record
-from pipeline.training.data import Prepared
 from pipeline.training.stacks import Fitted, Stack
 
 
@@ -32,16 +31,13 @@ class Watch(Protocol):
 
 
 class Engine(Protocol):
-    """A place where stacks train; leaving it leaves no process behind."""
+    """A place where stacks train on a table; leaving it leaves no process behind."""
 
-    def train(
-        self, planned: Sequence[Stack], prepared: Prepared, watch: Watch, seed: int
-    ) -> Iterator[tuple[Stack, list[Fitted]]]:
+    def train(self, planned: Sequence[Stack], watch: Watch, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
         """Train stacks and yield each with its fits, in any order; may be called again, with other stacks.
 
         Args:
             planned: the stacks.
-            prepared: the data.
             watch: told in this process and thread, in which the caller iterates.
             seed: of the runs whose path on all training rows is kept.
         """

@@ -7,6 +7,7 @@ from pipeline import machine
 from pipeline.params import InputError
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.cost import STEP_SECONDS, work
+from pipeline.training.data import Prepared
 from pipeline.training.engines import Engine
 from pipeline.training.engines.here import Here
 from pipeline.training.engines.workers import Workers
@@ -16,13 +17,13 @@ ENGINES = ("here", "workers", "ray")
 WORTH_SECONDS = 1.0  # of training; below, handing out and taking back costs more than workers save
 
 
-def choose(told: Mapping[str, str], planned: Sequence[Stack], k: int, checkpoints: Checkpoints) -> Engine:
+def choose(told: Mapping[str, str], planned: Sequence[Stack], prepared: Prepared, checkpoints: Checkpoints) -> Engine:
     """Choose where stacks train.
 
     Args:
         told: the environment's variables.
         planned: the stacks, of which cuda's train in this process.
-        k: the number of features.
+        prepared: the data.
         checkpoints: where stacks resume from and keep their state.
 
     Raises:
@@ -30,16 +31,19 @@ def choose(told: Mapping[str, str], planned: Sequence[Stack], k: int, checkpoint
     """
     name, asked = named(told), number(told)
     if name == "ray":
-        return cluster(told.get("RAY_ADDRESS", ""), asked or machine.cores())
+        return cluster(told.get("RAY_ADDRESS", ""), asked or machine.cores(), prepared)
     count = asked or min(machine.cores(), len(planned))
-    worth = sum(work(stack, k) for stack in planned) * STEP_SECONDS > WORTH_SECONDS and sys.platform == "linux"
+    worth = (
+        sum(work(stack, prepared.X.shape[1]) for stack in planned) * STEP_SECONDS > WORTH_SECONDS
+        and sys.platform == "linux"
+    )
     on_cpu = all(stack.fits[0][0].device == "cpu" for stack in planned)
     if on_cpu and name != "here" and (name or asked or (worth and count > 1)):
-        return Workers(count, checkpoints)
-    return Here(checkpoints)
+        return Workers(count, prepared, checkpoints)
+    return Here(prepared, checkpoints)
 
 
-def cluster(address: str, workers: int) -> Engine:
+def cluster(address: str, workers: int, prepared: Prepared) -> Engine:
     """Return the engine that trains on a Ray cluster.
 
     Raises:
@@ -53,7 +57,7 @@ def cluster(address: str, workers: int) -> Engine:
         raise InputError(
             "PIPELINE_ENGINE: got 'ray', but Ray is not installed here; run: make ray && . .venv-ray/bin/activate"
         ) from error
-    return Cluster(address, workers)
+    return Cluster(address, workers, prepared)
 
 
 def named(told: Mapping[str, str]) -> str:

@@ -41,21 +41,21 @@ FORCED = {"default", "native"}  # kernels that PIPELINE_KERNELS can ask any mach
 class Cluster:
     """A Ray cluster. See: engines.Engine."""
 
-    def __init__(self, address: str, workers: int) -> None:
-        """Take where the cluster is.
+    def __init__(self, address: str, workers: int, prepared: Prepared) -> None:
+        """Take where the cluster is, and the data.
 
         Args:
             address: HOST:PORT, or empty to start one on this machine.
             workers: how many tasks that one runs at once.
+            prepared: put once a node.
 
         Raises:
             InputError: the address is that of Ray Client, which does not stream.
         """
         if "://" in address:
             raise InputError(f"RAY_ADDRESS: got {address!r}, takes HOST:PORT, as `ray start --head` prints it")
-        self.address, self.workers = address, workers
-        self.prepared: Prepared | None = None  # what the cluster has
-        self.data: Any = None  # its reference there
+        self.address, self.workers, self.prepared = address, workers, prepared
+        self.data: Any = None  # their reference
         self.gone: set[str] = set()  # the nodes that were lost
 
     def __enter__(self) -> Self:
@@ -76,6 +76,8 @@ class Cluster:
             except (ConnectionError, RuntimeError, ValueError, exceptions.RayError) as error:
                 told = f"RAY_ADDRESS={self.address}" if self.address else "Ray on this machine"
                 raise InputError(f"{told}: cannot be used: {' '.join(str(error).split())}") from error
+        arrays = {name: tensor.numpy() for name, tensor in vars(self.prepared).items() if tensor is not None}
+        self.data = ray.put(arrays)
         return self
 
     def __exit__(
@@ -83,19 +85,14 @@ class Cluster:
     ) -> None:
         ray.shutdown()  # ends a cluster that it started, and on another this stage's tasks
 
-    def train(
-        self, planned: Sequence[Stack], prepared: Prepared, watch: Watch, seed: int
-    ) -> Iterator[tuple[Stack, list[Fitted]]]:
+    def train(self, planned: Sequence[Stack], watch: Watch, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
         """Train each stack as a task, those first that take longest, and again where its worker or node is lost.
 
         Raises:
             InputError: a worker's results would have other bits, or a stack was lost TRIES times.
         """
-        if self.prepared is not prepared:
-            arrays = {name: tensor.numpy() for name, tensor in vars(prepared).items() if tensor is not None}
-            self.data, self.prepared = ray.put(arrays), prepared
         tries = dict.fromkeys(planned, 1)
-        order = sorted(planned, key=lambda stack: work(stack, prepared.X.shape[1]), reverse=True)
+        order = sorted(planned, key=lambda stack: work(stack, self.prepared.X.shape[1]), reverse=True)
         tasks = {self._submit(stack, seed): _Task(stack) for stack in order}
         try:
             while tasks:

@@ -14,9 +14,9 @@ from pipeline.training.stacks import Fitted, Stack
 class Here:
     """This process. See: engines.Engine."""
 
-    def __init__(self, checkpoints: Checkpoints | None = None) -> None:
-        """Take where stacks resume from and keep their state."""
-        self.checkpoints = checkpoints
+    def __init__(self, prepared: Prepared, checkpoints: Checkpoints | None = None) -> None:
+        """Take the data, and where stacks resume from and keep their state."""
+        self.prepared, self.checkpoints = prepared, checkpoints
 
     def __enter__(self) -> Self:
         return self
@@ -26,10 +26,8 @@ class Here:
     ) -> None:
         pass
 
-    def train(
-        self, planned: Sequence[Stack], prepared: Prepared, watch: Watch, seed: int
-    ) -> Iterator[tuple[Stack, list[Fitted]]]:
+    def train(self, planned: Sequence[Stack], watch: Watch, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
         """Train stacks in the order in which they are given."""
         for stack in planned:
             watch.start(stack)
-            yield stack, stacks.train(stack, prepared, watch.follow, self.checkpoints, seed)
+            yield stack, stacks.train(stack, self.prepared, watch.follow, self.checkpoints, seed)

@@ -30,13 +30,6 @@ LOST = (EOFError, BrokenPipeError, ConnectionResetError)  # the other end of a p
 
 
 @dataclass(frozen=True)
-class Share:
-    """The stage has data, for all stacks that follow."""
-
-    prepared: Prepared
-
-
-@dataclass(frozen=True)
 class Task:
     """The stage asks for a stack, and for the paths of the runs with `seed`."""
 
@@ -89,16 +82,11 @@ class Worker:
         self.curves: Array = np.zeros((0, 0), dtype=np.float32)  # the stack's, so far
         self.epoch = 0
 
-    def share(self, prepared: Prepared) -> None:
-        """Give it the data."""
-        with suppress(*LOST):  # whoever hears it next learns that
-            send(self.pipe, Share(prepared))
-
     def begin(self, stack: Stack, seed: int) -> None:
         """Let it train a stack."""
         self.stack, self.epoch = stack, 0
         self.curves = np.zeros((len(stack.fits), stack.fits[0][0].epochs), dtype=np.float32)
-        with suppress(*LOST):
+        with suppress(*LOST):  # whoever hears it next learns that
             send(self.pipe, Task(stack, seed))
 
     def hear(self) -> Grown | Trained | Failed | None:
@@ -120,21 +108,21 @@ class Worker:
         os.waitpid(self.pid, 0)
 
 
-def fork(lifeline: int, checkpoints: Checkpoints) -> Worker:
-    """Start a worker, which ends when the other end of `lifeline` is closed."""
+def fork(lifeline: int, prepared: Prepared, checkpoints: Checkpoints) -> Worker:
+    """Start a worker, which trains on this process's data, and ends when the other end of `lifeline` is closed."""
     ours, theirs = Pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         pid = os.fork()
         if pid == 0:
-            _be_worker(theirs, lifeline, checkpoints)
+            _be_worker(theirs, lifeline, prepared, checkpoints)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     return Worker(pid, ours)
 
 
-def _be_worker(pipe: Connection, lifeline: int, checkpoints: Checkpoints) -> NoReturn:
+def _be_worker(pipe: Connection, lifeline: int, prepared: Prepared, checkpoints: Checkpoints) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the stage too, which ends its workers
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -142,7 +130,7 @@ def _be_worker(pipe: Connection, lifeline: int, checkpoints: Checkpoints) -> NoR
         _close_all_but(*STANDARD, pipe.fileno(), lifeline)
         threading.Thread(target=_end_with_stage, args=(lifeline,), daemon=True).start()
         with suppress(*LOST):
-            serve(pipe, checkpoints)
+            serve(pipe, prepared, checkpoints)
     finally:
         os._exit(1)  # without the stage's own ways to end, whose copies are here
 
@@ -159,20 +147,15 @@ def _end_with_stage(lifeline: int) -> None:
     os._exit(1)
 
 
-def serve(pipe: Connection, checkpoints: Checkpoints) -> None:
+def serve(pipe: Connection, prepared: Prepared, checkpoints: Checkpoints) -> None:
     """Train what the stage asks for.
 
     Raises:
         EOFError: the stage is gone.
     """
-    prepared: Prepared | None = None
     while True:
-        match pickle.loads(pipe.recv_bytes()):  # noqa: S301 - from our own stage
-            case Share(data):
-                prepared = data
-            case Task(stack, seed):
-                assert prepared is not None
-                send(pipe, _trained(stack, prepared, pipe, checkpoints, seed))
+        task: Task = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our own stage
+        send(pipe, _trained(task.stack, prepared, pipe, checkpoints, task.seed))
 
 
 def _trained(

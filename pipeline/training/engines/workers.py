@@ -1,4 +1,4 @@
-"""The engine that trains stacks in worker processes, forked from the stage, so that torch is imported once.
+"""The engine that trains stacks in worker processes, forked from the stage: torch is imported once, the data lie once.
 
 They are forked before the stage has threads. They hold none of its open files but the standard ones, as the storing
 process must see its pipe end with the stage; and they end with the stage too, by a pipe that ends when it does.
@@ -25,16 +25,15 @@ from pipeline.training.stacks import Fitted, Stack
 class Workers:
     """Processes of this machine. See: engines.Engine."""
 
-    def __init__(self, count: int, checkpoints: Checkpoints) -> None:
-        """Take how many, and where stacks resume from and keep their state."""
-        self.count, self.checkpoints = count, checkpoints
+    def __init__(self, count: int, prepared: Prepared, checkpoints: Checkpoints) -> None:
+        """Take how many, the data, and where stacks resume from and keep their state."""
+        self.count, self.prepared, self.checkpoints = count, prepared, checkpoints
         self.workers: list[Worker] = []
-        self.prepared: Prepared | None = None  # what the workers have
 
     def __enter__(self) -> Self:
         gc.freeze()  # or each worker's collector would touch, and so copy, all that torch's import made
         theirs, self.lifeline = os.pipe()
-        self.workers = [fork(theirs, self.checkpoints) for _ in range(self.count)]
+        self.workers = [fork(theirs, self.prepared, self.checkpoints) for _ in range(self.count)]
         os.close(theirs)
         return self
 
@@ -44,12 +43,9 @@ class Workers:
         self._end(self.workers)
         os.close(self.lifeline)
 
-    def train(
-        self, planned: Sequence[Stack], prepared: Prepared, watch: Watch, seed: int
-    ) -> Iterator[tuple[Stack, list[Fitted]]]:
+    def train(self, planned: Sequence[Stack], watch: Watch, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
         """Train stacks, those first that take longest; a killed worker's stack trains again in another."""
-        waiting = sorted(planned, key=lambda stack: work(stack, prepared.X.shape[1]))  # the last one is next
-        self._share(prepared)
+        waiting = sorted(planned, key=lambda stack: work(stack, self.prepared.X.shape[1]))  # the last one is next
         try:
             while self._hand_out(waiting, watch, seed):
                 for worker, stack in self._heard():
@@ -68,7 +64,7 @@ class Workers:
                             waiting.append(stack)
         finally:
             self._end(self.busy)  # the caller wants no more
-        yield from Here(self.checkpoints).train(waiting[::-1], prepared, watch, seed)  # no worker is left
+        yield from Here(self.prepared, self.checkpoints).train(waiting[::-1], watch, seed)  # no worker is left
 
     @property
     def busy(self) -> list[Worker]:
@@ -79,12 +75,6 @@ class Workers:
         # Waits until some of the busy workers report.
         ready = wait([worker.pipe for worker in self.busy])
         return [(worker, worker.stack) for worker in self.busy if worker.stack and worker.pipe in ready]
-
-    def _share(self, prepared: Prepared) -> None:
-        if self.prepared is not prepared:
-            for worker in self.workers:
-                worker.share(prepared)
-            self.prepared = prepared
 
     def _hand_out(self, waiting: list[Stack], watch: Watch, seed: int) -> bool:
         # Gives each idle worker a stack, if one is waiting; tells whether any worker trains.
