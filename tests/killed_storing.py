@@ -30,7 +30,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from test_tables import content
 
-from pipeline import params, repository, sweep
+from pipeline import outs, params, repository, sweep
 from pipeline.records import Record
 from pipeline.tracking import tables, values
 from pipeline.tracking.audit import audit
@@ -197,6 +197,7 @@ def main() -> None:
     repository.changes()
     time.time = lambda: NOW
     values.now = lambda: "2026-01-01T00:00:00+00:00"
+    outs.summary = dict  # nothing was evaluated here
     tables.AT_ONCE = 2  # so that a stack takes several statements
     place(begin, folder)
     for stage in (train, evaluate):  # a store with the experiment, and its saved views, but without runs
