@@ -114,3 +114,15 @@ def test_time_is_that_of_the_busiest_process(monkeypatch: pytest.MonkeyPatch) ->
     )  # See: Graham, Bounds on Multiprocessing Timing Anomalies, 1969: the longest first takes 7/6 of it
     assert best * (1 - 1e-9) <= measure.seconds(planned, prepared, 2) <= best * 7 / 6
     assert measure.seconds(planned, prepared, 100) == pytest.approx(max(costs))
+
+
+def test_the_whole_sweep_takes_as_long_as_the_machine_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("linear", 2, 0.01, 1, 50, "zeros", "cpu", "0" * 32)
+    prepared = sweeps.table()
+    planned = stacks.group([run], prepared.train_rows, 2)
+    took = {}
+    for step in (1e-4, 3e-4):  # seconds
+        monkeypatch.setattr(measure, "epoch_seconds", lambda stack, _, step=step: step * work(stack, 2) / 50)
+        took[step] = measure.rest(6, 1008, planned, prepared)
+    assert took[3e-4] == pytest.approx(3 * took[1e-4])
+    assert 10 < took[1e-4] < 25  # a `dvc exp run` of 1,008 runs took 14 s, of which training is one or two

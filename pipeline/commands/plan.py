@@ -45,13 +45,15 @@ class Beyond:
 class Training:
     """What a sweep would train, and what that takes.
 
-    runs, stacks: how many. seconds: of training, in at most `workers` processes. bytes: of memory for the curves of
-    the variant that has most. available: free memory, in bytes.
+    runs, stacks: how many. seconds: of training, in at most `workers` processes. whole: seconds of the sweep, from the
+    stages' start to the last run's evaluation. bytes: of memory for the curves of the variant that has most. available:
+    free memory, in bytes.
     """
 
     runs: int
     stacks: int
     seconds: float
+    whole: float
     workers: int
     bytes: int
     available: int
@@ -102,7 +104,7 @@ def plan(params: Params) -> Plan:
         len(runs) * len(every.train),
         len(runs) - len(lacking),
         sum(map(len, found.values())),
-        training(len(missing), list(filter(None, planned.values())), every, most),
+        training(len(runs), len(missing), list(filter(None, planned.values())), every, most),
         list(beyond(runs, table, prepared.X.shape[1])),
     )
 
@@ -128,13 +130,16 @@ def most_runs(params: Params, listed: int) -> int:
     return trials if params.sweep.search.method in sweep.PROPOSED else listed
 
 
-def training(missing: int, planned: Sequence[Sequence[Stack]], prepared: Prepared, most: int) -> Training:
+def training(runs: int, missing: int, planned: Sequence[Sequence[Stack]], prepared: Prepared, most: int) -> Training:
     """Say what training the missing runs takes, stage by stage; DVC runs one variant's after another's."""
     workers = [workers_for(own, prepared) for own in planned]
+    seconds = sum(measure.seconds(own, prepared, count) for own, count in zip(planned, workers, strict=True))
+    stages = len(planned) + 1  # evaluate
     return Training(
         missing,
         sum(map(len, planned)),
-        sum(measure.seconds(own, prepared, count) for own, count in zip(planned, workers, strict=True)),
+        seconds,
+        seconds + measure.rest(stages, runs, planned[0], prepared) if planned else 0.0,
         max(workers, default=0),
         most,
         psutil.virtual_memory().available,

@@ -188,6 +188,7 @@ class Direct:
     def _compare(self, records: Sequence[Record], stored: Found) -> None:
         # Notes on stored runs what confirms them, and opens runs beside them for the other records.
         noted = []
+        self.repeats.read(run for record in records for run in stored[record.run.fingerprint])
         for record in records:
             runs = stored[record.run.fingerprint]
             if confirmation := self.repeats.confirm(runs, record):

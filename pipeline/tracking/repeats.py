@@ -12,7 +12,7 @@ from pipeline.evaluation import rounding
 from pipeline.records import CURVE, Array, Record
 from pipeline.tracking import seals
 from pipeline.tracking.changes import Change
-from pipeline.tracking.runs import WEIGHTS, StoredRun
+from pipeline.tracking.runs import WEIGHTS, Point, StoredRun
 from pipeline.tracking.store import Store
 from pipeline.tracking.values import now, weights_md5
 
@@ -28,23 +28,31 @@ class Repeats:
     def __init__(self, store: Store) -> None:
         """Compare with a store's runs."""
         self.store = store
+        self.curves: dict[str, list[Point]] = {}
 
     @cached_property
     def table(self) -> rounding.Table:
         """What the rounding bounds need of the workspace's data."""
         return rounding.table(load_file(outs.PREPARED))
 
+    def read(self, runs: Iterable[StoredRun]) -> None:
+        """Read the curves of runs that are compared next, in few queries."""
+        self.curves = self.store.histories(runs, CURVE)
+
+    def _curve(self, run: StoredRun) -> list[Point]:
+        found = self.curves.get(run.run_id)
+        return self.store.history(run, CURVE) if found is None else found
+
     def is_same(self, run: StoredRun, record: Record) -> bool:
         """Tell whether a stored run's weights and curve have a record's bits."""
         if not has_weights(run, record):
             return False
-        history = self.store.history(run, CURVE)
-        return all(point.value == float(record.curve[point.step]) for point in history)
+        return all(point.value == float(record.curve[point.step]) for point in self._curve(run))
 
     def agrees(self, run: StoredRun, record: Record) -> bool:
         """Tell whether a stored run's weights and curve equal a record's within rounding."""
         tensors = self.tensors(run)
-        points = {point.step: point.value for point in self.store.history(run, CURVE)}
+        points = {point.step: point.value for point in self._curve(run)}
         if not run.is_complete or not tensors or not all(0 <= step < len(record.curve) for step in points):
             return False
         return not rounding.compare(record, self.table, "diverged" in run.tags, tensors, points, {}).beyond
