@@ -62,7 +62,7 @@ def parse(entry: Mapping[str, Any]) -> Entry:
 
 
 def values(entries: Any, whole: bool) -> Any:  # noqa: ANN401 - any YAML, which the caller checks
-    """Replace the ranges and samples in a list by their values, each once; leave anything else as it is.
+    """Replace the ranges and samples in a list by their values; leave anything else as it is.
 
     Raises:
         ValueError: a mapping is neither.
@@ -72,9 +72,10 @@ def values(entries: Any, whole: bool) -> Any:  # noqa: ANN401 - any YAML, which 
     if any(isinstance(entry, list) for entry in entries):
         raise ValueError(entries)
     listed = [parse(entry).values(whole) if isinstance(entry, dict) else [entry] for entry in entries]
-    return list(dict.fromkeys(value for own in listed for value in own))
+    return [value for own in listed for value in own]
 
 
 def interval(entries: Sequence[object]) -> Entry | None:
-    """Return the range or sample that a list consists of, which a search takes for an interval; None for another."""
-    return parse(entries[0]) if len(entries) == 1 and isinstance(entries[0], dict) else None
+    """Return the one range or sample that a list consists of, an interval for a search; None for another list."""
+    first = entries[0] if entries else None
+    return parse(first) if isinstance(first, dict) and all(entry == first for entry in entries) else None

@@ -53,16 +53,20 @@ def _takes(text: str, **constraints: Any) -> Any:  # noqa: ANN401 - Field's own 
     return Field(description=text, **constraints)
 
 
-def _unique(values: list[Any]) -> list[Any]:
+def _once(values: list[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _some(values: list[Any]) -> list[Any]:
     if not values:
         raise ValueError("empty")
-    return _different(values)
+    return _once(values)
 
 
-def _different(values: list[Any]) -> list[Any]:
+def _unique(values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
         raise ValueError("repeated")
-    return values
+    return _some(values)
 
 
 def _rules(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,25 +87,25 @@ def _batch_sizes(values: list[Any]) -> list[Any]:
     for value in values:
         if value != "full" and (type(value) is not int or value < 1):
             raise ValueError(value)
-    return _unique(values)
+    return _some(values)
 
 
 def _learning_rates(values: list[float]) -> list[float]:
     if not all(1e-38 < value < 1e38 for value in values):  # the range of float32
         raise ValueError(values)
-    return _unique(values)
+    return _some(values)
 
 
 def _seeds(values: list[int]) -> list[int]:
     if not all(0 <= value < 2**63 for value in values):
         raise ValueError(values)
-    return _unique(values)
+    return _some(values)
 
 
 def _variants(values: list[str]) -> list[str]:
     if not set(values) <= set(variant_names()):
         raise ValueError(values)
-    return _unique(values)
+    return _some(values)
 
 
 _ENTRIES = "; or ranges {from, to, num, scale: linear or log}, or samples {sample, from, to, scale, seed}"
@@ -180,32 +184,28 @@ class Sweep(_Block):
     """What distinguishes runs; one run for every combination."""
 
     batch_size: Annotated[list[Any], _WHOLE, AfterValidator(_batch_sizes)] = _takes(
-        f"a list of one or more different whole numbers, 1 or more, or full{_ENTRIES}"
+        f"a list of one or more whole numbers, 1 or more, or full{_ENTRIES}"
     )
     lr: Annotated[list[float], _NUMBERS, AfterValidator(_learning_rates)] = _takes(
-        f"a list of one or more different numbers from 1e-38 to 1e38{_ENTRIES}"
+        f"a list of one or more numbers from 1e-38 to 1e38{_ENTRIES}"
     )
     seed: Annotated[list[int], _WHOLE, AfterValidator(_seeds)] = _takes(
-        f"a list of one or more different whole numbers, 0 or more{_ENTRIES}"
+        f"a list of one or more whole numbers, 0 or more{_ENTRIES}"
     )
-    optimizer: Annotated[list[Optimizer], AfterValidator(_different)] = _takes(
-        "a list of different of " + ", ".join(get_args(Optimizer)), default=[]
+    optimizer: Annotated[list[Optimizer], AfterValidator(_once)] = _takes(
+        "a list of " + ", ".join(get_args(Optimizer)), default=[]
     )
-    weight_decay: Annotated[list[Annotated[float, Field(ge=0, lt=1e38)]], _NUMBERS, AfterValidator(_different)] = (
-        _takes(f"a list of different numbers from 0 to 1e38{_ENTRIES}", default=[])
+    weight_decay: Annotated[list[Annotated[float, Field(ge=0, lt=1e38)]], _NUMBERS, AfterValidator(_once)] = _takes(
+        f"a list of numbers from 0 to 1e38{_ENTRIES}", default=[]
     )
-    schedule: Annotated[list[Schedule], AfterValidator(_different)] = _takes(
-        "a list of different of constant, step and cosine", default=[]
+    schedule: Annotated[list[Schedule], AfterValidator(_once)] = _takes(
+        "a list of constant, step and cosine", default=[]
     )
-    loss: Annotated[list[Loss], AfterValidator(_different)] = _takes(
-        "a list of different of mse, huber and mae", default=[]
+    loss: Annotated[list[Loss], AfterValidator(_once)] = _takes("a list of mse, huber and mae", default=[])
+    epochs: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], _WHOLE, AfterValidator(_once)] = _takes(
+        f"a list of whole numbers from 1 to 1000000000{_ENTRIES}", default=[]
     )
-    epochs: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], _WHOLE, AfterValidator(_different)] = _takes(
-        f"a list of different whole numbers from 1 to 1000000000{_ENTRIES}", default=[]
-    )
-    init: Annotated[list[Init], AfterValidator(_different)] = _takes(
-        "a list of different of zeros and default", default=[]
-    )
+    init: Annotated[list[Init], AfterValidator(_once)] = _takes("a list of zeros and default", default=[])
     only: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
     skip: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
     search: Search = _takes("the keys method, trials, rounds, metric and seed", default=Search())
@@ -248,7 +248,7 @@ class Params(_Block):
 
     data: Data = _takes("the keys source, features, target, split, standardize and exact")
     variants: Annotated[list[str], AfterValidator(_variants)] = _takes(
-        "a list of one or more different of " + ", ".join(variant_names())
+        "a list of one or more of " + ", ".join(variant_names())
     )
     train: Train = _takes("the keys " + ", ".join(Train.model_fields))
     sweep: Sweep = _takes("the keys " + ", ".join(Sweep.model_fields))

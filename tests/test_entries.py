@@ -10,6 +10,7 @@ import sweeps
 from conftest import REPOSITORY
 from dvc.utils.hydra import apply_overrides
 
+from pipeline import sweep
 from pipeline.params import InputError, load
 
 
@@ -39,13 +40,52 @@ def test_a_sample_is_the_same_again_and_another_with_another_seed(tmp_path: Path
     assert 20 < sum(value < 1e-6 for value in found[0]) < 30  # half of them, on this scale
 
 
-def test_entries_mix_whole_axes_get_whole_numbers_and_duplicates_count_once(tmp_path: Path) -> None:
-    sweep = swept(
+def test_entries_mix_and_whole_axes_get_whole_numbers(tmp_path: Path) -> None:
+    found = swept(
         tmp_path, "sweep.batch_size=[full,2,{from: 1, to: 5, num: 5}]", "sweep.seed=[{from: 1, to: 100, num: 100}]"
     )
-    assert sweep.batch_size == ["full", 2, 1, 3, 4, 5]
-    assert sweep.seed == list(range(1, 101))
-    assert sweep.intervals.keys() == {"seed"}
+    assert found.batch_size == ["full", 2, 1, 3, 4, 5]
+    assert found.seed == list(range(1, 101))
+    assert found.intervals.keys() == {"seed"}
+
+
+LR = "{from: 1e-6, to: 1e-5, num: 4}"
+REPEATED = {  # an axis's list -> the same without its duplicates
+    "variants=[linear,matrix,linear]": "variants=[linear,matrix]",
+    "sweep.batch_size=[2,full,2,full,{from: 1, to: 3, num: 9}]": "sweep.batch_size=[2,full,1,3]",
+    "sweep.lr=[1,1.0,2]": "sweep.lr=[1,2]",
+    f"sweep.lr=[4e-6,{LR},0.000004,{LR}]": "sweep.lr=[4e-6,1e-6,7e-6,1e-5]",
+    "sweep.seed=[2,1,{sample: 30, from: 1, to: 5, seed: 1}]": "sweep.seed=[2,1,4,3,5]",
+    "sweep.optimizer=[adam,sgd,adam]": "sweep.optimizer=[adam,sgd]",
+    "sweep.weight_decay=[0,0.0,{from: 0, to: 1, num: 2}]": "sweep.weight_decay=[0,1]",
+    "sweep.schedule=[step,step]": "sweep.schedule=[step]",
+    "sweep.loss=[mae,mse,mae]": "sweep.loss=[mae,mse]",
+    "sweep.epochs=[5,5,{from: 5, to: 7, num: 3}]": "sweep.epochs=[5,6,7]",
+    "sweep.init=[zeros,default,zeros]": "sweep.init=[zeros,default]",
+}
+
+
+@pytest.mark.parametrize("repeated", REPEATED)
+def test_a_value_that_stands_twice_in_an_axis_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeated: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tensors").write_bytes(b"prepared")
+    planned = []
+    for override in (repeated, REPEATED[repeated]):
+        shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+        apply_overrides(tmp_path / "params.yaml", [override])
+        params = load()
+        runs = sweep.plan(params, Path("tensors"))
+        planned.append((params, runs, [run.name for run in runs], sweep.sweep_id(runs, {})))
+    assert planned[0] == planned[1]
+    assert len(set(planned[0][2])) == len(planned[0][2])
+
+
+def test_a_search_takes_a_range_that_stands_twice_for_one_interval(tmp_path: Path) -> None:
+    once, twice = (swept(tmp_path, f"sweep.lr=[{entries}]") for entries in (LR, f"{LR},{LR}"))
+    assert once.intervals == twice.intervals != {}
+    assert swept(tmp_path, f"sweep.lr=[{LR},1e-6]").intervals == {}
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,8 @@ WRONG: list[tuple[str, object, str]] = [
     ("data.standardize", 0, "true or false"),
     ("data.exact", "yes", "true or false"),
     ("variants", [], "one or more"),
-    ("variants", ["matrix", "quadratic"], "different of handwritten, linear, "),
-    ("variants", ["matrix", "matrix"], "different"),
-    ("variants", ["__init__"], "different of handwritten, linear, "),
+    ("variants", ["matrix", "quadratic"], "one or more of handwritten, linear, "),
+    ("variants", ["__init__"], "one or more of handwritten, linear, "),
     ("train.epochs", 0, "from 1 to"),
     ("train.epochs", -3, "from 1 to"),
     ("train.epochs", "1000", "whole number"),
@@ -72,21 +71,16 @@ WRONG: list[tuple[str, object, str]] = [
     ("sweep.batch_size", [2.5], "1 or more, or full"),
     ("sweep.batch_size", [True], "1 or more, or full"),
     ("sweep.batch_size", ["half"], "1 or more, or full"),
-    ("sweep.batch_size", ["full", "full"], "different"),
     ("sweep.batch_size", "full", "list"),
     ("sweep.batch_size", [], "one or more"),
     ("sweep.lr", [-1e-5], "from 1e-38 to 1e38"),
     ("sweep.lr", [0], "from 1e-38 to 1e38"),
     ("sweep.lr", [math.nan], "from 1e-38 to 1e38"),
     ("sweep.lr", [math.inf], "from 1e-38 to 1e38"),
-    ("sweep.lr", [1, 1.0], "different"),
     ("sweep.lr", [], "one or more"),
     ("sweep.lr", 1e-5, "list"),
     ("sweep.seed", [-1], "0 or more"),
-    ("sweep.seed", [2, 2], "different"),
     ("sweep.seed", [], "one or more"),
-    ("sweep.optimizer", ["sgd", "sgd"], "different of sgd"),
-    ("sweep.epochs", [5, 5], "different whole numbers"),
     ("sweep.only", {"lr": 1}, "list of mappings"),
     ("sweep.search", [], "keys method, trials"),
     ("sweep.search.method", "grid", "tpe, random"),
@@ -100,6 +94,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("track.points", 1, "2 or more"),
 ]
 WRONG_ITEM = [("sweep.lr", "1e-5"), ("sweep.lr", True), ("sweep.seed", 1.0), ("data.features", 1), ("variants", None)]
+WRONG_ITEM += [("sweep.optimizer", "rprop"), ("sweep.epochs", 0), ("sweep.weight_decay", -0.1), ("sweep.loss", "log")]
 LEAVES = ["data.split.seed", "data.target", "variants", "train.epochs", "sweep.lr", "evaluate.metric", "track.points"]
 
 
@@ -203,7 +198,7 @@ def test_a_wrong_item_of_a_list_is_named_by_its_place(tmp_path: Path, key: str, 
     block, last = place(values, key)
     block[last] = [*block[last], value]
     (message,) = refusal(tmp_path, values)
-    assert message.startswith(f"{key}[{len(block[last]) - 1}]: got {value!r}, takes a list of one or more")
+    assert message.startswith(f"{key}[{len(block[last]) - 1}]: got {value!r}, takes a list of ")
 
 
 @pytest.mark.parametrize("key", ["sweeps", "train.epoch", "data.split.fold"])
