@@ -33,6 +33,17 @@ TABLES = {
     "steep": (1200, 8, [64, "full"], [1e-3, 1e-2, 1e1], 40),
     "wide": (60, 120, [32, "full"], [1e-3], 10),
     "both": (900, 60, [128, "full"], [1e-3], 3),
+    "axes": (30, 4, [8, "full"], [1e-2], 20),
+}
+# What a table's sweep has besides.
+AXES: dict[str, dict[str, object]] = {
+    "axes": {
+        "optimizer": ["nesterov", "adam"],
+        "schedule": ["constant", "cosine"],
+        "loss": ["mse", "huber"],
+        "weight_decay": [0.01],
+        "init": ["default"],
+    }
 }
 
 
@@ -42,7 +53,8 @@ def make_repository(folder: Path, table: str) -> Path:
     copy_checkout(folder)
     rows, k, sizes, rates, epochs = TABLES[table]
     params: dict[str, Any] = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-    params["train"]["epochs"], params["sweep"] = epochs, {"batch_size": sizes, "lr": rates, "seed": [1, 2]}
+    params["train"]["epochs"] = epochs
+    params["sweep"] = {"batch_size": sizes, "lr": rates, "seed": [1, 2], **AXES.get(table, {})}
     if rows:
         names = [f"x{i}" for i in range(k)]
         chance = random.Random(table)

@@ -14,7 +14,7 @@ from torch import Tensor, nn, optim
 
 from pipeline.evaluation import pictures, report, rounding
 from pipeline.sweep import Run, configured, points
-from pipeline.training import checkpoints, data, lift, schedules, stacks
+from pipeline.training import checkpoints, data, lift, optimizers, schedules, stacks
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.data import Prepared
 from pipeline.training.stacks import Fitted, Stack
@@ -103,6 +103,26 @@ def test_every_axis_trains_as_torch_s_own_in_a_plain_loop(kind: dict[str, object
         for r, (one, split) in enumerate(fits):
             np.testing.assert_allclose(lift.values(model)[r], plain_loop(one, split, DOUBLE)[1], rtol=1e-10)
             assert state.curve[r].isfinite().all()
+
+
+def test_adam_s_bits_are_those_of_ieee_arithmetic() -> None:
+    """torch's sqrt is wrong in the last bit of one number in six, and of other numbers on another processor."""
+    chance, one = torch.Generator().manual_seed(0), run(lr=1e-2, optimizer="adam")
+    parameter = torch.randn(1, 1000, generator=chance, requires_grad=True)
+    state = optimizers.initial("adam", [parameter])
+    adam = optimizers.make([one], [parameter], state, steps=3)
+    expected = parameter.detach().numpy().copy()
+    mean = square = np.zeros_like(expected)
+    adam.begin(0)
+    for step in (1, 2, 3):
+        parameter.grad = torch.randn(1, 1000, generator=chance)
+        gradient = parameter.grad.numpy()
+        adam.step()
+        mean = mean + (gradient - mean) * np.float32(1 - 0.8)
+        square = square * np.float32(0.99) + gradient * gradient * np.float32(1 - 0.99)
+        root = 1 / (1 / np.sqrt(square)) / np.float32(np.sqrt(1 - 0.99**step))
+        expected -= mean * np.float32(1e-2 / (1 - 0.8**step)) / (root + np.float32(1e-6))
+    np.testing.assert_array_equal(parameter.detach().numpy(), expected)
 
 
 def test_runs_of_other_rates_decays_schedules_and_beginnings_share_a_stack_and_keep_their_bits() -> None:

@@ -1,7 +1,7 @@
 """Optimizers for a stack of runs, each with its own lr and weight decay.
 
-torch.optim has one lr for all runs, and imports torch's compiler: 1 s per process. Only + − × ÷ and √ are used, one
-rounding each, so that a run's bits depend neither on its place in the stack nor on the processor.
+torch.optim has one lr for all runs, and imports torch's compiler: 1 s per process. Only + − × ÷ and 1/√ are used,
+rounded as IEEE 754 says, so that a run's bits depend neither on its place in the stack nor on the processor.
 """
 
 import math
@@ -181,4 +181,5 @@ class Adam:
             gradient = decayed(parameter, parameter.grad, decay)
             mean.add_((gradient - mean) * (1 - self.betas[0]))
             square.mul_(self.betas[1]).add_(gradient * gradient * (1 - self.betas[1]))
-            parameter.sub_((mean * size).div_((square.sqrt() / math.sqrt(second)).add_(self.eps)))
+            root = square.rsqrt().reciprocal_()  # torch's sqrt is MKL's, whose last bit differs between processors
+            parameter.sub_((mean * size).div_((root / math.sqrt(second)).add_(self.eps)))
