@@ -56,7 +56,7 @@ def as_table(rows: Sequence[Row], optional: Sequence[str] = (), console: Console
                 del cells[key], widths[key]
         first = next(iter(widths), "")
         if first:
-            widths[first] = max(SHORTEST, widths[first] - max(0, too_wide(widths, console)))
+            widths[first] = max(min(SHORTEST, widths[first]), widths[first] - max(0, too_wide(widths, console)))
     for n, line in enumerate(zip(*cells.values(), strict=True)):
         parts = (fitted(cell, width) for cell, width in zip(line, widths.values(), strict=True))
         written = (" " * GAP).join(parts).rstrip()
@@ -79,6 +79,11 @@ def text(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else printable(value)
+
+
+def spread(deviation: float) -> str:
+    """Show a deviation or standard error: two digits, without an exponent below a million."""
+    return f"{float(f'{deviation:.2g}'):g}"
 
 
 def too_wide(widths: Mapping[str, int], console: Console) -> int:

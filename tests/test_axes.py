@@ -248,6 +248,33 @@ def test_a_sweep_of_every_axis_has_its_pictures_and_its_report() -> None:
     assert {"optimizer", "weight_decay", "epochs"} <= set(found.board.columns)
     assert len(found.best_by_axes) == 2 * len(found.groups)
     assert rounding.unlike_plain(made[0].run) == ""
+    assert "momentum" not in page
+    assert "beta1 0.9, beta2 0.999" in page
+
+
+def test_pictures_and_report_tell_what_was_trained_where_all_seeds_have_left_early() -> None:
+    settings = params(
+        variants=["matrix"], sweep_lr=[0.05], sweep_batch_size=[4, "full"], train_epochs=400,
+        train_stop={"patience": 3, "min_delta": 1e-4},
+    )  # fmt: skip
+    made, rows = records(table(), settings), 12
+    last = {
+        str(size): max(one.last for one in made if one.run.batch_size == size) for size in settings.sweep.batch_size
+    }
+    assert len(set(last.values())) == 2
+    assert max(last.values()) < 399
+    found = results(table(), settings, made)
+    drawn = {one.name: one for one in pictures.draw(found)}
+    assert drawn["loss"].table.groupby("batch_size")["epoch"].max().to_dict() == last
+    ends = drawn["cost"].table.groupby("batch_size").max()
+    assert ends["rows"].to_dict() == {size: rows * (end + 1) for size, end in last.items()}
+    assert ends["updates"].to_dict() == {"4": 3 * (last["4"] + 1), "full": last["full"] + 1}
+    assert f"reading {ends['rows'].min():,} rows," in drawn["cost"].says or (
+        f"reading {ends['rows'].max():,} rows," in drawn["cost"].says
+    )
+    page = report.render(found, list(drawn.values()))
+    assert "patience 3, min_delta 0.0001" in page
+    assert f"6 (0 diverged, {sum(bool(one.left) for one in made)} with fits that left early)" in page
 
 
 def test_settings_stand_with_the_runs_that_use_them_alone() -> None:

@@ -77,6 +77,7 @@ def test_a_shell_completes_commands_options_and_metrics() -> None:
 
     assert completed("re") == {"reproduce"}
     assert completed("reproduce", "--allow-") == {"--allow-patch", "--allow-commit"}
+    assert completed("top", "--group", "opt") == {"optimizer"}
     assert completed("top", "--by", "cv/") == {metric for metric in METRICS if metric.startswith("cv/")}
 
 

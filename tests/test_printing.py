@@ -33,6 +33,18 @@ def test_a_table_fits_the_terminal_and_keeps_the_id_whole(width: int) -> None:
     assert ("0.3 " in lines[1]) == (width >= 80)
 
 
+@pytest.mark.parametrize(
+    ("deviation", "shown"), [(0.748, "0.75"), (6123.4, "6100"), (12.6, "13"), (5.24e-05, "5.2e-05"), (0.0, "0")]
+)
+def test_a_deviation_has_two_digits_and_is_written_like_its_mean(deviation: float, shown: str) -> None:
+    assert printing.spread(deviation) == shown
+
+
+def test_a_narrow_first_column_is_not_widened() -> None:
+    lines, _ = table(40, [{"lr": 0.1, "best run": "x" * 60, "cv/r2": 1}])
+    assert lines[0] == "lr   best run"
+
+
 def test_without_a_terminal_all_columns_stay_whole_and_empty_ones_go() -> None:
     lines, left_out = table(20, ROWS, terminal=False)
     assert left_out == []

@@ -11,8 +11,9 @@ from pipeline.evaluation.boards import OPTIONAL, configuration, rows_to_show
 from pipeline.evaluation.choice import costs, lucky
 from pipeline.params import METRICS, InputError, load
 from pipeline.printing import Row
+from pipeline.sweep import AXES
 
-GROUPED = ("batch_size", "data", "dvc_experiment", "git_commit", "lr", "seed", "sweep", "variant")  # completed
+GROUPED = (*(axis.name for axis in AXES), "data", "dvc_experiment", "git_commit", "sweep", "variant")  # completed
 RUN_COLUMNS = ("run", "status", "data", "sweep", "dvc_experiment", "git_commit", "git_dirty", "seal", "fingerprint")
 RUN_OPTIONAL = ("git_dirty", "fingerprint", "seal", "git_commit", "dvc_experiment", "sweep")
 

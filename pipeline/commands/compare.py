@@ -8,7 +8,7 @@ from pipeline.commands import sides
 from pipeline.commands.sides import Side
 from pipeline.evaluation.paired import LEVEL, Paired, holm, pair
 from pipeline.params import HIGHER_IS_BETTER, InputError
-from pipeline.printing import Row
+from pipeline.printing import Row, spread
 from pipeline.progress import count
 
 Configuration = tuple[object, ...]
@@ -86,8 +86,8 @@ def rows_to_show(rows: list[Row]) -> list[Row]:
 
 
 def _spread(mean: object, deviation: object) -> str | None:
-    spread = f" ± {deviation:.2g}" if isinstance(deviation, float) else ""
-    return f"{mean:.6g}{spread}" if isinstance(mean, float) else None
+    around = f" ± {spread(deviation)}" if isinstance(deviation, float) else ""
+    return f"{mean:.6g}{around}" if isinstance(mean, float) else None
 
 
 def _about(a: Side, b: Side, axes: list[str], metric: str) -> list[str]:

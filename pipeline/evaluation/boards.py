@@ -6,7 +6,7 @@ from pipeline import outs
 from pipeline.conditions import number
 from pipeline.evaluation.choice import costs, lucky
 from pipeline.params import METRICS
-from pipeline.printing import Row, as_table
+from pipeline.printing import Row, as_table, spread
 
 OPTIONAL = (
     "excess_mse",
@@ -35,9 +35,9 @@ def rows_to_show(rows: Sequence[Row]) -> list[Row]:
         }
         for metric in METRICS:
             mean, std, error = (row.get(f"{metric} {kind}") for kind in ("mean", "std", "se"))
-            spread = f" ± {std:.2g}" if isinstance(std, int | float) else ""
-            rests = f" (se {error:.2g})" if isinstance(error, int | float) else ""
-            cells[metric] = f"{mean:.6g}{spread}{rests}" if isinstance(mean, int | float) else None
+            around = f" ± {spread(std)}" if isinstance(std, int | float) else ""
+            rests = f" (se {spread(error)})" if isinstance(error, int | float) else ""
+            cells[metric] = f"{mean:.6g}{around}{rests}" if isinstance(mean, int | float) else None
         shown.append(cells | ({"seal": row["seal"]} if row.get("seal") == "altered" else {}))
     return shown
 

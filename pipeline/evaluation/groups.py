@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.conditions import number
 from pipeline.params import HIGHER_IS_BETTER, InputError
-from pipeline.printing import Row
+from pipeline.printing import Row, spread
 from pipeline.records import CURVE
 
 
@@ -60,10 +60,10 @@ def _value(run: Row, metric: str) -> float:
 
 def _shown(row: Row, metric: str) -> Row:
     mean, std = row[f"{metric} mean"], row[f"{metric} std"]
-    spread = f" ± {std:.2g}" if isinstance(std, float) else ""
+    around = f" ± {spread(std)}" if isinstance(std, float) else ""
     cells = dict(row)
     del cells[f"{metric} mean"], cells[f"{metric} std"]
     place = list(row).index(f"{metric} mean")
-    written = {metric: f"{mean:.6g}{spread}" if isinstance(mean, float) else None}
+    written = {metric: f"{mean:.6g}{around}" if isinstance(mean, float) else None}
     items = list(cells.items())
     return dict([*items[:place], *written.items(), *items[place:]])

@@ -15,7 +15,7 @@ from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
 from pipeline.params import HIGHER_IS_BETTER, TESTED
 from pipeline.records import RUN_METRICS, Record
-from pipeline.sweep import AXES, OF_CONFIGURATION
+from pipeline.sweep import AXES, OF_CONFIGURATION, train_settings
 
 OPEN = 50  # rows of a table that are shown at once
 ALWAYS = ("epochs", "init")  # axes that are told even where they have their default
@@ -67,7 +67,14 @@ def facts(results: Results) -> dict[str, str]:
     texts = {
         key: ", ".join(map(str, values[:30])) + ("" if len(values) <= 30 else ", …") for key, values in listed.items()
     }
-    runs = f"{len(results.evaluated):,} ({int(results.board['diverged'].sum()):,} diverged)"
+    left = sum(bool(record.left) for record in results.evaluated)
+    ended = f"{int(results.board['diverged'].sum()):,} diverged" + (
+        f", {left:,} with fits that left early" * bool(left)
+    )
+    runs = f"{len(results.evaluated):,} ({ended})"
+    own = [vars(record.run) for record in results.evaluated]
+    settings = train_settings(results.params.train).items()
+    used = [f"{name} {value:g}" for name, value in settings if any(run[name] is not None for run in own)]
     return {
         "table": data.source,
         "rows": f"{rows:,}, of which {results.prepared.train_rows[0]:,} are trained on",
@@ -77,6 +84,7 @@ def facts(results: Results) -> dict[str, str]:
         "features standardized": "yes, by the training rows" if data.standardize else "no",
         "variants": ", ".join(results.params.variants),
         **texts,
+        **({"settings": ", ".join(used)} if used else {}),
         "runs": runs,
         "champion chosen by": chosen(results),
         **final(results),
@@ -131,7 +139,8 @@ def board(results: Results) -> list[dict[str, object]]:
             mean, deviation = float(row[f"{key} mean"]), float(row[f"{key} std"])
             error = float(str(row.get(f"{key} se", math.nan)))
             own[key] = number(mean) + (f" ± {number(deviation)}" if math.isfinite(deviation) else "")
-            own[key] = f"{own[key]} (se {error:.2g})" if math.isfinite(error) else own[key]
+            rests = f"{error:.2g}" if error < 100 else number(error)
+            own[key] = f"{own[key]} (se {rests})" if math.isfinite(error) else own[key]
         rows.append(own)
     return rows
 

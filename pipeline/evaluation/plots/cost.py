@@ -47,7 +47,8 @@ def draw(results: Results) -> Picture:
         if logarithmic(ends[column].tolist()):
             log_axis(right, which, ends[column].tolist())
     right.set_ylabel(f"mean squared error {unit}")
-    right.set(xlabel=f"updates in all, {int(ends['rows'].iloc[0]):,} rows read", title="at the end")
+    read = f", {int(ends['rows'].iloc[0]):,} rows read" if ends["rows"].nunique() == 1 else ""
+    right.set(xlabel=f"updates in all{read}", title="at the end")
     right.margins(0.25)
     alt = "Left, the loss against the updates made so far, a line for each batch size; right, the loss at the end."
     return Picture("cost", TITLE, table, figure, says(own, ends), alt)
@@ -81,7 +82,8 @@ def says(own: pd.DataFrame, ends: pd.DataFrame) -> str:
         return f"{said}."
     line = own[own["batch_size"] == size]
     passed = line[line[CURVE] <= last[CURVE]].iloc[0]
+    rows = f", reading {last['rows']:,} rows," if last["rows"] != first["rows"] else ""
     return (
-        f"{said}; batch size {last['batch_size']} makes {last['updates']:,} and reaches {number(last[CURVE])}, where "
-        f"batch size {size} was after {passed['updates']:,} updates and {passed['rows']:,} rows."
+        f"{said}; batch size {last['batch_size']}{rows} makes {last['updates']:,} and reaches {number(last[CURVE])}, "
+        f"where batch size {size} was after {passed['updates']:,} updates and {passed['rows']:,} rows."
     )

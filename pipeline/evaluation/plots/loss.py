@@ -45,7 +45,7 @@ def curves(results: Results, chosen: Callable[[int], list[int]]) -> pd.DataFrame
     """Tabulate the curves at the epochs that are chosen of so many: their mean, lowest and highest over the seeds."""
     tables = [pd.DataFrame(columns=COLUMNS)]
     for group in results.best("variant", "batch_size"):
-        run, steps = group[0].run, chosen(group[0].run.epochs)
+        run, steps = group[0].run, chosen(1 + max(record.last for record in group))  # until the last seed has left
         seeds = np.stack([record.held[steps] for record in group]).astype(np.float64)
         values = [
             run.variant,
