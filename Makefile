@@ -7,9 +7,9 @@ TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # PROCESSORS: options for tests/processors.py, such as --tables default --processors Haswell,EPYC
 PROCESSORS ?=
-# SLOW: no leaves out of `make bench` what takes minutes: growth and the peers.
+# SLOW: no leaves out of `make bench` what takes minutes; PARTS: what it measures, such as `sweeps peers`; empty: all.
 SLOW ?=
-BENCHES = $(if $(filter no,$(SLOW)),,$(patsubst tests/%.py,%,$(sort $(filter-out %_looking.py %_storing.py,$(wildcard tests/bench_*.py)))))
+PARTS ?=
 # How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters recorded things.
 KILLS ?= 50
 STARTS ?= 20
@@ -71,8 +71,8 @@ lint: setup ## check format, lint and types
 ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 	@pipeline ui $(if $(PORT),--port $(PORT))
 
-bench: repro $(if $(filter no,$(SLOW)),,.venv-bench/installed) ## measure sweeps, their growth, looking at them, and what others take
-	for script in bench $(BENCHES); do PYTHONPATH=tests python tests/$$script.py || exit; done
+bench: repro $(if $(filter no,$(SLOW)),,.venv-bench/installed) ## measure sweeps, storing, growth, looking, and what other tools take
+	SLOW='$(SLOW)' PYTHONPATH=tests python tests/bench.py $(PARTS)
 
 chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally
 	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)

@@ -1,52 +1,41 @@
-"""Measure how a sweep grows: time a run, peak memory and the store's size, of `dvc exp run` in fresh clones."""
+"""Measures how a sweep grows: time a run, peak memory and the store's size, of `dvc exp run` in fresh clones."""
 
+import math
 import os
-import subprocess
-import sys
-import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import copy_checkout, environment
+import bench_stored
+from measured import Cost, cloned, cost, experiment
+from rows import Row
 
-GOALS = {1000: "15 s", 10_000: "90 s, 1.5 GB"}
-MEASURED = "10 100 1000 10000"  # 100000 takes the memory and patience of a person who asks for it
-
-
-def settings(runs: int) -> list[str]:
-    """Return options for so many runs of one variant, a multiple of 10: ten learning rates, the rest are seeds."""
-    seeds = ",".join(map(str, range(1, runs // 10 + 1)))
-    rates = ",".join(f"{number}e-6" for number in range(1, 11))
-    own = ["variants=[linear]", "train.epochs=200", "track.points=200", "sweep.batch_size=[full]"]
-    return [part for one in (*own, f"sweep.lr=[{rates}]", f"sweep.seed=[{seeds}]") for part in ("-S", one)]
+RUNS = "10 100 1000 10000"  # 100000 takes the patience of a person who asks for it
+SECONDS, MEMORY = {1000: 15.0, 10_000: 90.0}, {10_000: 1500.0}  # goals, in s and MB
+TEN = ("variants=[matrix,linear]", "sweep.batch_size=[1,2,3,4,full]", "sweep.seed=[1]")  # runs for each learning rate
+OWN = ("train.epochs=200", "track.points=200", *TEN)
 
 
-def measure(runs: int) -> tuple[float, float, float]:
-    """Return the seconds, the most MB that one process took, and the store's MB."""
-    with tempfile.TemporaryDirectory() as folder:
-        repository = copy_checkout(Path(folder))
-        begin = time.perf_counter()
-        process = subprocess.Popen(
-            ["dvc", "exp", "run", *settings(runs)], cwd=repository, env=environment(), stdout=subprocess.DEVNULL
-        )
-        _, status, usage = os.wait4(process.pid, 0)  # of it and all processes below it that it waited for
-        elapsed = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            sys.exit(f"{runs} runs: dvc exp run ended with {process.returncode}")
-        store = [*repository.glob("mlflow.db*"), *repository.glob("mlartifacts/**/*")]
-        size = sum(path.stat().st_size for path in store if path.is_file())
-    return elapsed, usage.ru_maxrss * 1024 / 1e6, size / 1e6
+def rows() -> Iterator[Row]:
+    """Measure sweeps of ever more learning rates, and how it is to look at the store of the largest."""
+    sizes = [int(number) for number in os.environ.get("GROWTH", RUNS).split()]
+    for runs in sizes:
+        with cloned() as repository:
+            took = cost(experiment(*OWN, rates(runs // 10)), repository)
+            yield from told(runs, took, repository)
+            if runs == max(sizes):
+                yield from bench_stored.rows(repository, runs)
 
 
-def main() -> None:
-    """Print the table."""
-    print("   runs   seconds   ms a run   peak MB   store MB   goal", flush=True)
-    for runs in map(int, os.environ.get("GROWTH", MEASURED).split()):
-        elapsed, peak, size = measure(runs)
-        told = f"{runs:7,} {elapsed:9.1f} {elapsed / runs * 1e3:10.1f} {peak:9,.0f} {size:10,.1f}"
-        print(f"{told}   {GOALS.get(runs, '')}", flush=True)
+def rates(count: int) -> str:
+    """Return the option for so many learning rates, all of them stable."""
+    return f"sweep.lr=[{{from: 1e-7, to: 1e-5, num: {count}, scale: log}}]" if count > 1 else "sweep.lr=[1e-6]"
 
 
-if __name__ == "__main__":
-    main()
+def told(runs: int, took: Cost, repository: Path) -> Iterator[Row]:
+    """Say what a sweep took."""
+    store = [*repository.glob("mlflow.db*"), *repository.glob("mlartifacts/**/*")]
+    size = sum(path.stat().st_size for path in store if path.is_file()) / 1e6
+    yield Row(f"dvc exp run, {runs:,} runs × 200 epochs", took.seconds, "s", most=SECONDS.get(runs, math.inf))
+    yield Row("  a run", 1000 * took.seconds / runs, "ms")
+    yield Row("  most memory, all processes together", took.memory, "MB", most=MEMORY.get(runs, math.inf))
+    yield Row("  the store's size", size, "MB")

@@ -1,22 +1,22 @@
-"""Measure what a person waits for who looks at results: commands, the report, predictions, and what showing costs."""
+"""Measures what a person waits for who looks at results: commands, the report, predictions, and what showing costs."""
 
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from conftest import environment, run  # before torch: pipeline pins its kernels
+from conftest import run  # before torch: pipeline pins its kernels
 
 # isort: split
-import psutil
+from measured import cost, seconds
 from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
+from rows import Row
 
 from pipeline import outs, records, sweep
 from pipeline.params import load
@@ -29,30 +29,26 @@ CHROMIUM = shutil.which("chromium")
 PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
-def seconds(*command: str, cwd: Path) -> float:
-    begin = time.perf_counter()
-    run(*command, cwd=cwd)
-    return time.perf_counter() - begin
-
-
-def starts(repository: Path) -> None:
-    """Time commands, the median of 5."""
+def rows(repository: Path) -> Iterator[Row]:
+    """Measure all of it in a repository after the default sweep."""
     for name, goal in COMMANDS.items():
         elapsed = median(seconds("pipeline", name, cwd=repository) for _ in range(5))
-        print(f"pipeline {name:24} {elapsed:8.2f} s (goal {goal} s)", flush=True)
+        yield Row(f"pipeline {name} (median of 5)", elapsed, "s", most=goal)
+    yield from ending(repository)
+    yield from predictions(repository)
+    yield Row("training a stack: with its line at a terminal ÷ without", told(), "×", most=1.02)
 
 
-def report(path: Path, runs: int) -> None:
-    """Measure a report's size, and how long chromium takes to draw it, the median of 5."""
-    print(f"report.html, {runs:5,} runs          {path.stat().st_size / 1e6:8.2f} MB (goal 3 MB)", flush=True)
-    if not CHROMIUM:
-        print("report.html in chromium: not measured, as there is no chromium: apt-get install chromium")
+def report(path: Path, runs: int) -> Iterator[Row]:
+    """Measure a report's size, and how long chromium takes to draw it."""
+    yield Row(f"report.html of {runs:,} runs", path.stat().st_size / 1e6, "MB", most=3)
+    if not CHROMIUM:  # apt-get install chromium
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         elapsed = median(draw(browser, path) for _ in range(5))
         browser.close()
-    print(f"report.html opened in chromium    {elapsed:8.2f} s (goal 2 s)", flush=True)
+    yield Row("  opened in chromium (median of 5)", elapsed, "s", most=2)
 
 
 def draw(browser: Browser, path: Path) -> float:
@@ -65,23 +61,19 @@ def draw(browser: Browser, path: Path) -> float:
     return elapsed
 
 
-def predictions(repository: Path, rows: int = 1_000_000) -> None:
+def predictions(repository: Path, count: int = 1_000_000) -> Iterator[Row]:
     """Measure `pipeline predict` on rows of four columns, of which the champion needs three."""
     chance = random.Random(0)
-    cells = (",".join(str(chance.randrange(101)) for _ in range(4)) for _ in range(rows))
+    cells = (",".join(str(chance.randrange(101)) for _ in range(4)) for _ in range(count))
     table = repository / "rows.csv"
     table.write_text("\n".join(["quiz1,quiz2,quiz3,final", *cells]) + "\n", encoding="utf-8")
-    begin, most = time.perf_counter(), 0
-    command = ["pipeline", "predict", table.name, "--output", "predicted.csv"]
-    with psutil.Popen(command, cwd=repository, env=environment(), stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            most = max(most, process.memory_info().rss)
-            time.sleep(0.02)
-    print(f"pipeline predict, {rows:,} × 4  {time.perf_counter() - begin:8.1f} s, {most / 1e6:,.0f} MB", flush=True)
+    took = cost(["pipeline", "predict", table.name, "--output", "predicted.csv"], repository)
+    yield Row(f"pipeline predict, {count:,} rows", took.seconds, "s")
+    yield Row("  its memory", took.memory, "MB")
 
 
-def line() -> None:
-    """Time training with its line on a terminal in turn with none; print the ratio."""
+def told() -> float:
+    """Time training with its line on a terminal in turn with none; return the ratio."""
     prepared = data.load(Path("data/prepared/tensors.safetensors"))
     one = next(run for run in sweep.plan(load()) if run.variant == "linear" and run.batch_size == 1)
     stack = stacks.group([one], prepared.train_rows, prepared.X.shape[1])[0]
@@ -102,20 +94,17 @@ def line() -> None:
         return time.perf_counter() - begin
 
     ratios = [timed(shown) / timed(lambda: stacks.train(stack, prepared, lambda *_: None)) for _ in range(15)]
-    print(f"a stack with its line, to without {median(ratios):8.3f}", flush=True)
+    return median(ratios)
 
 
-def ending(repository: Path) -> None:
+def ending(repository: Path) -> Iterator[Row]:
     """Time what the end of a sweep adds for MLflow's pages, while the sweep is stored in an empty store."""
     with tempfile.TemporaryDirectory() as folder:
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-        told = run("python", str(Path(__file__)), cwd=repository, extra=store).stdout
-    views, descriptions, registering = map(float, told.splitlines()[-1].split())
-    print(
-        f"at the end of a sweep             {views + descriptions + registering:8.2f} s: views {views:.2f}, "
-        f"descriptions {descriptions:.2f}, registering the champion {registering:.2f}",
-        flush=True,
-    )
+        printed = run("python", str(Path(__file__)), cwd=repository, extra=store).stdout
+    names = ("writing views", "writing descriptions", "registering the champion")
+    for name, took in zip(names, printed.splitlines()[-1].split(), strict=True):
+        yield Row(f"at the end of a sweep: {name}", float(took), "s")
 
 
 def store_again() -> list[float]:

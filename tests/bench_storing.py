@@ -1,4 +1,4 @@
-"""Measure what storing costs: a sweep's runs through the pipeline, and the same rows through sqlite3 alone."""
+"""Measures what storing costs: a sweep's runs through the pipeline, and the same rows through sqlite3 alone."""
 
 import gc
 import json
@@ -15,6 +15,7 @@ from conftest import run  # before numpy: pipeline pins its kernels
 
 # isort: split
 import numpy as np
+from rows import Row
 
 from pipeline import params, sweep
 from pipeline.records import Record
@@ -125,22 +126,21 @@ def measure(count: int, way: str) -> dict[str, float]:
     return {name: 1000 * one / count for name, one in found.items()}
 
 
-def report() -> None:
-    """Print what a run costs in a sweep of each size, each measured in a new process."""
+def rows() -> Iterator[Row]:
+    """Measure what a run costs in a sweep of each size, each in a new process."""
     for count, way in [*((count, "tables") for count in SWEEPS), (48, "client")]:
         found = json.loads(run("python", __file__, str(count), way, cwd=Path.cwd()).stdout)
         whole = sum(found[name] for name in ("start", "finish", "evaluation"))
-        print(
-            f"storing {count:5,} runs, {EPOCHS} points, {way:6} {whole:6.2f} ms of CPU a run (goal 4): start "
-            f"{found['start']:.2f}, finish {found['finish']:.2f}, evaluation {found['evaluation']:.2f}; "
-            f"{whole / found['sqlite3']:.1f} × sqlite3 alone, {found['sqlite3']:.2f} (goal 4 ×); once a sweep "
-            f"{count * (found['open'] + found['close']) / 1000:.1f} s",
-            flush=True,
-        )
+        if way == "client":
+            yield Row(f"storing {count:,} runs by MLflow's client: CPU a run", whole, "ms")
+            continue
+        yield Row(f"storing {count:,} runs × {EPOCHS} points: CPU a run", whole, "ms", most=4)
+        for name in ("start", "finish", "evaluation"):
+            yield Row(f"  of which {name}", found[name], "ms")
+        yield Row("  once a sweep: opening and closing", count * (found["open"] + found["close"]) / 1000, "s")
+        yield Row("  the same rows by sqlite3 alone: CPU a run", found["sqlite3"], "ms")
+        yield Row("  ours ÷ sqlite3 alone", whole / found["sqlite3"], "×", most=4)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))
-    else:
-        report()
+    print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))

@@ -1,0 +1,66 @@
+"""Runs a stage and prints where its seconds went: `python clocked_stage.py train VARIANT` or `… evaluate`."""
+
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+
+import psutil
+
+from pipeline.tracking import piped
+
+CLOCKED = {
+    "train": [
+        ("pipeline.table.prepared", "check_prepared", "checking the prepared data"),
+        ("pipeline.train", "complete", "training"),
+        ("pipeline.train", "write", "writing its outs"),
+        ("pipeline.tracking.piped", "Piped.end", "waiting for the store"),
+    ],
+    "evaluate": [
+        ("pipeline.evaluation.metrics", "compute", "computing metrics"),
+        ("pipeline.evaluate", "ranked", "ranking"),
+        ("pipeline.evaluation.pictures", "draw", "drawing pictures"),
+        ("pipeline.evaluation.pictures", "write", "writing pictures"),
+        ("pipeline.evaluation.report", "write", "writing the report"),
+        ("pipeline.tracking.piped", "Piped.end", "waiting for the store"),
+    ],
+}
+spent: dict[str, float] = {}
+
+
+def clock(module: str, name: str, told: str) -> None:
+    """Let a function add its seconds to those of its name."""
+    *path, last = name.split(".")
+    place = import_module(module)
+    for part in path:
+        place = getattr(place, part)
+    setattr(place, last, clocked(getattr(place, last), told))
+
+
+def clocked(function: Callable[..., object], told: str) -> Callable[..., object]:
+    def timed(*arguments: object, **options: object) -> object:
+        begin = time.perf_counter()
+        try:
+            return function(*arguments, **options)
+        finally:
+            spent[told] = spent.get(told, 0.0) + time.perf_counter() - begin
+
+    return timed
+
+
+def main(stage: str) -> None:
+    """Run a stage as `python -m` does."""
+    begun = psutil.Process().create_time()
+    piped.launch_ahead()
+    own = import_module(f"pipeline.{stage}")
+    spent["Python and imports"] = time.time() - begun
+    for place in CLOCKED[stage]:
+        clock(*place)
+    own.main()
+    spent["all else"] = time.time() - begun - sum(spent.values())
+    for told, took in spent.items():
+        print(f"clocked: {told} {took:.3f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv.pop(1))
