@@ -1,0 +1,45 @@
+"""The table of `make bench` says what missed its goal, and its parts are those that there are."""
+
+from pathlib import Path
+
+import bench
+import bench_search
+import pytest
+from rows import Row, line, number
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        (Row("a", 12.345, "s", most=15), ("12.3 s", "≤ 15 s", "0.823", "")),
+        (Row("a", 15.5, "s", most=15), ("15.5 s", "≤ 15 s", "1.03", "missed")),
+        (Row("a", 5.0, "×", least=5), ("5 ×", "≥ 5 ×", "1", "")),
+        (Row("a", 4.9, "×", least=5), ("4.90 ×", "≥ 5 ×", "0.980", "missed")),
+        (Row("a", 1234.5, "MB"), ("1,234 MB", "", "", "")),
+    ],
+)
+def test_a_row_says_whether_its_goal_is_met(row: Row, cells: tuple[str, ...]) -> None:
+    assert row.cells() == ("a", *cells)
+    assert line(row.cells()).split() == " ".join(row.cells()).split()
+
+
+def test_a_tiny_number_is_not_rounded_to_nothing() -> None:
+    assert [number(value) for value in (0, 3.2e-11, 0.0123)] == ["0", "3.2e-11", "0.0123"]
+
+
+def test_every_file_of_the_benchmark_is_part_of_it() -> None:
+    files = {file.stem for file in Path(bench.__file__).parent.glob("bench_*.py")}
+    parts = {measure.__module__ for measure in bench.PARTS.values()}
+    assert files - parts == {"bench_looking", "bench_stored"}  # parts of sweeps and growth, in whose clones they look
+    assert set(bench.SLOW) < set(bench.PARTS)
+    with pytest.raises(SystemExit, match="sweep: no such part; there are sweeps, "):
+        bench.main(["sweep"])
+
+
+def test_a_search_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_search, "SEEDS", range(1))
+    monkeypatch.setattr(bench_search, "TRIALS", 8)
+    monkeypatch.setattr(bench_search, "ROUNDS", 2)
+    random, tpe = bench_search.rows()
+    assert random.what.endswith("random")
+    assert tpe.most == random.measured > 0
