@@ -73,6 +73,13 @@ def test_a_sweep_is_named_by_its_table_its_axes_and_the_tables_date() -> None:
     )
 
 
+def test_a_restricted_sweep_says_how_many_of_its_combinations_are_meant() -> None:
+    runs = sweep(["matrix", "linear"], [2, "full"], seeds=[1, 2, 3])[1:]
+    assert names.sweep_name(runs, "scores", "2026-11-20", "").startswith(
+        "scores: 11 runs of 2 variants × 2 batch sizes × 3 seeds · lr 1e-5"
+    )
+
+
 def test_a_tables_date_is_its_last_commits_unless_it_was_changed_since(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

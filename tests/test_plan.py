@@ -54,6 +54,15 @@ def test_the_further_fits_of_nested_cross_validation_count_and_known_runs_need_o
 
 
 @pytest.mark.usefixtures("inside")
+def test_ranges_samples_only_and_skip_come_through_s(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = "1e-6,{from: 1e-6, to: 3e-6, num: 3},{sample: 4, from: 4e-6, to: 5e-6, scale: log, seed: 7}"  # 3 and 4
+    rules = ["-S", "sweep.only=[{batch_size: 2},{lr: [1e-6,2e-6]}]", "-S", "sweep.skip=[{lr: 3e-6},{batch_size: 3}]"]
+    main(["plan", "--json", "-S", f"sweep.lr=[{entries}]", "-S", "sweep.batch_size=[2,2,3,full]", *rules])
+    [planned] = json.loads(capsys.readouterr().out)
+    assert planned["runs"] == 2 * (2 + 4 + 2)  # variants: batch size 2 of 2 from the range and 4 samples, and full of 2
+
+
+@pytest.mark.usefixtures("inside")
 def test_rates_at_which_gradient_descent_is_not_stable_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     held = load_file(outs.PREPARED)
     rows = [np.hstack([held["X"], np.ones((5, 1))])[train].astype(float) for train in held["train"].astype(bool)]
@@ -79,7 +88,7 @@ def test_other_data_are_prepared_for_the_plan_alone(capsys: pytest.CaptureFixtur
     [
         ("sweep.momentum=1", "DVC refuses this: .*momentum"),
         ("sweep.lr=[", "DVC refuses this"),
-        ("sweep.lr=[-1]", r"sweep\.lr: got \[-1\.?0?\]"),
+        ("sweep.lr=[-1]", r"^params\.yaml: sweep\.lr: got \[-1\.?0?\]"),
         ("other.yaml:sweep.lr=[1]", r"got a key of other\.yaml"),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.params import InputError, Params, load
+from pipeline.params import InputError, Params, check, load, parse
 
 FILE = "params.yaml"
 
@@ -41,4 +41,4 @@ def _changed(overrides: list[str]) -> Params:
     with TemporaryDirectory() as folder:
         shutil.copy(FILE, path := Path(folder) / FILE)
         apply_overrides(path, overrides)
-        return load(path)
+        return check(parse(path.read_text(encoding="utf-8"), FILE), FILE)

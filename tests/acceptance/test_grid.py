@@ -11,6 +11,12 @@ from conftest import copy_checkout, run, shorten
 from test_pipeline import stored, tree
 
 LAST = 600  # seconds that the queue may take at most
+# A range and a sample of learning rates; of each two at batch size 2, and the range's first at all, but not its second.
+RANGE, SAMPLE = "{from: 1e-6, to: 2e-6, num: 2}", "{sample: 2, from: 3e-6, to: 4e-6, scale: log, seed: 0}"
+ENTRIES = (
+    *("-S", f"sweep.lr=[{RANGE}],[{SAMPLE}]", "-S", "variants=[linear]"),
+    *("-S", "sweep.only=[{batch_size: 2},{lr: 1e-6}]", "-S", "sweep.skip=[{lr: 2e-6, batch_size: [2, full]}]"),
+)
 
 
 def wait_for_queue(folder: Path) -> str:
@@ -29,7 +35,7 @@ def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository without a store, after two grids of two that two workers ran at once."""
     folder = shorten(copy_checkout(tmp_path_factory.mktemp("grids")))
     run("dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.epochs=20,21", cwd=folder)
-    run("dvc", "exp", "run", "--queue", "-S", "sweep.lr=[1e-6],[2e-6]", "-S", "variants=[linear]", cwd=folder)
+    run("dvc", "exp", "run", "--queue", *ENTRIES, cwd=folder)
     assert run("dvc", "queue", "status", cwd=folder).stdout.count("Queued") == 4
     run("dvc", "queue", "start", "-j", "2", cwd=folder)
     assert wait_for_queue(folder).count("Success") == 4
@@ -62,11 +68,14 @@ def test_a_grid_s_experiments_share_a_tag_that_another_grid_has_not(grids: Path)
     baseline = run("git", "rev-parse", "--short=7", "HEAD", cwd=grids).stdout.strip()
     tags = {one.data.tags["dvc_experiment"]: one.data.tags["dvc_grid"] for one in stored(grids, "sweep")}
     assert tags.keys() == set(names(grids))
-    long, keys = f"long {baseline}", f"sweep.lr,variants {baseline}"
+    long, keys = f"long {baseline}", f"sweep.lr,sweep.only,sweep.skip,variants {baseline}"
     assert (tags["long-1"], tags["long-2"]) == (long, long)
     assert sorted(tags.values()) == [long, long, keys, keys]
     found = run("pipeline", "runs", "--all", "--where", f"dvc_grid = {keys}", "--json", cwd=grids)
-    assert sorted(one["lr"] for one in json.loads(found.stdout)) == [1e-6, 1e-6, 2e-6, 2e-6]
+    points = sorted((one["lr"], str(one["batch_size"])) for one in json.loads(found.stdout))
+    assert points[:2] == [(1e-6, "2"), (1e-6, "full")]
+    assert [size for _, size in points[2:]] == ["2", "2"]
+    assert all(3e-6 < lr < 4e-6 and f"{lr:.6g}" == repr(lr) for lr, _ in points[2:])
 
 
 def test_show_diff_apply_branch_and_remove(grids: Path) -> None:

@@ -1,5 +1,6 @@
 """What MLflow's pages call a sweep and its runs. Does not import MLflow."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -58,6 +59,8 @@ def sweep_name(runs: Sequence[Run], table: str, date: str, experiment: str, sear
     varying = " × ".join(f"{len(values)} {words}" for words, values in axes.items() if len(values) > 1)
     shared = [next(iter(values)) for values in axes.values() if len(values) == 1]
     epochs = [f"{number} epochs" for number in sorted({run.epochs for run in runs})]
+    if len(runs) != math.prod(map(len, axes.values())) * len(epochs) and varying:  # restricted by only and skip
+        varying = f"{len(runs):,} runs of {varying}"
     parts = " · ".join(filter(None, [search, varying, *shared, *epochs, f"data of {date}"]))
     return f"{' · '.join(filter(None, [experiment, table]))}: {parts}"
 
