@@ -57,6 +57,17 @@ def test_a_difference_of_the_last_digit_is_none_and_one_that_no_seed_changes_is_
     assert pair({1: 1.0, 2: 1.0}, {1: 1.1, 2: 1.1}).p == 0
 
 
+def test_settings_of_some_runs_are_no_axes_and_may_be_what_the_sides_differ_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(momentum: float) -> Side:
+        plain: list[Row] = [{**run, "optimizer": "sgd"} for run in side(10, {0.1: 1.0}, range(3), 1).runs]
+        with_momentum: list[Row] = [{**run, "optimizer": "nesterov", "momentum": momentum} for run in plain]
+        return Side(str(momentum), [*plain, *with_momentum])
+
+    found = compared(of(0.8), of(0.9), monkeypatch)
+    assert [(row["optimizer"], "momentum" in row) for row in found.rows] == [("sgd", False), ("nesterov", False)]
+    assert "all runs of A and B differ in: momentum 0.8 and 0.9" in found.notes
+
+
 def test_holms_correction_is_that_of_r() -> None:
     # As R says: p.adjust of 0.01, 0.04, 0.03, 0.005.
     assert holm([0.01, None, 0.04, 0.03, 0.005]) == pytest.approx([0.03, None, 0.06, 0.06, 0.02])

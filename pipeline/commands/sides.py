@@ -74,10 +74,15 @@ def _run(configured: Row, metrics: Row) -> Row:
 
 def varying(sides: Sequence[Side]) -> list[str]:
     """List what differs within a side: the axes by which configurations are told apart."""
-    return [key for key in CONFIGURED if any(len({run.get(key) for run in side.runs}) > 1 for side in sides)]
+    return [key for key in CONFIGURED if any(len(_values(side, key)) > 1 for side in sides)]
 
 
 def between(a: Side, b: Side, axes: Sequence[str]) -> Mapping[str, tuple[object, object]]:
     """List what is the same for all runs of a side, and not that of the other."""
-    pairs = {key: (a.runs[0].get(key), b.runs[0].get(key)) for key in CONFIGURED if key not in axes}
-    return {key: pair for key, pair in pairs.items() if None not in pair and pair[0] != pair[1]}
+    pairs = {key: (_values(a, key), _values(b, key)) for key in CONFIGURED if key not in axes}
+    return {key: (one.pop(), other.pop()) for key, (one, other) in pairs.items() if one and other and one != other}
+
+
+def _values(side: Side, key: str) -> set[object]:
+    """Return what a side's runs have of a key: nothing of a setting that is another optimizer's or loss's."""
+    return {run[key] for run in side.runs if run.get(key) not in {None, ""}}
