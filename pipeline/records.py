@@ -99,13 +99,14 @@ def write(folder: Path, records: Sequence[Record]) -> None:
 
 def read(folder: Path) -> list[Record]:
     """Read one variant's records, without metrics; outs of earlier versions have no paths."""
+    rows = outs.read_csv(folder / "runs.csv")  # first, as safetensors' errors do not name a missing file
     curves = load_file(folder / "curves.safetensors")[CURVE]
     tensors = load_file(folder / "weights.safetensors")
     kept = folder / "paths.safetensors"
     paths = load_file(kept) if kept.exists() else {}
     inner = load_file(folder / NESTED_FILE) if (folder / NESTED_FILE).exists() else {}
     records = []
-    for r, row in enumerate(outs.read_csv(folder / "runs.csv")):
+    for r, row in enumerate(rows):
         own = {name: tensor[r] for name, tensor in tensors.items()}
         run, path = _run(row), paths.get(row["fingerprint"])
         further = {name: tensor[r] for name, tensor in inner.items()}

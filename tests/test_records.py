@@ -74,6 +74,12 @@ def test_writing_again_replaces_what_was_there(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == OUTS
 
 
+def test_missing_outs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        records.read(tmp_path / "matrix")
+    assert missing.value.filename == str(tmp_path / "matrix/runs.csv")
+
+
 def test_outs_of_earlier_versions_have_no_paths(tmp_path: Path) -> None:
     records.write(tmp_path, RECORDS)
     (tmp_path / "paths.safetensors").unlink()

@@ -31,7 +31,7 @@ def importance(by: str | None, form: str | None) -> None:
     try:
         evaluated = read_evaluated(params.variants)
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
+        raise InputError(f"{error.filename or error}: no such file here; {repository.make_or_pull()}") from error
     runs, metrics = [one.run for one in evaluated], [one.metrics for one in evaluated]
     found = of_metric(runs, metrics, by or params.evaluate.metric)
     print_rows([{"axis": axis, "importance": value} for axis, value in found.items()], form)

@@ -17,7 +17,7 @@ def promote(run: str) -> str:
     try:
         evaluated, champion = records.read_evaluated(params.variants), outs.champion()
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
+        raise InputError(f"{error.filename or error}: no such file here; {repository.make_or_pull()}") from error
     if not champion:
         raise InputError(f"{outs.METRICS}: there is no champion, as every run diverged")
     done = champions.update(params, evaluated, champion, insist=True)

@@ -25,7 +25,7 @@ def sync() -> str:
         champion = outs.champion()
         current = is_current(params, evaluated)
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file here; {repository.make_or_pull()}") from error
+        raise InputError(f"{error.filename or error}: no such file here; {repository.make_or_pull()}") from error
     check_prepared(params.data)
     if not current:
         raise InputError("the outs were made with other params, data or code than those here; run: dvc repro")
