@@ -44,9 +44,10 @@ def main() -> None:
     with Display("evaluate") as display, piped.Piped(params, runs, display) as tracking:
         prepared = data.load(outs.PREPARED)
         evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
+        tracking.measure([replace(one, inner={}) for one in evaluated])
         board = leaderboard.ranked(evaluated, prepared, params.evaluate)
         write(evaluated, board, prepared, params)
-        tracking.complete([replace(one, inner={}) for one in evaluated], outs.evaluation(), outs.champion())
+        tracking.complete(outs.evaluation(), outs.champion())
     conclude(display, len(evaluated), tracking)
     if "DVC_STAGE" in os.environ and os.environ.get("PIPELINE_SUMMARY") != "no":
         sweep_id = sweep.sweep_id(runs, sweep.specification(params))

@@ -52,8 +52,11 @@ class Here:
     def finish(self, records: Sequence[Record]) -> None:
         self.direct.finish(records)
 
-    def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
-        self.direct.complete(evaluated, artifacts, champion)
+    def measure(self, evaluated: Sequence[Record]) -> None:
+        self.direct.measure(evaluated)
+
+    def complete(self, artifacts: Sequence[Path], champion: str) -> None:
+        self.direct.conclude(artifacts, champion)
 
     @property
     def news(self) -> str:

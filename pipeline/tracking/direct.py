@@ -71,6 +71,8 @@ class Direct:
         self.growth = Growth(params.track.points)
         self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
         self.said: list[str] = []  # what a person should know when the stage has ended
+        self.evaluated: Sequence[Record] = ()  # the sweep's runs, once they are
+        self.kept = 0  # of these, other machines' stored runs, which keep their metrics
         self.elsewhere = 0  # runs of the sweep that an earlier sweep's run lists
         self.started: dict[str, float] = {}  # fingerprint -> when the stage began the run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
@@ -223,24 +225,31 @@ class Direct:
         return opened.end(record, steps, made_with, self.clock(), folder)
 
     def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
-        """Store the evaluation's metrics with the runs and its files with their sweep's run, and seal the latter.
+        """Store an evaluation: `measure` and `conclude`."""
+        self.measure(evaluated)
+        self.conclude(artifacts, champion)
+
+    def measure(self, evaluated: Sequence[Record]) -> None:
+        """Store the evaluation's metrics with the runs.
 
         A run that is not in the store (trained elsewhere, or into another store) is restored from its record. One that
         another machine stored and that is the same within rounding keeps the metrics of its own weights.
         """
-        restored = values.now()
-        kept = self._complete(evaluated, restored)
-        if kept:
-            self.said.append(KEPT.format(kept, len(evaluated)))
-        if not kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
+        self.evaluated = evaluated
+        self.kept = self._complete(evaluated, values.now())
+        if self.kept:
+            self.said.append(KEPT.format(self.kept, len(evaluated)))
+
+    def conclude(self, artifacts: Sequence[Path], champion: str) -> None:
+        """Store the evaluation's files with the runs' sweep, seal it, and register the champion."""
+        if not self.kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
             self.parent.log_files(artifacts)
-            found = figures.compute(evaluated, champion)
+            found = figures.compute(self.evaluated, champion)
             found |= {f"champion/{key}": value for key, value in outs.final().items()} if champion else {}
             found |= outs.nested()
-            self.parent.complete(
-                self.runs, self.specified, champion, found, self._note(evaluated, artifacts, champion), self.clock()
-            )
-        if done := champions.update(self.params, evaluated, champion):
+            note = self._note(self.evaluated, artifacts, champion)
+            self.parent.complete(self.runs, self.specified, champion, found, note, self.clock())
+        if done := champions.update(self.params, self.evaluated, champion):
             self.said.append(done)
 
     def _note(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> str:
@@ -251,7 +260,7 @@ class Direct:
         if told := costs(outs.summary()):
             note += f"\n\nNested cross-validation: {told}."
         if champion and (found := outs.final()):
-            said = descriptions.final(found, finals.measured(self.store, self.parent.run, champion, found))
+            said = descriptions.final(found, finals.measured(self.store, self.parent.run, found))
             self.said.append(said)
             note += f"\n\n{said}"
         return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.png'], place[1])}"

@@ -12,22 +12,25 @@ from pipeline.tracking.store import Store
 SAME = ("data.target", "data.split.seed", "data.split.final_test")  # with the same table, these draw the same rows
 
 
-def measured(store: Store, parent: StoredRun, champion: str, final: Mapping[str, float]) -> int:
+def measured(store: Store, parent: StoredRun, final: Mapping[str, float]) -> int:
     """Count the champions that were measured on the final rows of a sweep, with its own.
 
-    One that several sweeps found counts once, as it was measured to the same figure: nothing was learnt again.
+    Champions with the same figure count once: nothing was learnt again. A sweep that was evaluated several times, each
+    time with another champion, has a history of figures.
 
     Args:
         store: with all sweeps.
         parent: the sweep's run.
-        champion: its configuration.
-        final: what that reaches, by final/mse and so on.
+        final: what its champion reaches, by final/mse and so on.
     """
-    key, own = FINAL_MSE.removeprefix("champion/"), parent.tags["source_md5"]
-    known = {(champion, final[key])}
+    own = parent.tags["source_md5"]
     here = next((run for run in store.sweeps(parent.tags["sweep"]) if run.run_id == parent.run_id), parent)
-    for other in store.all_sweeps():
-        same = other.tags.get("source_md5") == own and all(other.params.get(k) == here.params.get(k) for k in SAME)
-        if same and FINAL_MSE in other.metrics:
-            known.add((other.tags.get("champion", ""), other.metrics[FINAL_MSE]))
-    return len(known)
+    alike = [
+        other
+        for other in store.all_sweeps()
+        if FINAL_MSE in other.metrics
+        and other.tags.get("source_md5") == own
+        and all(other.params.get(key) == here.params.get(key) for key in SAME)
+    ]
+    known = {point.value for points in store.histories(alike, FINAL_MSE).values() for point in points}
+    return len(known | {final[FINAL_MSE.removeprefix("champion/")]})

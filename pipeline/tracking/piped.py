@@ -66,10 +66,16 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Complete:
+class Measure:
     """All runs are evaluated."""
 
     evaluated: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The evaluation's files are written."""
+
     artifacts: Sequence[Path]
     champion: str
 
@@ -82,7 +88,7 @@ class End:
     error: str
 
 
-Message = Begin | Start | Grow | Finish | Complete | End
+Message = Begin | Start | Grow | Finish | Measure | Complete | End
 
 
 def send(pipe: IO[bytes], message: Message) -> None:
@@ -171,10 +177,14 @@ class Piped:
         self.sent += len(records)
         self._send(Finish(list(records)))
 
-    def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
-        """Store the evaluation of all runs, and end the sweep."""
+    def measure(self, evaluated: Sequence[Record]) -> None:
+        """Store the evaluation of all runs, while the stage draws its pictures."""
         self.sent += len(evaluated)
-        self._send(Complete(list(evaluated), list(artifacts), champion))
+        self._send(Measure(list(evaluated)))
+
+    def complete(self, artifacts: Sequence[Path], champion: str) -> None:
+        """Store the evaluation's files, and end the sweep."""
+        self._send(Complete(list(artifacts), champion))
 
     @property
     def stored(self) -> int:
@@ -289,7 +299,9 @@ def carry_out(message: Message, direct: "Direct") -> None:
             direct.store_points(points)
         case Finish(records):
             direct.finish(records)
-        case Complete(evaluated, artifacts, champion):
-            direct.complete(evaluated, artifacts, champion)
+        case Measure(evaluated):
+            direct.measure(evaluated)
+        case Complete(artifacts, champion):
+            direct.conclude(artifacts, champion)
         case End(status, error):
             direct.end(status, error)
