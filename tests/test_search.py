@@ -220,6 +220,33 @@ def test_the_study_is_copied_where_the_user_says_and_changes_nothing(
     assert [one.value for one in stored.trials] == [math.inf if one["score"] is None else one["score"] for one in tried]
 
 
+def test_halving_s_trials_are_in_the_study_pruned_where_they_fell_behind(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, url = searched("halving"), f"sqlite:///{here}/studies.db"
+    plain, own = run_search(settings), outs.study("matrix").read_text()
+    monkeypatch.setenv(VARIABLE, url)
+    assert [one.run for one in run_search(settings)] == [one.run for one in plain]
+    assert outs.study("matrix").read_text() == own
+    (summary,) = optuna.get_all_study_summaries(url)
+    trials = optuna.load_study(study_name=summary.study_name, storage=url).trials
+    assert Counter(one.state.name for one in trials) == {"PRUNED": 24, "COMPLETE": 8}
+    tried = json.loads(own)["tried"]
+    assert [(one["round"], one["lr"], one["batch_size"]) for one in tried] == [
+        (one.user_attrs["round"], one.params["lr"], one.params["batch_size"]) for one in trials
+    ]
+    for epochs, place in ((10, 1), (20, 2), (40, 3)):  # a run of so many epochs ends where the longer one then stood
+        alone = sweeps.records(table(), searched("halving", train_epochs=epochs))
+        board = leaderboard.rank(alone, "excess_mse").set_index(["batch_size", "lr"])
+        for one in trials:
+            values, expected = one.intermediate_values, board.loc[(one.params["batch_size"], one.params["lr"])]
+            assert (epochs in values) == (one.user_attrs["round"] >= place)
+            if epochs in values:
+                mean = math.inf if expected["diverged"] else expected["excess_mse mean"]
+                assert values[epochs] == pytest.approx(mean)
+                assert one.user_attrs["round"] > place or one.value == values[epochs]
+
+
 def test_importance_is_kruskals_and_wallis_test() -> None:
     stats = pytest.importorskip("scipy.stats")
     chance = random.Random(0)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from pipeline.records import BEHIND, Record
-from pipeline.search.rounds import loss
-from pipeline.sweep import Run, left_fingerprint
+from pipeline.search.rounds import loss, sign_of
+from pipeline.search.space import Value
+from pipeline.search.storage import Trial
+from pipeline.sweep import OF_CONFIGURATION, Run, left_fingerprint
 from pipeline.training import data, stacks
 from pipeline.training.engines import Engine, Watch
 from pipeline.training.stacks import Fitted, Stack
@@ -45,6 +47,7 @@ def halve(
     most: int,
     metric: str,
     score: Callable[[Record], Record],
+    told: Callable[[Sequence[Trial]], object] = len,
 ) -> list[Record]:
     """Train runs rung by rung; return the records of all, in their order.
 
@@ -58,24 +61,35 @@ def halve(
         most: the number of rungs.
         metric: decides, as the mean over the seeds.
         score: fills in a record's metrics.
+        told: called after each rung with the trials that have ended so far.
     """
     going, fits, ended = list(runs), dict[tuple[Run, int], Fitted](), dict[Run, Record]()
-    splits = range(len(prepared.train))
+    splits, scores, trials = range(len(prepared.train)), dict[str, dict[int, float]](), list[Trial]()
     for rung in rungs(runs, most):
         planned = climbing(going, fits, rung, prepared)
         for stack, fitted in engine.train(planned, watch, runs[0].seed):
             watch.end(stack)
             fits |= zip(stack.fits, fitted, strict=True)
         records = [stacks.collect(run, [fits[run, split] for split in splits], prepared) for run in going]
-        why = leaving([score(so_far(record, rung)) for record in records], metric) if rung.place < rung.last else set()
+        losses = losses_of([score(so_far(record, rung)) for record in records], metric)
+        left, last = leaving(losses), rung.place == rung.last
         for run, record in zip(going, records, strict=True):
-            if rung.place == rung.last:
-                ended[run] = record
-            elif run.configuration in why:
-                ended[run] = behind(record, rung)
+            if last or run.configuration in left:
+                ended[run] = record if last else behind(record, rung)
+        for one, run in {run.configuration: run for run in going}.items():
+            own = scores.setdefault(one, {})
+            own[rung.epochs(run)] = sign_of(metric) * losses[one]
+            if last or one in left:
+                trials.append(Trial(configured(run), sign_of(metric) * losses[one], rung.place, own, pruned=not last))
         watch.finish([ended[run] for run in going if run in ended])
+        told(trials)
         going = [run for run in going if run not in ended]
     return [ended[run] for run in runs]
+
+
+def configured(run: Run) -> dict[str, Value]:
+    """Return the values of a run's configuration."""
+    return {axis.name: getattr(run, axis.name) for axis in OF_CONFIGURATION}
 
 
 def behind(record: Record, rung: Rung) -> Record:
@@ -99,19 +113,19 @@ def so_far(record: Record, rung: Rung) -> Record:
     return replace(record, curve=record.curve[: rung.epochs(record.run)])
 
 
-def leaving(records: Sequence[Record], metric: str) -> set[str]:
-    """Choose the configurations that leave: the worse half, rounded down, and all of which a run diverged.
-
-    Of equals those leave that stand last.
-
-    Args:
-        records: of all that go on, with their metrics.
-        metric: decides, as the mean over the seeds.
-    """
+def losses_of(records: Sequence[Record], metric: str) -> dict[str, float]:
+    """Return each configuration's loss, from records with their metrics."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.run.configuration, []).append(record)
-    losses = {one: loss(group, metric) for one, group in groups.items()}
+    return {one: loss(group, metric) for one, group in groups.items()}
+
+
+def leaving(losses: Mapping[str, float]) -> set[str]:
+    """Choose the configurations that leave: the worse half, rounded down, and all of which a run diverged.
+
+    Of equals those leave that stand last.
+    """
     order = sorted(losses, key=lambda one: losses[one])
     kept = math.ceil(len(order) / RATE)
     return {one for place, one in enumerate(order) if place >= kept or math.isinf(losses[one])}

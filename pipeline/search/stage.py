@@ -82,8 +82,7 @@ class Search:
 
         if self.settings.method == "halving":
             most, metric = self.settings.rounds, self.settings.metric
-            found = halving.halve(self.likely(), prepared, watch, engine, most, metric, evaluated)
-            self.tell([])
+            found = halving.halve(self.likely(), prepared, watch, engine, most, metric, evaluated, self.tell)
         else:
             found = rounds.search(self.study(), self.settings, self.runs, trained, self.tell)
         return [replace(record, metrics={}) for record in found]

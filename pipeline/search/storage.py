@@ -4,8 +4,8 @@ PIPELINE_OPTUNA_STORAGE, such as sqlite:////home/me/studies.db, names the place;
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import optuna
@@ -21,11 +21,17 @@ FAILURES = (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError)
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration and its score, infinite or None if it has none."""
+    """A configuration and its score, infinite if a run diverged.
+
+    round: in which it was tried; of halving, its last rung. rungs: of halving, epochs -> the score there. pruned:
+    whether it fell behind, so that its score is that of its last rung.
+    """
 
     configuration: Configuration
     score: float
     round: int
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    pruned: bool = False
 
 
 def copy(url: str, name: str, higher: bool, space: Space, trials: Sequence[Trial]) -> bool:
@@ -44,11 +50,12 @@ def copy(url: str, name: str, higher: bool, space: Space, trials: Sequence[Trial
         stored = optuna.create_study(storage=url, study_name=name, direction=direction, load_if_exists=True)
         stored.add_trials(
             create_trial(
-                state=TrialState.COMPLETE,
+                state=TrialState.PRUNED if trial.pruned else TrialState.COMPLETE,
                 value=trial.score,
                 params=dict(trial.configuration),
                 distributions=distributions,
                 user_attrs={"round": trial.round},
+                intermediate_values=dict(trial.rungs),
             )
             for trial in trials[len(stored.get_trials(deepcopy=False)) :]
         )
