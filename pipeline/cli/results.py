@@ -91,7 +91,7 @@ def print_groups(runs: Sequence[Row], keys: Sequence[str], metric: str, most: in
     from pipeline.evaluation import groups
 
     rows = groups.rank(runs, keys, metric)[:most]
-    print_rows(rows, form, groups.rows_to_show(rows, metric), ("run_id", "best run", "diverged"))
+    print_rows(rows, form, groups.rows_to_show(rows, metric), ("run_id", "best run", "behind", "diverged"))
 
 
 @click.command()

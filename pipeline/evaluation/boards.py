@@ -17,6 +17,7 @@ OPTIONAL = (
     "tested rows",
     "cv/r2",
     "sweep",
+    "behind",
     "diverged",
 )  # those to leave out first come first
 
@@ -31,7 +32,8 @@ def rows_to_show(rows: Sequence[Row]) -> list[Row]:
     shown: list[Row] = []
     for row in rows:
         cells = {
-            key: row.get(key) for key in ("configuration", "data", "sweep", "runs", "diverged", "tested rows", "folds")
+            key: row.get(key)
+            for key in ("configuration", "data", "sweep", "runs", "diverged", "behind", "tested rows", "folds")
         }
         for metric in METRICS:
             mean, std, error = (row.get(f"{metric} {kind}") for kind in ("mean", "std", "se"))

@@ -2,16 +2,17 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pipeline.conditions import number
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.printing import Row, spread
-from pipeline.records import CURVE
+from pipeline.records import BEHIND, CURVE
 
 
 def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
-    """Group runs by `keys`; rank the groups by the mean of a metric over their runs that did not diverge.
+    """Group runs by `keys`; rank the groups by the mean of a metric over runs that neither diverged nor fell behind.
 
     Args:
         runs: sound ones, latest first, each with all that is known of it: axes, metrics, params, tags. One without a
@@ -31,7 +32,10 @@ def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
     for run in runs:
         groups.setdefault(tuple(str(run.get(key, "")) for key in keys), []).append(run)
     worse = -1 if metric in HIGHER_IS_BETTER else 1
-    rows = [_group(dict(zip(keys, map(number, values), strict=True)), own, metric) for values, own in groups.items()]
+    ends = ("diverged", BEHIND) if any(_end(run) == BEHIND for run in runs) else ("diverged",)
+    rows = [
+        _group(dict(zip(keys, map(number, values), strict=True)), own, metric, ends) for values, own in groups.items()
+    ]
     return sorted(rows, key=lambda row: worse * mean if isinstance(mean := row[f"{metric} mean"], float) else math.inf)
 
 
@@ -40,10 +44,11 @@ def rows_to_show(rows: Sequence[Row], metric: str) -> list[Row]:
     return [_shown(row, metric) for row in rows]
 
 
-def _group(of: Mapping[str, object], runs: Sequence[Row], metric: str) -> Row:
-    scored = [run for run in runs if math.isfinite(_value(run, metric))]
+def _group(of: Mapping[str, object], runs: Sequence[Row], metric: str, ends: Sequence[str]) -> Row:
+    scored = [run for run in runs if not _end(run) and math.isfinite(_value(run, metric))]
+    counts = Counter(map(_end, runs))
     values = [_value(run, metric) for run in scored]
-    row: dict[str, object] = {**of, "runs": len(values), "diverged": sum("diverged" in run for run in runs)}
+    row: dict[str, object] = {**of, "runs": len(values), **{end: counts[end] for end in ends}}
     row[f"{metric} mean"] = statistics.fmean(values) if values else None
     row[f"{metric} std"] = statistics.stdev(values) if len(values) > 1 else None
     if values:
@@ -52,6 +57,12 @@ def _group(of: Mapping[str, object], runs: Sequence[Row], metric: str) -> Row:
         best = min(reversed(scored), key=lambda run: (worse * _value(run, metric), _value(run, CURVE)))
         row |= {f"{metric} best": best[metric], "best run": best["run"], "run_id": best["run_id"]}
     return row
+
+
+def _end(run: Row) -> str:
+    """Say how a run ended that may not be compared with others; empty for one that may."""
+    behind = str(run.get("left", "")).startswith(BEHIND)
+    return "diverged" if "diverged" in run else BEHIND if behind else ""
 
 
 def _value(run: Row, metric: str) -> float:

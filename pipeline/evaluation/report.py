@@ -62,7 +62,7 @@ def facts(results: Results) -> dict[str, str]:
         split = "each row by itself (leave-one-out)"
     names = ", ".join(data.features[:20]) + (f" and {k - 20} more" if k > 20 else "")
     words = {axis.name: axis.words[1] for axis in AXES} | {"lr": "learning rates", "epochs": "epochs"}
-    axes = {axis: results.params.axis(axis.name) for axis in AXES}
+    axes = {axis: results.values(axis.name) for axis in AXES}
     listed = {words[axis.name]: own for axis, own in axes.items() if own != [axis.default] or axis.name in ALWAYS}
     texts = {
         key: ", ".join(map(str, values[:30])) + ("" if len(values) <= 30 else ", …") for key, values in listed.items()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,12 @@ class Results:
     def runs_of(self) -> Mapping[str, Sequence[Record]]:
         """The runs of each configuration."""
         return leaderboard.by_configuration(self.evaluated)
+
+    def values(self, axis: str) -> list[Any]:
+        """List the values that runs have on an axis: as params.yaml does, or sorted if a search proposed others."""
+        own = {getattr(record.run, axis) for record in self.evaluated}
+        listed = [value for value in self.params.axis(axis) if value in own]
+        return listed if len(listed) == len(own) else sorted(own, key=lambda value: (value == "full", value))
 
     @cached_property
     def rows(self) -> tuple[Float64, Float64]:

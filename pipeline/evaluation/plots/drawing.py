@@ -92,7 +92,7 @@ def panels(count: int, width: float = 6.4, height: float = 3.6, rows: int = 1) -
 
 def lines(results: Results) -> dict[str, dict[str, Any]]:
     """Return the batch sizes to draw, at most MOST, each with its colour and dashes, the same in every picture."""
-    sizes = [str(size) for size in results.params.sweep.batch_size]
+    sizes = [str(size) for size in results.values("batch_size")]
     dashes = [DASHES[place % len(DASHES)] for place in range(MOST)]  # colours alone do not tell all lines apart
     looks = zip(PALETTE, dashes, strict=True)
     return {

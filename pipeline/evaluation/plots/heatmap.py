@@ -1,5 +1,7 @@
 """A heat map of learning rate and batch size."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,13 +10,17 @@ from matplotlib.colors import LogNorm, Normalize
 from pipeline.evaluation.plots.drawing import QUIET, Picture, logarithmic, metric_label, number, panels, readable
 from pipeline.evaluation.results import Results
 from pipeline.params import HIGHER_IS_BETTER
+from pipeline.records import BEHIND
 
 TITLE = "Learning rate and batch size"
 WRITTEN = 60  # the most cells with their number in them
 
 
 def draw(results: Results) -> Picture:
-    """Draw the metric, mean over the seeds; configurations with a diverged run are crossed out."""
+    """Draw the metric, mean over the seeds; configurations with a diverged run are crossed out.
+
+    A dash marks those that fell behind, if any did; combinations that nobody trained stay empty.
+    """
     shown, mean = results.best_by_axes, f"{results.metric} mean"
     table = pd.DataFrame(
         {
@@ -22,11 +28,12 @@ def draw(results: Results) -> Picture:
             "batch_size": shown["batch_size"].astype(str),
             "lr": shown["lr"],
             "diverged": shown["diverged"],
+            **({BEHIND: shown[BEHIND]} if BEHIND in shown else {}),
             "metric": results.metric,
             "mean": shown[mean].where(shown["diverged"] == 0),
         }
     )
-    sizes, lrs = results.params.sweep.batch_size, results.params.sweep.lr
+    sizes, lrs = results.values("batch_size"), results.values("lr")
     if len(sizes) < 2 or len(lrs) < 2:
         return Picture("heatmap", TITLE, table.iloc[:0], None, "This sweep has one batch size or one learning rate.")
     figure, axes = panels(len(results.groups), max(6.4, 4 * len(results.groups)), 1.6 + 0.42 * min(len(sizes), 12))
@@ -39,6 +46,7 @@ def draw(results: Results) -> Picture:
         cells = [[means.get((name, lr), np.nan) for lr in columns] for name in names]
         grid = pd.DataFrame(cells, index=names, columns=columns)
         panel(one, grid, norm, "viridis" if results.metric in HIGHER_IS_BETTER else "viridis_r")
+        mark(one, own, names, columns)
         one.set_title(readable(group.label, group.shown, 48))
     axes[0].set_ylabel("batch size")
     if len(values):
@@ -68,33 +76,57 @@ def panel(axes: Axes, grid: pd.DataFrame, norm: Normalize, colours: str) -> None
     axes.grid(visible=False)
     rows, columns = cells.shape
     for (row, column), value in np.ndenumerate(cells):
-        middle = (column + 0.5, row + 0.5)
-        if np.isnan(value):
-            axes.plot(*middle, "x", color=QUIET, markersize=5 if columns <= 30 else 2)
-        elif rows * columns <= WRITTEN and columns <= 10:
+        if not np.isnan(value) and rows * columns <= WRITTEN and columns <= 10:
             red, green, blue, _ = image.cmap(norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-            axes.text(*middle, number(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                number(value),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "black",
+            )
     step = -(-columns // 10)
     axes.set_xticks(np.arange(0, columns, step) + 0.5, [f"{lr:.3g}" for lr in grid.columns[::step]])
     down = -(-rows // 12)
     axes.set_yticks(np.arange(0, rows, down) + 0.5, list(grid.index[::down]))
     axes.tick_params(length=0)
-    axes.set_xlabel("learning rate" + (" (× diverged)" if np.isnan(cells).any() else ""))
     axes.invert_yaxis()
+
+
+def mark(axes: Axes, table: pd.DataFrame, sizes: Sequence[str], lrs: Sequence[float]) -> None:
+    """Mark one variant's cells that have no number, and say what the marks mean."""
+    told = []
+    for (why, own), (marker, sign) in zip(unfinished(table).items(), (("x", "×"), ("_", "–")), strict=True):
+        if len(own):
+            places = [lrs.index(lr) + 0.5 for lr in own["lr"]], [sizes.index(size) + 0.5 for size in own["batch_size"]]
+            axes.plot(*places, marker, color=QUIET, markersize=5 if len(lrs) <= 30 else 2)
+            told.append(f"{sign} {why}")
+    axes.set_xlabel("learning rate" + (f" ({', '.join(told)})" if told else ""))
+
+
+def unfinished(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the configurations of which a run diverged, and the others that fell behind."""
+    diverged = table["diverged"] > 0
+    left = table[BEHIND] > 0 if BEHIND in table else diverged
+    return {"diverged": table[diverged], "fell behind": table[left & ~diverged]}
 
 
 def says(results: Results, table: pd.DataFrame) -> str:
     """Say which cell is best, how far the others are, and how many diverged."""
     held = table.dropna(subset=["mean"])
-    crossed = int((table["diverged"] > 0).sum())
+    crossed, dashed = map(len, unfinished(table).values())
     said = f" {crossed} of {len(table)} cells are crossed out, as a run of theirs diverged." if crossed else ""
+    said += f" {dashed} of {len(table)} have a dash, as they fell behind and left." if dashed else ""
     if held.empty:
         return f"No configuration has {results.metric}.{said}"
     held = held.sort_values("mean", ascending=results.metric not in HIGHER_IS_BETTER, kind="stable")
     best, worst = held.iloc[0], held.iloc[-1]
+    others = "neither diverged nor fell behind" if dashed else "did not diverge"
     return (
         f"The best cell is batch size {best['batch_size']} with lr {best['lr']:g}: {results.metric} "
-        f"{number(best['mean'])}; the worst that did not diverge is batch size {worst['batch_size']} with lr "
+        f"{number(best['mean'])}; the worst that {others} is batch size {worst['batch_size']} with lr "
         f"{worst['lr']:g}: {number(worst['mean'])}.{said}"
     )

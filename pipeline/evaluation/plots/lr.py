@@ -20,6 +20,7 @@ from pipeline.evaluation.plots.drawing import (
 )
 from pipeline.evaluation.results import Group, Results
 from pipeline.params import HIGHER_IS_BETTER
+from pipeline.records import BEHIND
 
 COLUMNS = ["variant", "batch_size", "lr", "diverged", "metric", "mean", "lowest", "highest"]
 TITLE = "Learning rate"
@@ -93,6 +94,8 @@ def says(results: Results, table: pd.DataFrame) -> str:
         said.append(
             f"{len(broken)} of {len(table)} configurations diverged, the smallest lr among them {broken['lr'].min():g}."
         )
+    if BEHIND in results.best_by_axes and (left := int((results.best_by_axes[BEHIND] > 0).sum())):
+        said.append(f"{left} of {len(table)} fell behind and left; they are not drawn.")
     if results.plain and any(group.linear for group in results.groups):
         stable = number(results.largest_stable_lr)
         said.append(f"The largest stable lr of a linear model, all rows in a batch, is 2/λ = {stable}.")
