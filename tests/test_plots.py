@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,25 @@ def test_the_heat_map_leaves_out_the_cells_that_diverged(made: Results, drawn: d
     assert cells.loc[cells["lr"] == 10.0, "mean"].isna().all()
     assert cells.loc[cells["lr"] < 1, "mean"].notna().all()
     assert "2 of 6 cells are crossed out" in heatmap.draw(made).says
+
+
+def test_crosses_do_not_widen_the_axis_of_the_metric() -> None:
+    far = replace(table(), y=1000 * table().y)
+    picture = draw(far, variants=["matrix"], sweep_lr=[0.04, 0.05, 10.0])["lr"]
+    assert picture.figure is not None
+    low, high = picture.figure.axes[0].get_ylim()
+    assert picture.table["lowest"].min() / 2 < low
+    assert high < 2 * picture.table["highest"].max()
+
+
+def test_labels_of_learning_rates_do_not_overlap(made: Results) -> None:
+    rates = [float(f"{1.09**place * 1e-5:.6g}") for place in range(20)]
+    picture = draw(made.prepared, variants=["matrix"], sweep_lr=rates, sweep_seed=[1])["heatmap"]
+    assert picture.figure is not None
+    picture.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in picture.figure.axes[0].get_xticklabels()]
+    assert len(boxes) > 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_the_path_s_plane_is_that_of_its_principal_components() -> None:

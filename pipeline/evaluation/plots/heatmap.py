@@ -14,6 +14,7 @@ from pipeline.records import BEHIND
 
 TITLE = "Learning rate and batch size"
 WRITTEN = 60  # the most cells with their number in them
+ROOM = 50  # for as many characters is there below a panel
 
 
 def draw(results: Results) -> Picture:
@@ -88,8 +89,9 @@ def panel(axes: Axes, grid: pd.DataFrame, norm: Normalize, colours: str) -> None
                 fontsize=7,
                 color="white" if dark else "black",
             )
-    step = -(-columns // 10)
-    axes.set_xticks(np.arange(0, columns, step) + 0.5, [f"{lr:.3g}" for lr in grid.columns[::step]])
+    labels = [f"{lr:.3g}" for lr in grid.columns]
+    step = -(-columns // min(10, ROOM // (max(map(len, labels)) + 2)))
+    axes.set_xticks(np.arange(0, columns, step) + 0.5, labels[::step])
     down = -(-rows // 12)
     axes.set_yticks(np.arange(0, rows, down) + 0.5, list(grid.index[::down]))
     axes.tick_params(length=0)

@@ -73,8 +73,9 @@ def panel(axes: Axes, table: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]
         axes.plot(whole["lr"], whole["mean"], marker="o", markersize=3.5, label=size, **look)
         if len(broken):  # at an edge, side by side, as batch sizes diverge at the same learning rates
             height = 0.045 * place if higher else 1 - 0.045 * place
-            crosses = axes.plot(broken["lr"], [height] * len(broken), "x", color=look["color"], markersize=5)
-            crosses[0].set(transform=axes.get_xaxis_transform(), clip_on=False)
+            edge = axes.get_xaxis_transform()  # given at once, or the heights would widen the axis
+            crosses = {"color": look["color"], "transform": edge, "clip_on": False}
+            axes.plot(broken["lr"], [height] * len(broken), "x", markersize=5, **crosses)
     axes.set_xlabel("learning rate" + (" (× diverged)" if (table["diverged"] > 0).any() else ""))
 
 
