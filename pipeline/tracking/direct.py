@@ -245,8 +245,8 @@ class Direct:
         if not self.kept or not is_evaluated(self.parent.run):  # else their sweep keeps its own as well
             self.parent.log_files(artifacts)
             found = figures.compute(self.evaluated, champion)
-            found |= {f"champion/{key}": value for key, value in outs.final().items()} if champion else {}
-            found |= outs.nested()
+            if champion:
+                found |= {f"champion/{key}": value for key, value in outs.final().items()} | outs.nested()
             note = self._note(self.evaluated, artifacts, champion)
             self.parent.complete(self.runs, self.specified, champion, found, note, self.clock())
         if done := champions.update(self.params, self.evaluated, champion):
@@ -257,7 +257,7 @@ class Direct:
         pages = {path.stem: links.run_page(*place, path.name) for path in artifacts if path.suffix == ".html"}
         pages |= views.update(self.store, self.label, metric, self.clock())
         note = descriptions.sweep(evaluated, champion, metric, self.about, self.elsewhere, pages)
-        if told := costs(outs.summary()):
+        if champion and (told := costs(outs.summary())):
             note += f"\n\nNested cross-validation: {told}."
         if champion and (found := outs.final()):
             said = descriptions.final(found, finals.measured(self.store, self.parent.run, found))
