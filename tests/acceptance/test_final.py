@@ -1,9 +1,12 @@
 """Rows that only champions are measured on: nothing else depends on them, and it is counted how many champions were."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import run, shorten
 
 from pipeline.params import Split
@@ -50,13 +53,24 @@ def test_final_rows_change_no_leaderboard_and_each_champion_measured_on_them_cou
         run("python", "-m", f"pipeline.{stage[0]}", *stage[1:], cwd=clone)
     first = evaluate(clone)
     board, metrics = ((clone / name).read_text() for name in ("leaderboard.csv", "metrics.json"))
+    best, *others = csv.DictReader(io.StringIO(board))
+    assert all(float(best["cv/mse mean"]) <= float(one["cv/mse mean"]) for one in others)
+    mask = final(ROWS, Split(method="kfold", folds=5, test_fraction=0.2, seed=0, final_test=0.2))
+    told = run("pipeline", "predict", "data/raw/many.csv", cwd=clone).stdout
+    off = [float(row["y_pred"]) - float(row["y"]) for row in csv.DictReader(io.StringIO(told))]
+    assert json.loads(metrics)["champion"]["final/mse"] == pytest.approx((np.array(off)[mask] ** 2).mean(), rel=1e-3)
+    assert run("pipeline", "doctor", "--deep", cwd=clone).stdout.startswith("nothing found")
     said = [first, evaluate(clone, "choose: best", "choose: one_se"), evaluate(clone)]
     figures = [one.split("final/mse ")[1].split(",")[0] for one in said]
     assert figures[0] != figures[1] == figures[2]
     times = ("the first champion", "the last of 2 champions", "the last of 2 champions")
+    chosen = next(csv.DictReader((clone / "leaderboard.csv").open()))
+    limit = float(best["cv/mse mean"]) + float(best["cv/mse se"])
+    within = [one for one in (best, *others) if float(one["cv/mse mean"]) <= limit]
+    steps = {"2": 16, "full": 1}  # of 32 rows
+    assert chosen == min(within, key=lambda one: float(one["lr"]) * steps[one["batch_size"]]) != best
     assert [one.split("It is ")[1] for one in said] == [f"{time} measured on them." for time in times]
 
-    mask = final(ROWS, Split(method="kfold", folds=5, test_fraction=0.2, seed=0, final_test=0.2))
     values[mask, 3] += 100
     write(clone / "data/raw/many.csv", values)
     for stage in (["prepare"], ["train", "matrix"]):
