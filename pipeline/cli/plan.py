@@ -23,8 +23,9 @@ def plan(overrides: Sequence[str], as_json: bool) -> None:
     """Say what a sweep would do, before it runs.
 
     Counts the sweep's runs and stacks, those that are stored in MLflow, and those that need not train, as DVC's cache
-    holds their records; estimates the time of training from a few epochs here, and that of the whole sweep with storing
-    and evaluating; and lists the learning rates at which plain gradient descent is not stable on the table.
+    holds their records. Estimates the time of training from a few epochs here; from what was measured elsewhere, that
+    of the whole sweep, stored in a file, and the memory of its processes, beside the table. Lists the learning rates at
+    which plain gradient descent is not stable on the table.
 
     \b
     Examples:
@@ -61,7 +62,7 @@ def lines(planned: "Plan") -> list[str]:
     where = "one process" if train.workers == 1 else f"{train.workers:,} processes"
     said.append(f"to train  {own}: about {duration(train.seconds)} in {where}")
     said.append(f"all in all about {duration(train.whole)}, with the stages' start, storing and evaluating")
-    said.append(f"memory    {train.bytes / 2**20:,.3g} MiB for curves, of {train.available / 2**20:,.5g} MiB free")
+    said.append(f"memory    about {train.bytes / 2**20:,.0f} MiB at most, of {train.available / 2**20:,.0f} MiB free")
     for one in planned.beyond:
         lrs = ", ".join(f"{lr:g}" for lr in one.lrs)
         said.append(f"unstable  lr {lrs} with batch size {one.batch_size}, stable below {one.stable:.3g}")

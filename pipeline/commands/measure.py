@@ -1,12 +1,15 @@
-"""How long stacks will train on this machine: a few epochs of real ones, extrapolated by what stacks cost."""
+"""What a sweep takes on this machine: a few epochs of its stacks, extrapolated, and what was measured of the rest."""
 
 import heapq
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
+from statistics import median
 
+from pipeline.sweep import Run
 from pipeline.training import stacks
-from pipeline.training.cost import STEP_SECONDS, work
+from pipeline.training.cost import STEP_SECONDS, curve_bytes, work
 from pipeline.training.data import Prepared
 from pipeline.training.stacks import Stack
 
@@ -14,7 +17,14 @@ WORTH_SECONDS = 0.1  # of a measurement
 MOST_EPOCHS = 200
 # Where a step takes STEP_SECONDS:
 STAGE_SECONDS = 2.0  # a stage's start and end, with what DVC does before and after
-RUN_SECONDS = 4e-3  # storing a run and evaluating it, beside what training hides
+RUN_SECONDS = 2.5e-3  # storing a run, without its curve, and evaluating it, beside what training hides
+POINT_SECONDS = 6e-6  # storing a point of its curve
+# The most memory of all processes at once, what they share counted once; with the runs' curves beside it:
+TRAIN_BYTES = 380 * 2**20  # train and its storing process
+WORKER_BYTES = 65 * 2**20  # a process that trains for it
+EVALUATE_BYTES = 460 * 2**20  # evaluate and its storing process
+RUN_BYTES = 30_000  # a run while it is stored; evaluate takes half of that
+POINT_BYTES = 150  # a point of its curve while that is stored
 
 
 def unit(stack: Stack, prepared: Prepared) -> float:
@@ -22,13 +32,16 @@ def unit(stack: Stack, prepared: Prepared) -> float:
     return epoch_seconds(stack, prepared) * stack.fits[0][0].epochs / work(stack, prepared.X.shape[1])
 
 
-def rest(stages: int, runs: int, planned: Sequence[Stack], prepared: Prepared) -> float:
+def rest(stages: int, runs: int, points: int, planned: Sequence[Stack], prepared: Prepared) -> float:
     """Estimate how long a sweep takes beside its training: these stages' starts, and storing and evaluating its runs.
 
-    Too much happens there to try it out, so that it is taken to be as fast here as the lightest of the stacks is.
+    `points` are those of all curves, stored in a file or in PostgreSQL; a server takes longer. Too much happens there
+    to try it out, so that it is taken to be as fast here as the lightest of the stacks is.
     """
     lightest = min(planned, key=lambda stack: work(stack, prepared.X.shape[1]))
-    return (stages * STAGE_SECONDS + runs * RUN_SECONDS) * unit(lightest, prepared) / STEP_SECONDS
+    return (
+        (stages * STAGE_SECONDS + runs * RUN_SECONDS + points * POINT_SECONDS) * unit(lightest, prepared) / STEP_SECONDS
+    )
 
 
 def seconds(planned: Sequence[Stack], prepared: Prepared, workers: int) -> float:
@@ -41,18 +54,33 @@ def seconds(planned: Sequence[Stack], prepared: Prepared, workers: int) -> float
     return max(busy)
 
 
+def memory(variants: Sequence[Sequence[Run]], splits: int, points: int, workers: int) -> int:
+    """Estimate the bytes that a sweep's largest stage takes, all its processes together, beside the table.
+
+    Args:
+        variants: the runs of each.
+        splits: the number of fits of each run.
+        points: of a run's curve, at most.
+        workers: the processes that train.
+    """
+    each = RUN_BYTES + POINT_BYTES * points
+    trains = [curve_bytes(own, splits) + each * len(own) for own in variants]
+    evaluates = sum(curve_bytes(own, 0) + RUN_BYTES * len(own) for own in variants) // 2
+    return max(TRAIN_BYTES + max(trains) + WORKER_BYTES * workers * (workers > 1), EVALUATE_BYTES + evaluates)
+
+
 def epoch_seconds(stack: Stack, prepared: Prepared) -> float:
     """Measure an epoch of a stack, without what comes before the first."""
     epochs = stack.fits[0][0].epochs
-    _train(stack, 1, prepared)  # loads what training needs
-    first = _train(stack, 1, prepared)
-    more = min(epochs, MOST_EPOCHS, 1 + max(1, int(WORTH_SECONDS / first)))
-    return max(1e-6, (_train(stack, more, prepared) - first) / (more - 1)) if more > 1 else first
+    few = median(_epochs(stack, min(epochs, 3), prepared))  # loads what training needs
+    return median(_epochs(stack, min(epochs, MOST_EPOCHS, 3 + int(WORTH_SECONDS / few)), prepared))
 
 
-def _train(stack: Stack, epochs: int, prepared: Prepared) -> float:
+def _epochs(stack: Stack, epochs: int, prepared: Prepared) -> list[float]:
+    """Return the seconds of each epoch but the first; those of all training if there is one only."""
     short = {run: replace(run, epochs=epochs) for run, _ in stack.fits}
     few = Stack(tuple((short[run], split) for run, split in stack.fits), stack.rows)
-    begun = time.perf_counter()
-    stacks.train(few, prepared, lambda *_: None)
-    return time.perf_counter() - begun
+    ends = [time.perf_counter()]
+    stacks.train(few, prepared, lambda *_: ends.append(time.perf_counter()))
+    took = [end - begin for begin, end in pairwise(ends)]
+    return took[1:] or took

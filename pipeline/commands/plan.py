@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,16 +14,15 @@ from tempfile import TemporaryDirectory
 import psutil
 from safetensors.numpy import load_file
 
-from pipeline import outs, sweep, train
+from pipeline import outs, repository, sweep, train
 from pipeline.commands import measure
 from pipeline.evaluation import rounding
 from pipeline.params import BatchSize, InputError, Params
-from pipeline.sweep import Run
+from pipeline.sweep import Run, curve_steps
 from pipeline.table.prepared import check_prepared
 from pipeline.tracking import queries
 from pipeline.training import data, known, parameters
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.cost import curve_bytes
 from pipeline.training.data import Prepared
 from pipeline.training.engines.choice import choose
 from pipeline.training.engines.workers import Workers
@@ -46,8 +45,8 @@ class Training:
     """What a sweep would train, and what that takes.
 
     runs, stacks: how many. seconds: of training, in at most `workers` processes. whole: seconds of the sweep, from the
-    stages' start to the last run's evaluation. bytes: of memory for the curves of the variant that has most. available:
-    free memory, in bytes.
+    stages' start to the last run's evaluation. bytes: of memory that the largest stage takes at once, beside the table.
+    available: free memory, in bytes.
     """
 
     runs: int
@@ -95,7 +94,6 @@ def plan(params: Params) -> Plan:
     every = data.with_pairs(prepared, params.data.standardize) if nested else prepared
     planned = {variant: train.plan(own, found[variant], prepared, every) for variant, own in by_variant.items()}
     missing = [run for variant, own in by_variant.items() for run in train.unknown(own, found[variant])]
-    most = max(curve_bytes(own, len(every.train)) for own in by_variant.values())
     return Plan(
         identity,
         list(by_variant),
@@ -104,7 +102,7 @@ def plan(params: Params) -> Plan:
         len(runs) * len(every.train),
         len(runs) - len(lacking),
         sum(map(len, found.values())),
-        training(len(runs), len(missing), list(filter(None, planned.values())), every, most),
+        training(by_variant, len(missing), list(filter(None, planned.values())), every, params.track.points),
         list(beyond(runs, table, prepared.X.shape[1])),
     )
 
@@ -130,18 +128,28 @@ def most_runs(params: Params, listed: int) -> int:
     return trials if params.sweep.search.method in sweep.PROPOSED else listed
 
 
-def training(runs: int, missing: int, planned: Sequence[Sequence[Stack]], prepared: Prepared, most: int) -> Training:
+def training(
+    by_variant: Mapping[str, Sequence[Run]],
+    missing: int,
+    planned: Sequence[Sequence[Stack]],
+    prepared: Prepared,
+    points: int,
+) -> Training:
     """Say what training the missing runs takes, stage by stage; DVC runs one variant's after another's."""
+    runs = [run for own in by_variant.values() for run in own]
+    counts = [len(curve_steps(run.epochs, points)) for run in runs]
     workers = [workers_for(own, prepared) for own in planned]
     seconds = sum(measure.seconds(own, prepared, count) for own, count in zip(planned, workers, strict=True))
-    stages = len(planned) + 1  # evaluate
+    file = repository.sqlite_file(repository.store_uri())
+    # DVC's start with prepare, and evaluate, take as long as one each, and making a store's tables as two.
+    stages = len(planned) + 2 + 2 * bool(file and not file.exists())
     return Training(
         missing,
         sum(map(len, planned)),
         seconds,
-        seconds + measure.rest(stages, runs, planned[0], prepared) if planned else 0.0,
+        seconds + measure.rest(stages, len(runs), sum(counts), planned[0], prepared) if planned else 0.0,
         max(workers, default=0),
-        most,
+        measure.memory(list(by_variant.values()), len(prepared.train), max(counts), max(workers, default=0)),
         psutil.virtual_memory().available,
     )
 
