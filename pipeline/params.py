@@ -18,12 +18,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from pipeline import entries
 from pipeline.ending import InputError
+from pipeline.reading import brief, parse, printable, read, refuse
 
 BatchSize = int | Literal["full"]
 Metric = Literal["cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse"]
@@ -35,12 +33,8 @@ Loss = Literal["mse", "huber", "mae"]
 TESTED = ("cv/mse", "cv/mae", "cv/r2")  # the metrics of rows that were not trained on, which have a standard error
 HIGHER_IS_BETTER = frozenset({"cv/r2"})
 VARIANTS = Path(__file__).parent / "variants"
-TEXT_BYTES = 2**18  # the most a params file may have: 3 s to parse
-NESTING = 20  # the pipeline's own is 3
-ALIASES = 10  # each merge of two aliases may double a file's content
 RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "schedule", "loss", "epochs", "init"})
 LEAST_FOLDS = 3  # of nested cross-validation, which leaves out two
-SHOWN = 20  # the most faults in one message
 
 
 def variant_names() -> list[str]:
@@ -266,50 +260,8 @@ def load(path: Path | str = "params.yaml") -> Params:
     Raises:
         InputError: naming each wrong key, what it got and what it takes.
     """
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():  # opening a FIFO waits for a writer, a device may never end
-            raise OSError("is not a regular file")
-        with path.open("rb") as file:
-            content = file.read(TEXT_BYTES + 1)
-        if len(content) > TEXT_BYTES:
-            raise OSError(f"has more than {TEXT_BYTES} bytes")
-        text = content.decode()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{printable(path)}: cannot be read: {printable(error)}") from error
-    return check(parse(text, printable(path)), printable(path))
-
-
-def parse(text: str, name: str) -> object:
-    """Read YAML 1.2 in bounded time and memory; `name` stands before each message.
-
-    Raises:
-        InputError: it is not YAML, nests too deeply, contains itself, or has too many aliases.
-    """
-    reader = YAML(typ="safe", pure=True)
-    open_anchors: list[str | None] = []
-    aliases = 0
-    try:
-        for event in reader.parse(text):
-            if isinstance(event, CollectionStartEvent):
-                open_anchors.append(event.anchor)
-            elif isinstance(event, CollectionEndEvent):
-                open_anchors.pop()
-            elif isinstance(event, AliasEvent):
-                aliases += 1
-            if len(open_anchors) > NESTING or aliases > ALIASES:
-                raise InputError(f"{name}: is nested more than {NESTING} deep, or has more than {ALIASES} aliases")
-            if isinstance(event, AliasEvent) and event.anchor in open_anchors:
-                raise InputError(f"{name}: {event.anchor} contains itself")
-        return reader.load(text)
-    except InputError:
-        raise
-    except MarkedYAMLError as error:
-        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InputError(f"{name}: is not YAML: {where}{printable(problem)}") from error
-    except Exception as error:  # ValueError for an impossible date; the reader raises KeyError and others too
-        raise InputError(f"{name}: is not YAML: {brief(str(error) or type(error).__name__)[1:-1]}") from error
+    name = printable(path)
+    return check(parse(read(Path(path), name), name), name)
 
 
 def check(values: object, name: str = "params.yaml") -> Params:
@@ -334,31 +286,6 @@ def check(values: object, name: str = "params.yaml") -> Params:
         raise InputError(f"{name}: evaluate.choose: got 'one_se' for {params.evaluate.metric}, {takes}")
     refuse(name, [f"train.nested: got true with {fault}, or train.nested: false" for fault in _not_nested(params)])
     return params
-
-
-def refuse(name: str, faults: Sequence[str]) -> None:
-    """Refuse an input, naming its first faults and how many more there are.
-
-    Raises:
-        InputError: there are faults.
-    """
-    if faults:
-        more = [f"and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
-        raise InputError("\n".join([*(f"{name}: {fault}" for fault in faults[:SHOWN]), *more]))
-
-
-def printable(value: object) -> str:
-    """Return text with control and invisible characters escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
-
-
-def brief(value: object) -> str:
-    """Return a value's repr in at most 200 characters."""
-    try:
-        written = repr(value)
-    except ValueError:  # Python limits the decimal digits of a whole number, which YAML may give in hexadecimal
-        return "a number of thousands of digits"
-    return written if len(written) <= 200 else f"{written[:199]}…"
 
 
 def _not_nested(params: Params) -> list[str]:

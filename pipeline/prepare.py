@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 
 from pipeline import check_pins, lifetime, outs
 from pipeline.ending import leave
-from pipeline.params import Data, InputError, Split, load, printable
+from pipeline.params import Data, InputError, Split, load
 from pipeline.progress import Display, count
+from pipeline.reading import printable
 from pipeline.table.float32 import Altered, in_float32
 from pipeline.table.raw import read
 from pipeline.table.standardized import identity, standardization

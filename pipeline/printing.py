@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.params import printable
+from pipeline.reading import printable
 
 Row = Mapping[str, object]
 GAP = 2  # spaces between columns

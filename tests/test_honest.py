@@ -13,7 +13,8 @@ from test_evaluate import Tensors, leave_one_out, prepared, random_data, seen, t
 from pipeline import prepare
 from pipeline.evaluation import leaderboard, metrics, standard_errors
 from pipeline.evaluation.choice import choose, lucky
-from pipeline.params import InputError, Split, check, parse
+from pipeline.params import InputError, Split, check
+from pipeline.reading import parse
 from pipeline.records import Record
 from pipeline.sweep import Run
 from pipeline.training.data import Prepared

@@ -10,7 +10,8 @@ from shutil import get_terminal_size
 import click
 
 from pipeline.cli import in_repository
-from pipeline.params import load, printable
+from pipeline.params import load
+from pipeline.reading import printable
 
 
 @click.command()

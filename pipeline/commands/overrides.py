@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.params import InputError, Params, check, load, parse
+from pipeline.params import InputError, Params, check, load
+from pipeline.reading import parse
 
 FILE = "params.yaml"
 

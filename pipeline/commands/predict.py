@@ -19,8 +19,9 @@ from pandas.io.common import get_handle, infer_compression  # type: ignore[impor
 from rich.console import Console
 
 from pipeline import outs, progress
-from pipeline.params import InputError, load, printable
+from pipeline.params import InputError, load
 from pipeline.progress import Display
+from pipeline.reading import printable
 from pipeline.table import float32, raw
 from pipeline.table.raw import Fault
 from pipeline.tracking.models import champions, predictor

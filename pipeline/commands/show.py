@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, load_file
 
 from pipeline import outs, records, repository, sweep
-from pipeline.params import HIGHER_IS_BETTER, InputError, Params, printable
+from pipeline.params import HIGHER_IS_BETTER, InputError, Params
+from pipeline.reading import printable
 from pipeline.records import Record
 from pipeline.tracking.display import shown
 from pipeline.tracking.values import data_label

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from pipeline import outs
-from pipeline.params import Data, InputError, brief, printable, refuse
+from pipeline.params import Data, InputError
+from pipeline.reading import brief, printable, refuse
 
 DESCRIBED = ("features", "target", "split", "standardize")
 

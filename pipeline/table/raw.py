@@ -20,7 +20,8 @@ from pandas.io.common import get_handle  # type: ignore[import-not-found] # read
 from pandera.errors import SchemaErrors
 
 from pipeline import outs, repository
-from pipeline.params import InputError, printable
+from pipeline.params import InputError
+from pipeline.reading import printable
 from pipeline.table import float32
 from pipeline.table.float32 import Altered
 

@@ -7,8 +7,9 @@ import os
 import re
 from pathlib import Path
 
-from pipeline import params, repository
+from pipeline import repository
 from pipeline.params import InputError
+from pipeline.reading import parse
 from pipeline.tracking.values import flat
 
 FILE = "params.yaml"
@@ -36,7 +37,7 @@ def changed_keys(baseline: str) -> list[str]:
     before = repository.git("show", f"{baseline}:./{FILE}")
     try:
         texts = [before or "", Path(FILE).read_text(encoding="utf-8")]
-        read = [params.parse(text, FILE) for text in texts]
+        read = [parse(text, FILE) for text in texts]
     except (OSError, ValueError, InputError):
         return []
     old, new = (flat(one) if isinstance(one, dict) else {} for one in read)

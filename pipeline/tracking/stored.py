@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from pipeline import params
-from pipeline.params import TEXT_BYTES, InputError, Params, refuse
+from pipeline.params import InputError, Params
+from pipeline.reading import TEXT_BYTES, parse, refuse
 from pipeline.records import CURVE, FORMAT
 from pipeline.sweep import AXES, PROPOSED, Axis, train_settings
 from pipeline.tracking.display import first_line, shown
@@ -154,7 +155,7 @@ def parse_params(stored: Stored) -> dict[str, Any]:
         InputError: it is too large or too deep, is not YAML, or is not params that this version accepts.
     """
     name = f"{stored.run_id}: its sweep's params.yaml"
-    values = params.parse(stored.params_yaml, name)
+    values = parse(stored.params_yaml, name)
     variant = stored.params.get("variant", "")
     if (
         not isinstance(values, dict)
