@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from pkgutil import resolve_name
 
 import psutil
 
@@ -18,7 +19,7 @@ CLOCKED = {
     ],
     "evaluate": [
         ("pipeline.evaluation.metrics", "compute", "computing metrics"),
-        ("pipeline.evaluate", "ranked", "ranking"),
+        ("pipeline.evaluation.leaderboard", "ranked", "ranking"),
         ("pipeline.evaluation.pictures", "draw", "drawing pictures"),
         ("pipeline.evaluation.pictures", "write", "writing pictures"),
         ("pipeline.evaluation.report", "write", "writing the report"),
@@ -29,11 +30,9 @@ spent: dict[str, float] = {}
 
 
 def clock(module: str, name: str, told: str) -> None:
-    """Let a function add its seconds to those of its name."""
-    *path, last = name.split(".")
-    place = import_module(module)
-    for part in path:
-        place = getattr(place, part)
+    """Let a function, by its module and its name there, add its seconds to those of what it does."""
+    path, _, last = f"{module}.{name}".rpartition(".")
+    place = resolve_name(path)
     setattr(place, last, clocked(getattr(place, last), told))
 
 

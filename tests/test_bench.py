@@ -1,9 +1,11 @@
 """The table of `make bench` says what missed its goal, and its parts are those that there are."""
 
 from pathlib import Path
+from pkgutil import resolve_name
 
 import bench
 import bench_search
+import clocked_stage
 import pytest
 from rows import Row, line, number
 
@@ -34,6 +36,11 @@ def test_every_file_of_the_benchmark_is_part_of_it() -> None:
     assert set(bench.SLOW) < set(bench.PARTS)
     with pytest.raises(SystemExit, match="sweep: no such part; there are sweeps, "):
         bench.main(["sweep"])
+
+
+@pytest.mark.parametrize("stage", clocked_stage.CLOCKED)
+def test_what_is_clocked_is_there(stage: str) -> None:
+    assert all(callable(resolve_name(f"{module}.{name}")) for module, name, _ in clocked_stage.CLOCKED[stage])
 
 
 def test_a_search_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
