@@ -65,5 +65,5 @@ class Here:
         return "\n".join([*self.direct.said, *listings.links(self.direct.store, self.direct.parent.run.run_id)])
 
 
-def nothing() -> None:
+def nothing(*modules: str) -> None:
     """Start no process ahead."""

@@ -1,5 +1,6 @@
 """The table of `make bench` says what missed its goal, and its parts are those that there are."""
 
+from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -8,6 +9,9 @@ import bench_search
 import clocked_stage
 import pytest
 from rows import Row, line, number
+from stored_here import Here, nothing
+
+from pipeline.tracking import piped
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,16 @@ def test_every_file_of_the_benchmark_is_part_of_it() -> None:
 @pytest.mark.parametrize("stage", clocked_stage.CLOCKED)
 def test_what_is_clocked_is_there(stage: str) -> None:
     assert all(callable(resolve_name(f"{module}.{name}")) for module, name, _ in clocked_stage.CLOCKED[stage])
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Here) if not name.startswith("_")])
+def test_a_stage_can_store_in_its_own_process(name: str) -> None:
+    own, piped_one = getattr(Here, name), getattr(piped.Piped, name)
+    assert isinstance(piped_one, property) or signature(own) == signature(piped_one)
+
+
+def test_no_process_is_launched_with_what_a_stage_loads_ahead() -> None:
+    assert signature(nothing) == signature(piped.launch_ahead)
 
 
 def test_a_search_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
