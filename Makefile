@@ -33,6 +33,7 @@ setup: .venv/installed .dvc/tmp/vega.js ## create .venv with the packages pinned
 	$(PYTHON) -m venv .venv
 	@python torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
 	pip install --quiet --editable '.[dev]'
+	python -m pipeline.tracking.empty
 	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
 	touch $@
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from pipeline import lifetime, records
 from pipeline.__main__ import main
 from pipeline.params import InputError, load
-from pipeline.tracking import location
+from pipeline.tracking import empty
 from pipeline.tracking.direct import Direct
 from pipeline.tracking.store import Store
 
@@ -83,7 +83,7 @@ def test_asking_creates_neither_a_store_nor_tables_nor_an_experiment(
     enter(small, monkeypatch)
     files = {name: tmp_path / name for name in ("missing.db", "empty.db", "other.db")}
     files["empty.db"].touch()
-    location.create_sqlite(files["other.db"])
+    empty.create(files["other.db"])
     before = rows(files["other.db"])
     for file in files.values():
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")

@@ -34,7 +34,10 @@ def columns_of(name: str, *columns: str) -> TableClause:
 
 
 REVISION = columns_of("alembic_version", "version_num")
-EXPERIMENTS = columns_of("experiments", "experiment_id", "name", "artifact_location", "lifecycle_stage", "workspace")
+EXPERIMENTS = columns_of(
+    *("experiments", "experiment_id", "name", "artifact_location", "lifecycle_stage", "workspace"),
+    *("creation_time", "last_update_time"),
+)
 EXPERIMENT_TAGS = columns_of("experiment_tags", "experiment_id", "key", "value")
 RUNS = columns_of(
     *("runs", "run_uuid", "name", "status", "start_time", "end_time", "artifact_uri", "experiment_id"),

@@ -19,11 +19,10 @@ from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.failures import errors, failing, is_refusal
 from pipeline.tracking.filters import Filter
 from pipeline.tracking.location import local_path, write_file
-from pipeline.tracking.runs import NOTHING, Experiment, Point, StoredRun, known_tags, stored_key
+from pipeline.tracking.runs import KIND, NOTHING, Experiment, Point, StoredRun, known_tags, stored_key
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback before our message
 
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages then show training, not traces
 UNANSWERED = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 
 

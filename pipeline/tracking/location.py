@@ -46,22 +46,6 @@ def writers_lock(uri: str) -> Iterator[FileLock]:
         yield lock
 
 
-def create_sqlite(file: Path) -> None:
-    """Create a missing SQLite store with its tables, whole or not at all; call it under the lock.
-
-    If several processes let MLflow create the tables, they race and fail; if one is killed, half of them are left.
-    """
-    if not file.exists():
-        from pipeline.tracking.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
-
-        with outs.replacing(file) as temporary:
-            Client(f"sqlite:///{temporary}", 0)
-    connection = sqlite3.connect(file)
-    if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file; readers no longer block the writer
-    connection.close()
-
-
 def count_rows(file: Path) -> None:
     """Let SQLite estimate how many rows MLflow's tables have, so that pages sorted by a metric come at once.
 

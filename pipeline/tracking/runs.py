@@ -15,6 +15,7 @@ from pipeline.tracking.pages import figures
 NOTHING: Mapping[str, str] = MappingProxyType({})
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
 PARENT = "mlflow.parentRunId"  # the tag with the id of the sweep's run
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # of experiments: MLflow's pages then show training
 NOTE = "mlflow.note.content"  # the tag with a run's description
 WEIGHTS = "weights.safetensors"
 HIDDEN = "mlflow.pipeline."  # prefix, out of sight on MLflow's pages, that tags of the machinery have in the store

@@ -20,14 +20,13 @@ from filelock import FileLock
 from pipeline import repository
 from pipeline.params import HIGHER_IS_BETTER, InputError
 from pipeline.records import CURVE
-from pipeline.tracking import location, seals
+from pipeline.tracking import empty, location, seals, tables
 from pipeline.tracking.bulk import Bulk, has_tables
 from pipeline.tracking.changes import Change, New, Writer
 from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
 from pipeline.tracking.filters import Filter
 from pipeline.tracking.requests import Requests
 from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun
-from pipeline.tracking.tables import Tables
 from pipeline.tracking.values import milliseconds
 
 if TYPE_CHECKING:  # it imports MLflow
@@ -66,7 +65,7 @@ class Store:
     @cached_property
     def writer(self) -> Writer:
         """What writes runs: into the store's tables, or through MLflow's client where they are not known."""
-        return Tables(self.bulk, self._upload) if self.bulk else Requests(self.client)
+        return tables.Tables(self.bulk, self._upload) if self.bulk else Requests(self.client)
 
     def _upload(self, folder_uri: str, name: str, content: bytes) -> None:
         if folder := location.local_path(folder_uri):
@@ -85,14 +84,12 @@ class Store:
         uri = location.address()
         with failing(uri), location.writers_lock(uri):
             if file := repository.sqlite_file(uri):
-                location.create_sqlite(file)
+                empty.create(file)
             if (store := cls._of(name, uri, patience)) is None:
-                client = connect(uri, patience)
-                folder = None if client.remote else (repository.root() / "mlartifacts").as_uri()
                 try:
-                    client.create_experiment(name, folder)
+                    create_experiment(name, uri, patience)
                 except StoreError:  # another host was faster, or the answer to our first try was lost
-                    if client.experiment(name) is None:
+                    if cls._of(name, uri, patience) is None:
                         raise
                 store = cls._of(name, uri, patience)
         assert store is not None
@@ -304,6 +301,16 @@ def connect(uri: str, patience: float) -> "Client":
     from pipeline.tracking.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
 
     return Client(uri, patience)
+
+
+def create_experiment(name: str, uri: str, patience: float) -> None:
+    """Create an experiment; its artifacts lie in the repository, or where a server says."""
+    folder = (repository.root() / "mlartifacts").as_uri()
+    if bulk := Bulk.of(uri):
+        tables.create_experiment(bulk, name, folder)
+    else:
+        client = connect(uri, patience)
+        client.create_experiment(name, None if client.remote else folder)
 
 
 def read_file(path: Path, most: int | None) -> bytes:

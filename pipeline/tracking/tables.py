@@ -4,6 +4,7 @@ Their schema stays as it is, and the rows are those that MLflow's client would h
 at a time; this takes 2. What it is given is within MLflow's limits: values.text cuts what is longer.
 """
 
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from sqlalchemy.sql.expression import ColumnElement, TableClause
 
 from pipeline.tracking.bulk import (
     DATASETS,
+    EXPERIMENT_TAGS,
     EXPERIMENTS,
     INPUT_TAGS,
     INPUTS,
@@ -32,7 +34,8 @@ from pipeline.tracking.changes import Change, New
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.failures import StoreError, failing
 from pipeline.tracking.location import artifact_folder
-from pipeline.tracking.runs import RUNNING, Point, StoredRun, known_tags, stored_key
+from pipeline.tracking.runs import KIND, RUNNING, Point, StoredRun, known_tags, stored_key
+from pipeline.tracking.values import milliseconds
 
 DIALECTS: Mapping[str, Callable[[TableClause], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 STYLES: Mapping[str, Any] = {"sqlite": "qmark", "postgresql": "format"}  # of a driver's values by position
@@ -128,6 +131,18 @@ class Tables:
         add(connection, self.tags, [named(*one) for one in tags])
         for run_id, key in ((change.run_id, key) for change in changes for key in change.dropped):
             connection.execute(delete(TAGS).where(TAGS.c.run_uuid == run_id, TAGS.c.key == stored_key(key)))
+
+
+def create_experiment(bulk: Bulk, name: str, location: str) -> None:
+    """Create an experiment whose artifacts lie at `location`, as MLflow's `SqlAlchemyStore.create_experiment` does."""
+    at = milliseconds(time.time())
+    own: Values = {"name": name, "lifecycle_stage": "active", "artifact_location": location, "workspace": "default"}
+    with failing(bulk.uri), bulk.engine.begin() as connection:
+        connection.execute(insert(EXPERIMENTS).values(own | {"creation_time": at, "last_update_time": at}))
+        made = select(EXPERIMENTS.c.experiment_id)
+        made_id = connection.scalar(made.where(EXPERIMENTS.c.name == name, EXPERIMENTS.c.workspace == "default"))
+        tags = [{"experiment_id": made_id, "key": key, "value": value} for key, value in KIND.items()]
+        connection.execute(insert(EXPERIMENT_TAGS), tags)
 
 
 def created(location: str, new: New) -> StoredRun:
