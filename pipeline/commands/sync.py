@@ -8,7 +8,7 @@ from pipeline import outs, records, repository, sweep
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
 from pipeline.table.prepared import check_prepared
-from pipeline.tracking import leftovers, listings, queries
+from pipeline.tracking import leftovers, listings, queries, synced
 from pipeline.tracking.models import champions
 from pipeline.tracking.pages import views
 
@@ -29,10 +29,16 @@ def sync() -> str:
     check_prepared(params.data)
     if not current:
         raise InputError("the outs were made with other params, data or code than those here; run: dvc repro")
-    lacking = store_lacking(params, evaluated, outs.evaluation(), champion)
+    own = identity(params, evaluated)
+    leftovers.end_the_dead(params.track.experiment)
+    state = synced.state(params, own)  # before the store is read, or what changes meanwhile would go unseen
+    lacking = 0 if synced.is_noted(state) else store_lacking(params, evaluated, outs.evaluation(), champion)
+    synced.note(state)
+    summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
+    views.refresh(params.track.experiment, summary, params.evaluate.metric)
     registered = champions.update(params, evaluated, champion)
     stored = f"{len(evaluated)} runs, " + (f"{lacking} of them stored now" if lacking else "all stored")
-    links = listings.links_of(params.track.experiment, identity(params, evaluated))
+    links = listings.links_of(params.track.experiment, own)
     return "\n".join(filter(None, [stored, registered, *links]))
 
 
@@ -57,14 +63,10 @@ def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequen
     Raises:
         InputError: the store fails.
     """
-    leftovers.end_the_dead(params.track.experiment)
     own = identity(params, evaluated)
     lacking, is_evaluated = queries.lacking(params.track.experiment, own, evaluated, outs.nested())
     if lacking or not is_evaluated:
         from pipeline.tracking import direct  # noqa: PLC0415 - stores, which seldom is needed
 
         direct.restore(params, evaluated, artifacts, champion)
-    else:
-        summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
-        views.refresh(params.track.experiment, summary, params.evaluate.metric)
     return lacking
