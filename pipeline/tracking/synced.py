@@ -43,6 +43,8 @@ def is_noted(found: str) -> bool:
 
 
 def note(found: str) -> None:
-    """Note that nothing was lacking in this state."""
-    NOTE.parent.mkdir(parents=True, exist_ok=True)
-    NOTE.write_text(found, encoding="utf-8")
+    """Note that nothing was lacking in this state; where nothing can be written, the next `sync` reads all again."""
+    if found:
+        with suppress(OSError):
+            NOTE.parent.mkdir(parents=True, exist_ok=True)
+            NOTE.write_text(found, encoding="utf-8")
