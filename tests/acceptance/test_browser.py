@@ -154,7 +154,7 @@ def test_the_champion_stands_on_the_models_page_and_on_its_run(served: Served, p
     best = champion(served)
     page.goto(f"{served.address}/#/experiments/1/models?workflowType=machine_learning")
     page.get_by_role("link", name=MODEL).first.wait_for()
-    assert page.get_by_role("link", name=best.info.run_name).is_visible()
+    page.get_by_role("link", name=best.info.run_name).wait_for()
     page.goto(f"{served.address}/{links.run_page('1', best.info.run_id)}")
     page.locator(f"a[href*='/models/{MODEL}']").first.click()
     page.get_by_text("Version 1").first.wait_for()
