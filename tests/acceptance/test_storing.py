@@ -14,7 +14,10 @@ from pathlib import Path
 
 import chaos
 import pytest
-from conftest import free_port, run, search, serving
+from conftest import copy_checkout, free_port, run, search, serving
+from mlflow import MlflowClient
+
+from pipeline.tracking.runs import KIND
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 STORE = """
@@ -148,3 +151,19 @@ def test_a_sweep_is_stored_in_postgresql_once_and_as_recorded(postgresql: str, t
     found = run("pipeline", "doctor", "--deep", cwd=repository, extra=extra)
     assert "as recorded: outs, cache, 5 runs, their artifacts" in found.stdout
     assert chaos.store_faults(postgresql, 4) == []
+
+
+def test_a_further_experiment_in_postgresql_is_as_mlflow_makes_it(postgresql: str, tmp_path: Path) -> None:
+    client = MlflowClient(postgresql)  # which makes the tables
+    first = client.get_experiment(client.create_experiment("first", tags=KIND))
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    opening = "from pipeline.tracking.store import Store; Store.open('second')"
+    run(sys.executable, "-c", opening, cwd=copy_checkout(repository), extra={"MLFLOW_TRACKING_URI": postgresql})
+    second = client.get_experiment_by_name("second")
+    assert second is not None
+    assert int(second.experiment_id) == int(first.experiment_id) + 1
+    assert (second.tags, second.lifecycle_stage) == (first.tags, first.lifecycle_stage)
+    assert second.artifact_location == (repository / "mlartifacts").as_uri()
+    assert second.creation_time == second.last_update_time > first.creation_time
+    assert int(client.create_experiment("third")) == int(second.experiment_id) + 1
