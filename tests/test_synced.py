@@ -66,6 +66,19 @@ def test_a_writer_at_work_is_seen(uri: str, capsys: pytest.CaptureFixture[str]) 
     assert "4 runs, 1 of them stored now" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("held", [b"\xff\xfe", b"", None])
+def test_a_broken_note_costs_a_look(uri: str, held: bytes | None, capsys: pytest.CaptureFixture[str]) -> None:
+    synced.NOTE.unlink()
+    if held is None:
+        synced.NOTE.mkdir()
+    else:
+        synced.NOTE.write_bytes(held)
+    assert search(uri)
+    capsys.readouterr()
+    main(["sync"])
+    assert "4 runs, all stored" in capsys.readouterr().out
+
+
 def test_other_outs_are_compared(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert search(uri)
     asked: list[int] = []

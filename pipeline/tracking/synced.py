@@ -39,7 +39,9 @@ def state(params: Params, sweep: str) -> str:
 
 def is_noted(found: str) -> bool:
     """Tell whether nothing was lacking in this state."""
-    return bool(found) and NOTE.exists() and NOTE.read_text(encoding="utf-8") == found
+    with suppress(OSError):
+        return bool(found) and NOTE.read_bytes() == found.encode()
+    return False
 
 
 def note(found: str) -> None:
