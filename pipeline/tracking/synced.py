@@ -11,7 +11,6 @@ from pathlib import Path
 from pipeline import outs, repository
 from pipeline.params import Params
 from pipeline.tracking import location, seals
-from pipeline.tracking.failures import StoreError
 
 NOTE = Path(".dvc/tmp/synced")
 FOLD = "PRAGMA wal_checkpoint(TRUNCATE)"  # writes the -wal into the file, as whoever looks at the store next would
@@ -22,10 +21,7 @@ def state(params: Params, sweep: str) -> str:
 
     Take it before the store is read: what is written meanwhile then belongs to another state.
     """
-    try:
-        uri = location.address()
-    except StoreError:
-        return ""
+    uri = location.address()
     file = repository.sqlite_file(uri)
     if file is None or not file.exists():
         return ""
