@@ -27,6 +27,8 @@ localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 MLFLOWS_OWN = "/ajax-api/2.0/mlflow/users/current"
 # The table of runs, when MLflow replaces it while it is still being made, as another view is chosen.
 REPLACED = "AG Grid: unable to find bean reference frameworkOverrides"
+# What a browser tells a page that resizes parts of itself as it is told their sizes: nothing is lost; MLflow prints it.
+RESIZED = "ResizeObserver loop completed with undelivered notifications."
 ABORTED = "net::ERR_ABORTED"  # a page was left before it had everything
 # More runs than MLflow's pages load at once, 100, nearly all of them worse than the first sweep's; the last diverges.
 LATER = [f"{1e-8 * 1.06**place:.4g}" for place in range(109)] + ["1e-3"]
@@ -62,9 +64,11 @@ class Watched:
 
     def _hear(self, message: "ConsoleMessage") -> None:
         # A failed request is also a message, whose location is the request's.
-        own = MLFLOWS_OWN in str(message.location.get("url")) or message.text.startswith(REPLACED)
+        url = str(message.location.get("url"))
+        resized = "/static-files/" in url and message.text.endswith(RESIZED)
+        own = MLFLOWS_OWN in url or message.text.startswith(REPLACED) or resized
         if message.type == "error" and not own:
-            self.faults.append(f"console: {message.text} ({message.location.get('url')})")
+            self.faults.append(f"console: {message.text} ({url})")
 
     def _see(self, response: "Response") -> None:
         if response.status >= 400 and MLFLOWS_OWN not in response.url:
