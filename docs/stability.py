@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline import outs
-from pipeline.training import data
+from pipeline.table.prepared import Prepared
 
 
 def curvatures(X: Tensor) -> list[float]:
@@ -22,12 +22,10 @@ def largest_lr(X: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    prepared = data.load(outs.PREPARED)
-    print(
-        f"curvatures: {' '.join(f'{value:.3g}' for value in curvatures(prepared.standardized(0)[prepared.train[0]]))}"
-    )
-    for split, rows in enumerate(prepared.train):
-        X = prepared.standardized(split)[rows]
+    prepared = Prepared.load(outs.PREPARED)
+    tables = [torch.from_numpy(prepared.standardized(split)[rows]) for split, rows in enumerate(prepared.train)]
+    print(f"curvatures: {' '.join(f'{value:.3g}' for value in curvatures(tables[0]))}")
+    for split, X in enumerate(tables):
         print(f"{f'fold {split}' if split else 'all rows'}: {len(X)} rows, largest stable lr {largest_lr(X):.3g}")
-    alone = [f"{largest_lr(row[None]):.3g}" for row in prepared.standardized(0)]
+    alone = [f"{largest_lr(row[None]):.3g}" for row in torch.from_numpy(prepared.standardized(0))]
     print(f"each row alone: {' '.join(alone)}")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pipeline import repository
 from pipeline.tracking import piped
 
-if __name__ == "__main__":  # before torch, so that both load at once; a new champion's model is registered by MLflow
+if __name__ == "__main__":  # first, so that both load at once; a new champion's model is registered by MLflow
     piped.launch_ahead(*(() if repository.in_experiment() else ("pipeline.tracking.models.registry",)))
 
 import numpy as np
@@ -27,8 +27,8 @@ from pipeline.evaluation.results import Results
 from pipeline.params import Params, load
 from pipeline.progress import Display, count, unheard
 from pipeline.records import RUN_METRICS, Record
-from pipeline.table.prepared import check_prepared
-from pipeline.training import data
+from pipeline.table.checked import check_prepared
+from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def main() -> None:
     trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
     runs = [record.run for record in trained]
     with Display("evaluate") as display, piped.Piped(params, runs, display) as tracking:
-        prepared = data.load(outs.PREPARED)
+        prepared = Prepared.load(outs.PREPARED)
         evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
         tracking.measure([replace(one, inner={}) for one in evaluated])
         board = leaderboard.ranked(evaluated, prepared, params.evaluate)
@@ -77,7 +77,7 @@ def forget_other_variants(variants: Sequence[str]) -> None:
 def write(
     evaluated: Sequence[Record],
     board: pd.DataFrame,
-    prepared: data.Prepared,
+    prepared: Prepared,
     params: Params,
 ) -> None:
     """Write the stage's outs."""

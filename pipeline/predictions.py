@@ -3,13 +3,14 @@
 It needs numpy alone for a linear model, so that a served model can carry this file and load without torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Forward = Callable[[Float64, NDArray[np.floating]], Float64]
 ROWS = 2**16  # predicted at once by a model that is not linear
 
 
@@ -26,7 +27,7 @@ def predict(variant: str, tensors: Mapping[str, Array], X: NDArray[np.floating])
     """
     with np.errstate(over="ignore", invalid="ignore"):
         X = (X.astype(np.float32) - tensors["mean"][0]) / tensors["scale"][0]
-        y_pred = linear(X, tensors["W"][0], tensors["b"][0]) if is_linear(tensors) else _forward(variant, tensors, X)
+        y_pred = linear(X, tensors["W"][0], tensors["b"][0]) if is_linear(tensors) else _in_blocks(variant, tensors, X)
         return y_pred.astype(np.float32)
 
 
@@ -57,14 +58,24 @@ def linear(X: Array, W: Array, b: Array) -> Float64:
     return y_pred + b.astype(np.float64)
 
 
-def _forward(variant: str, tensors: Mapping[str, Array], X: Array) -> Float64:
-    """Run the variant's own code in float64: a block's number of rows then changes no more than the last digits."""
-    import torch  # noqa: PLC0415 - 1 s, and absent where a linear model is served
+def _in_blocks(variant: str, tensors: Mapping[str, Array], X: Array) -> Float64:
+    # A block's number of rows changes no more than float64's last digits.
+    forward, values = in_float64(variant, tensors, X.shape[1])
+    blocks = [forward(values[0], X[at : at + ROWS]) for at in range(0, len(X), ROWS)]
+    return np.concatenate(blocks) if blocks else np.zeros((0, 1))
 
-    from pipeline.training import parameters  # noqa: PLC0415
 
-    model, values = parameters.in_float64(variant, tensors, X.shape[1])
-    with torch.no_grad():
-        fitted = parameters.with_values(model, values[0])
-        blocks = [fitted(torch.from_numpy(X[at : at + ROWS]).double()) for at in range(0, len(X), ROWS)]
-    return np.asarray(torch.cat(blocks).numpy()) if blocks else np.zeros((0, 1))
+def in_float64(variant: str, tensors: Mapping[str, Array], k: int) -> tuple[Forward, Float64]:
+    """Take the variant's own code, with torch, as a function in float64.
+
+    Args:
+        variant: its name.
+        tensors: its parameters by name, each (S, …), of S fits.
+        k: the number of features.
+
+    Returns:
+        values (P,) and X (m, k) -> y_pred (m, 1), and the fits' values (S, P).
+    """
+    from pipeline.training import parameters  # noqa: PLC0415 - torch takes 1 s, and is absent where W and b are served
+
+    return parameters.in_float64(variant, tensors, k)

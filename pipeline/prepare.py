@@ -18,8 +18,8 @@ from pipeline.params import Data, InputError, Split, load
 from pipeline.progress import Display, count
 from pipeline.reading import printable
 from pipeline.table.float32 import Altered, in_float32
+from pipeline.table.prepared import identity, standardization
 from pipeline.table.raw import read
-from pipeline.table.standardized import identity, standardization
 
 Mask = NDArray[np.bool_]
 

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent
 SOURCES = (
     "__init__.py",
     "sweep.py",
-    "table/standardized.py",
+    "table/prepared.py",
     "train.py",
     "training/data.py",
     "training/fit.py",
@@ -30,6 +30,7 @@ SOURCES = (
     "training/stacks.py",
     "variants/{variant}.py",
 )
+PATH_POINTS = 101  # the most epochs at which a path is kept; track.points would retrain a sweep for a curve's sake
 PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
 # The sources, without .py, that choose a searched sweep's runs; train's deps too, but no part of what a run is.
 SEARCH = (

@@ -24,8 +24,9 @@ from pipeline.params import InputError, Params, load
 from pipeline.progress import Display, count
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.table.prepared import check_prepared
-from pipeline.training import data, known, nested, progress, stacks
+from pipeline.table.checked import check_prepared
+from pipeline.table.prepared import Prepared
+from pipeline.training import known, nested, progress, stacks
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.engines import Engine, Watch
 from pipeline.training.engines.choice import choose
@@ -51,8 +52,8 @@ def main() -> None:
     most, epochs = search.most if search else len(own), max(params.axis("epochs"))
     further = nested.count(splits) if params.train.nested else 0
     check_memory(most, splits + further, epochs, psutil.virtual_memory().available)
-    prepared = data.load(outs.PREPARED)
-    every = data.with_pairs(prepared, params.data.standardize) if further else prepared
+    prepared = Prepared.load(outs.PREPARED)
+    every = prepared.with_pairs(params.data.standardize) if further else prepared
     found = {} if search else known.recall(own, os.environ, params.train.nested)
     planned = plan(own, found, prepared, every)
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
@@ -69,7 +70,7 @@ def main() -> None:
         shown = progress.Training(display, tracking, planned, prepared.X.shape[1], len(found), splits)
         outs.study(name).unlink(missing_ok=True)
 
-        def of_round(runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: Engine) -> list[Record]:
+        def of_round(runs: Sequence[Run], prepared: Prepared, watch: Watch, engine: Engine) -> list[Record]:
             held = known.recall(runs, os.environ, params.train.nested)
             shown.known += len(held)
             return complete(runs, held, prepared, watch, engine)
@@ -83,9 +84,7 @@ def main() -> None:
     shown.conclude()
 
 
-def plan(
-    runs: Sequence[Run], found: Mapping[str, Record], prepared: data.Prepared, every: data.Prepared
-) -> list[stacks.Stack]:
+def plan(runs: Sequence[Run], found: Mapping[str, Record], prepared: Prepared, every: Prepared) -> list[stacks.Stack]:
     """List the stacks that are to train for one variant's runs.
 
     Args:
@@ -105,7 +104,7 @@ def unknown(runs: Sequence[Run], found: Mapping[str, Record]) -> list[Run]:
 
 
 def complete(
-    runs: Sequence[Run], found: Mapping[str, Record], prepared: data.Prepared, watch: Watch, engine: Engine
+    runs: Sequence[Run], found: Mapping[str, Record], prepared: Prepared, watch: Watch, engine: Engine
 ) -> list[Record]:
     """Train those runs of one variant whose records are not found; return the records of all, in the runs' order."""
     missing = unknown(runs, found)
@@ -161,7 +160,7 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
 
 
 def train(
-    runs: Sequence[Run], prepared: data.Prepared, watch: Watch, engine: Engine, seed: int | None = None
+    runs: Sequence[Run], prepared: Prepared, watch: Watch, engine: Engine, seed: int | None = None
 ) -> list[Record]:
     """Train one variant's runs stack by stack; keep the paths of those with `seed`, by default the first's."""
     done: dict[Run, Record] = {}

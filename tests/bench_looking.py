@@ -21,8 +21,9 @@ from rows import Row
 from pipeline import outs, records, sweep
 from pipeline.params import load
 from pipeline.progress import Display
+from pipeline.table.prepared import Prepared
 from pipeline.tracking.protocol import Untracked
-from pipeline.training import data, progress, stacks
+from pipeline.training import progress, stacks
 
 COMMANDS = {"--help": 0.5, "--version": 0.5, "leaderboard": 0.5, "show": 0.5, "top": 2.0, "runs": 2.0}  # seconds wanted
 CHROMIUM = shutil.which("chromium")
@@ -74,7 +75,7 @@ def predictions(repository: Path, count: int = 1_000_000) -> Iterator[Row]:
 
 def told() -> float:
     """Time training with its line on a terminal in turn with none; return the ratio."""
-    prepared = data.load(Path("data/prepared/tensors.safetensors"))
+    prepared = Prepared.load(Path("data/prepared/tensors.safetensors"))
     one = next(run for run in sweep.plan(load()) if run.variant == "linear" and run.batch_size == 1)
     stack = stacks.group([one], prepared.train_rows, prepared.X.shape[1])[0]
 

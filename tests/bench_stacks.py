@@ -13,11 +13,13 @@ from conftest import REPOSITORY, run  # before torch: pipeline pins its kernels
 # isort: split
 import torch
 from rows import Row
+from sweeps import unscaled
 from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline import KERNELS, sweep
 from pipeline.params import load
-from pipeline.training import data, stacks
+from pipeline.table.prepared import Prepared
+from pipeline.training import stacks
 from pipeline.variants import loop, make
 
 EPOCHS = 200
@@ -37,7 +39,7 @@ def plain(rows: torch.Tensor, y: torch.Tensor, batch_size: int) -> float:
 
 def rows() -> Iterator[Row]:
     """Time stacks of nn.Linear at batch size 2 in turn with plain loops."""
-    prepared = data.load(Path("data/prepared/tensors.safetensors"))
+    prepared = Prepared.load(Path("data/prepared/tensors.safetensors"))
     one = next(run for run in sweep.plan(load()) if run.variant == "linear" and run.batch_size == 2)
     for count in (1, 10, 100, 1000):
         fits = tuple(
@@ -48,7 +50,7 @@ def rows() -> Iterator[Row]:
             begin = time.perf_counter()
             stacks.train(stacks.Stack(fits, prepared.train_rows[0]), prepared, lambda *_: None)
             took = time.perf_counter() - begin
-            ratios.append(plain(prepared.X, prepared.y, 2) * count / took)
+            ratios.append(plain(torch.from_numpy(prepared.X), torch.from_numpy(prepared.y), 2) * count / took)
         yield Row(f"{count:,} runs × {EPOCHS} epochs in a stack: plain loops ÷ stack", median(ratios), "×")
 
 
@@ -58,7 +60,7 @@ def train_table(n: int, k: int, batch_size: int, count: int, epochs: int) -> flo
         torch.set_num_threads(os.cpu_count() or 1)
     chance = torch.Generator().manual_seed(0)
     X, y = torch.randn(n, k, generator=chance), torch.randn(n, 1, generator=chance)
-    prepared = data.Prepared(X, y, torch.ones(1, n, dtype=torch.bool), torch.zeros(1, k), torch.ones(1, k))
+    prepared = unscaled(X, y, torch.ones(1, n, dtype=torch.bool))
     runs = [sweep.Run("linear", batch_size, 1e-5, seed, epochs, "zeros", "cpu", "") for seed in range(count)]
     begin = time.perf_counter()
     stacks.train(stacks.Stack(tuple((run, 0) for run in runs), n), prepared, lambda *_: None)

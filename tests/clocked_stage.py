@@ -12,7 +12,7 @@ from pipeline.tracking import piped
 
 CLOCKED = {
     "train": [
-        ("pipeline.table.prepared", "check_prepared", "checking the prepared data"),
+        ("pipeline.table.checked", "check_prepared", "checking the prepared data"),
         ("pipeline.train", "complete", "training"),
         ("pipeline.train", "write", "writing its outs"),
         ("pipeline.tracking.piped", "Piped.end", "waiting for the store"),

@@ -71,7 +71,7 @@ def run_stages() -> None:
     from pipeline import evaluate, outs, prepare, records, sweep, train  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, metrics  # noqa: PLC0415
     from pipeline.params import load  # noqa: PLC0415
-    from pipeline.training import data  # noqa: PLC0415
+    from pipeline.table.prepared import Prepared  # noqa: PLC0415
     from pipeline.training.engines import Unwatched  # noqa: PLC0415
     from pipeline.training.engines.here import Here  # noqa: PLC0415
 
@@ -80,10 +80,10 @@ def run_stages() -> None:
     evaluated = []
     for variant in params.variants:
         runs = [run for run in sweep.plan(params) if run.variant == variant]
-        prepared = data.load(outs.PREPARED)
+        prepared = Prepared.load(outs.PREPARED)
         trained = train.train(runs, prepared, Unwatched(), Here(prepared))
         records.write(outs.TRAINED / variant, trained)
-        prepared = data.load(outs.PREPARED)
+        prepared = Prepared.load(outs.PREPARED)
         evaluated += [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]
     board = leaderboard.rank(evaluated, params.evaluate.metric)
     evaluate.write(evaluated, board, prepared, params)

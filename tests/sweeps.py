@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline import sweep, train
 from pipeline.evaluation import leaderboard, metrics
@@ -12,7 +13,7 @@ from pipeline.evaluation.results import Results
 from pipeline.params import Params, check
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.training.data import Prepared
+from pipeline.table.prepared import Prepared, identity
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
 
@@ -48,7 +49,12 @@ def table(rows: int = 12, k: int = 2, folds: int = 3, held_out: int | None = Non
     place = torch.arange(rows)
     kept = [place % folds != fold for fold in range(folds)]
     train = torch.stack([place >= 0, *kept]) if held_out is None else (place >= held_out)[None]
-    return Prepared(X, y, train, torch.zeros(len(train), k), torch.ones(len(train), k))
+    return unscaled(X, y, train)
+
+
+def unscaled(X: Tensor, y: Tensor, train: Tensor) -> Prepared:
+    """Return X (n, k), y (n, 1) and train (S, n) as prepare writes them where data are not standardized."""
+    return Prepared(X.numpy(), y.numpy(), train.numpy(), *identity(len(train), X.shape[1]))
 
 
 def records(prepared: Prepared, settings: Params) -> list[Record]:

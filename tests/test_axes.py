@@ -14,9 +14,9 @@ from torch import Tensor, nn, optim
 
 from pipeline.evaluation import pictures, report, rounding
 from pipeline.sweep import Run, configured, points
+from pipeline.table.prepared import Prepared
 from pipeline.training import checkpoints, data, lift, optimizers, schedules, stacks
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.data import Prepared
 from pipeline.training.stacks import Fitted, Stack
 
 EPOCHS = 60
@@ -49,7 +49,7 @@ def loss_of(one: Run, y_pred: Tensor, y: Tensor) -> Tensor:
 def plain_loop(one: Run, split: int, prepared: Prepared = SCORES) -> tuple[list[float], Tensor]:
     """Train by torch's own; return the curve of the squared error and the weights."""
     rows = prepared.train[split]
-    X, y, n = prepared.X[rows], prepared.y[rows], int(rows.sum())
+    X, y, n = torch.from_numpy(prepared.X[rows]), torch.from_numpy(prepared.y[rows]), int(rows.sum())
     torch.manual_seed(one.seed)
     model = nn.Linear(3, 1).to(X.dtype)
     optimizer, curve = optimizer_of(one, model), []

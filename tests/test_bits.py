@@ -4,13 +4,14 @@ from itertools import product
 
 import pytest
 import torch
+from sweeps import unscaled
 from test_lift import Normalized, Perceptron, normal
 
 from pipeline import variants
 from pipeline.params import BatchSize
 from pipeline.sweep import Run
+from pipeline.table.prepared import Prepared
 from pipeline.training import stacks
-from pipeline.training.data import Prepared
 from pipeline.training.stacks import Fitted, Stack
 
 WIDTHS = (1, 3, 20, 100, 1000)
@@ -20,7 +21,7 @@ ROWS = 70
 
 def table(k: int) -> Prepared:
     X, y = normal(ROWS, k, seed=k), normal(ROWS, 1, seed=k + 1)
-    return Prepared(X, y, torch.ones(1, ROWS, dtype=torch.bool), torch.zeros(1, k), torch.ones(1, k))
+    return unscaled(X, y, torch.ones(1, ROWS, dtype=torch.bool))
 
 
 def train(fits: tuple[tuple[Run, int], ...], prepared: Prepared) -> list[Fitted]:

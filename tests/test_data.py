@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from torch import Tensor
+from sweeps import unscaled
 
 from pipeline.training import data
 from pipeline.training.data import MinibatchOrder, Prepared, Rows
@@ -19,7 +19,7 @@ def table(n: int, splits: int = 1, k: int = 1) -> Prepared:
     train = torch.ones(splits, n, dtype=torch.bool)
     for split in range(1, splits):
         train[split, split - 1] = False
-    return Prepared(numbers.repeat(1, k), 10 * numbers, train, torch.zeros(splits, k), torch.ones(splits, k))
+    return unscaled(numbers.repeat(1, k), 10 * numbers, train)
 
 
 def read(order: MinibatchOrder, rows: Rows) -> list[Epochs]:
@@ -115,11 +115,11 @@ def test_x_and_y_of_a_minibatch_are_of_the_same_rows() -> None:
 def test_every_run_sees_x_as_its_own_split_standardizes_it() -> None:
     plain = table(5, splits=3, k=2)
     mean, scale = torch.tensor([[0.0, 1], [2, 3], [2, 3]]), torch.tensor([[1.0, 2], [4, 5], [4, 8]])
-    rows = Rows(Prepared(plain.X, plain.y, plain.train, mean, scale), [1, 2, 1])
+    rows = Rows(Prepared(plain.X, plain.y, plain.train, mean.numpy(), scale.numpy()), [1, 2, 1])
     (X, y), *others = data.minibatches(rows, MinibatchOrder([0, 0, 0], 4, 4, range(1)))
     assert not others
     for run, split in enumerate((1, 2, 1)):
         kept = plain.train[split]
-        expected: Tensor = (plain.X[kept] - mean[split]) / scale[split]
+        expected = (torch.from_numpy(plain.X[kept]) - mean[split]) / scale[split]
         torch.testing.assert_close(X[run], expected, rtol=0, atol=0)
-        torch.testing.assert_close(y[run], plain.y[kept], rtol=0, atol=0)
+        torch.testing.assert_close(y[run], torch.from_numpy(plain.y[kept]), rtol=0, atol=0)

@@ -21,10 +21,11 @@ from pipeline import lifetime, outs, params, records, sweep, train
 from pipeline.progress import Display
 from pipeline.records import Record
 from pipeline.sweep import Run
+from pipeline.table.prepared import Prepared
 from pipeline.tracking.direct import Direct
 from pipeline.tracking.piped import Piped
 from pipeline.tracking.protocol import Tracking
-from pipeline.training import data, progress
+from pipeline.training import progress
 from pipeline.training.engines.here import Here
 
 
@@ -76,7 +77,7 @@ def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
     for variant in settings.variants:
         own = [run for run in runs if run.variant == variant]
         shown = progress.Training(Display("train"), here, [], 0)  # type: ignore[arg-type]
-        prepared = data.load(outs.PREPARED)
+        prepared = Prepared.load(outs.PREPARED)
         train.train(own, prepared, shown, Here(prepared))
     here.complete(records.read_evaluated(settings.variants), outs.evaluation(), outs.champion())
     here.end("FINISHED", "")

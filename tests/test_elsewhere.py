@@ -27,22 +27,22 @@ from pipeline.commands import comparison, reproduce, sync
 from pipeline.evaluation import metrics, rounding
 from pipeline.records import Record
 from pipeline.sweep import Run
+from pipeline.table.prepared import Prepared
 from pipeline.tracking import queries
 from pipeline.tracking.direct import Direct
 from pipeline.tracking.stored import Stored
 from pipeline.tracking.values import weights_md5
-from pipeline.training import data
 
 TRAIN = """
 import sys
 import pipeline
 from pathlib import Path
-from pipeline.training import data
+from pipeline.table.prepared import Prepared
 from pipeline import outs, params, records, sweep, train
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]
-prepared = data.load(outs.PREPARED)
+prepared = Prepared.load(outs.PREPARED)
 records.write(Path(sys.argv[1]), train.train(runs, prepared, Unwatched(), Here(prepared)))
 """
 AVX2 = {"architecture": "x86_64", "kernels": "avx2", "torch": "2.13.0"}
@@ -56,7 +56,7 @@ def train_again(repository: Path, folder: Path, emulator: Sequence[str] = (), **
     program, packages = os.path.realpath(sys.executable), os.pathsep.join([str(repository), *sys.path])
     environment = {"PYTHONPATH": packages, **extra}
     run(*emulator, program, "-c", TRAIN, str(folder), cwd=repository, extra=environment)
-    prepared = data.load(repository / outs.PREPARED)
+    prepared = Prepared.load(repository / outs.PREPARED)
     return [replace(one, metrics=metrics.compute(one, prepared)) for one in records.read(folder)]
 
 
@@ -231,7 +231,7 @@ def test_outs_of_another_machine_are_all_stored_where_they_agree_and_beside_the_
     settings = params.load()
     assert [sync.store_lacking(settings, [one], [], "c") for one in (here, here, there)] == [1, 0, 0]
     far = altered(there)
-    far = replace(far, metrics=metrics.compute(far, data.load(outs.PREPARED)))
+    far = replace(far, metrics=metrics.compute(far, Prepared.load(outs.PREPARED)))
     assert [sync.store_lacking(settings, [one], [], "c") for one in (far, far, here, there)] == [1, 0, 0, 0]
     first, second = of(uri, here)
     assert second.data.tags["contradicts"] == first.info.run_id

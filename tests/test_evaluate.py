@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression  # type: ignore[import-untyped]
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score  # type: ignore[import-untyped]
@@ -19,7 +18,7 @@ from pipeline.evaluation.leaderboard import summary
 from pipeline.params import METRICS
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.training.data import Prepared
+from pipeline.table.prepared import Prepared
 
 Tensors = dict[str, NDArray[Any]]
 SCORES = np.loadtxt(Path(__file__).parents[1] / "data/raw/scores.csv", delimiter=",", skiprows=1)
@@ -47,7 +46,7 @@ def random_data(n: int = 40, k: int = 3, folds: int = 4, standardize: bool = Fal
 
 
 def figures(record: Record, data: Tensors) -> dict[str, float]:
-    return metrics.compute(record, Prepared(**{name: torch.from_numpy(value) for name, value in data.items()}))
+    return metrics.compute(record, Prepared(**data))
 
 
 def seen(data: Tensors, split: int) -> NDArray[np.float64]:

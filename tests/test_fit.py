@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sweeps import unscaled
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader, Sampler, TensorDataset
@@ -43,11 +44,11 @@ def table(name: str) -> Prepared:
     cells = torch.from_numpy(np.loadtxt(RAW / name, delimiter=",", skiprows=1, dtype=np.float32))
     X, y = cells[:, :-1], cells[:, -1:]
     train = torch.cat([torch.ones(1, len(X)), 1 - torch.eye(len(X))]).bool()
-    return Prepared(X, y, train, torch.zeros(len(train), X.shape[1]), torch.ones(len(train), X.shape[1]))
+    return unscaled(X, y, train)
 
 
 SCORES = table("scores.csv")
-DOUBLE = Prepared(SCORES.X.double(), SCORES.y.double(), SCORES.train, SCORES.mean, SCORES.scale)
+DOUBLE = Prepared(SCORES.X.astype(float), SCORES.y.astype(float), SCORES.train, SCORES.mean, SCORES.scale)
 
 
 def run(
@@ -66,7 +67,7 @@ def begin(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> tuple
     """Return a lifted model and its state."""
     one, k = fits[0][0], prepared.X.shape[1]
     inits, seeds = [one.init for one, _ in fits], [one.seed for one, _ in fits]
-    values = parameters.initial(one.variant, k, inits, seeds).to(prepared.X.dtype)
+    values = parameters.initial(one.variant, k, inits, seeds).to(torch.from_numpy(prepared.X).dtype)
     model = lift.lift(make(one.variant, k), values, k)
     state = State.initial(model, one.epochs, len(followed(fits)))
     state.optimizer = optimizers.initial(one.optimizer, state.parameters)
@@ -121,7 +122,7 @@ class Order(Sampler[int]):
 def plain_loop(one: Run, split: int, prepared: Prepared = SCORES) -> tuple[list[float], Tensor, int]:
     """Train by the tutorial's loop; return losses, weights and the epoch in which it diverged and stopped, or -1."""
     rows, k = prepared.train[split], prepared.X.shape[1]
-    X, y = prepared.X[rows], prepared.y[rows]
+    X, y = torch.from_numpy(prepared.X[rows]), torch.from_numpy(prepared.y[rows])
     size = len(X) if one.batch_size == "full" else one.batch_size
     model = make(one.variant, k)
     vector_to_parameters(parameters.initial(one.variant, k, [one.init], [one.seed])[0].to(X.dtype), model.parameters())
@@ -238,7 +239,7 @@ def test_a_diverging_run_is_held_and_touches_no_neighbour(name: str, batch_size:
 @every_variant
 def test_a_diverged_run_stays_held_whatever_minibatches_follow_and_when_resumed(name: str) -> None:
     X = torch.tensor([[1.0], [1e25], [2], [3]])  # one row's loss is beyond float32, the others' are not
-    odd = Prepared(X, torch.ones(4, 1), torch.ones(1, 4).bool(), torch.zeros(1, 1), torch.ones(1, 1))
+    odd = unscaled(X, torch.ones(4, 1), torch.ones(1, 4).bool())
     fits = [(run(name, 1, lr=1e-2, seed=seed, epochs=20, init="default"), 0) for seed in (1, 2, 3)]
     undisturbed, stopped = begin(fits, odd), begin([(replace(one, epochs=1), 0) for one, _ in fits], odd)
     train_on(undisturbed, fits, odd)
@@ -256,7 +257,7 @@ def test_a_diverged_run_stays_held_whatever_minibatches_follow_and_when_resumed(
 
 def test_losses_whose_sum_is_too_large_for_float32_are_no_divergence() -> None:
     y = torch.full((3, 1), 1e19)  # a loss of 1e38 each; the stack's sum is beyond 3.4e38
-    huge = Prepared(torch.zeros(3, 1), y, torch.ones(1, 3).bool(), torch.zeros(1, 1), torch.ones(1, 1))
+    huge = unscaled(torch.zeros(3, 1), y, torch.ones(1, 3).bool())
     fits = [(run("matrix", lr=1e-30, seed=seed, epochs=2), 0) for seed in range(5)]
     for fitted in train(fits, huge):
         assert fitted.diverged == -1
@@ -266,7 +267,7 @@ def test_losses_whose_sum_is_too_large_for_float32_are_no_divergence() -> None:
 @every_size
 def test_an_epoch_s_loss_is_the_mean_over_rows_however_short_the_last_minibatch(batch_size: BatchSize) -> None:
     (fitted,) = train([(run("matrix", batch_size, lr=1e-30, epochs=3), 0)])
-    np.testing.assert_allclose(fitted.curve, float((SCORES.y.double() ** 2).mean()), rtol=1e-6)
+    np.testing.assert_allclose(fitted.curve, float((SCORES.y.astype(float) ** 2).mean()), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("y_pred", "y"), [((1, 5, 1), (1, 5)), ((1, 5, 1), (5,)), ((2, 5, 1), (1, 5, 1))])

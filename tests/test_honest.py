@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from test_evaluate import Tensors, leave_one_out, prepared, random_data, seen, trained
 
 from pipeline import prepare
@@ -17,13 +16,9 @@ from pipeline.params import InputError, Split, check
 from pipeline.reading import parse
 from pipeline.records import Record
 from pipeline.sweep import Run
-from pipeline.training.data import Prepared
+from pipeline.table.prepared import Prepared
 
 PARAMS = (Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8")
-
-
-def tensors(data: Tensors) -> Prepared:
-    return Prepared(**{name: torch.from_numpy(value) for name, value in data.items()})
 
 
 def run(name: str, lr: float = 1e-5, batch_size: Any = "full", seed: int = 1) -> Run:  # noqa: ANN401
@@ -47,7 +42,7 @@ def test_the_standard_error_is_that_of_the_folds_errors_each_the_mean_over_the_s
             W, b = one.tensors["W"][split, :, 0].astype(np.float64), float(one.tensors["b"][split, 0])
             errors += [(x @ W + b - y) ** 2 for x, y in zip(seen(data, split)[test], data["y"][test, 0], strict=True)]
         folds.append(statistics.fmean(errors))
-    found = standard_errors.compute({"a": pair}, tensors(data))
+    found = standard_errors.compute({"a": pair}, Prepared(**data))
     assert (found.rows, found.folds) == (40, 4)
     assert found.of["a"]["cv/mse"] == pytest.approx(statistics.stdev(folds) / math.sqrt(4))
     assert found.of["a"]["cv/r2"] == pytest.approx(found.of["a"]["cv/mse"] / data["y"].astype(np.float64).var())
@@ -59,9 +54,9 @@ def test_without_folds_of_several_rows_each_tested_row_counts_as_one(split: str)
     train = np.array([[True] * 5 + [False] * 3]) if split == "holdout" else leave_one_out(8)
     data = prepared(X, X.sum(axis=1), train)
     one = drawn(data, 0, run("f"))
-    held = metrics.out_of_sample(metrics.predictions(one, tensors(data)), ~train)[:, 0] - data["y"][:, 0]
+    held = metrics.out_of_sample(metrics.predictions(one, Prepared(**data)), ~train)[:, 0] - data["y"][:, 0]
     off = [abs(value) for value in held.tolist() if not math.isnan(value)]
-    found = standard_errors.compute({"a": [one]}, tensors(data))
+    found = standard_errors.compute({"a": [one]}, Prepared(**data))
     assert (found.rows, found.folds) == ((3, 1) if split == "holdout" else (8, 8))
     assert found.of["a"]["cv/mae"] == pytest.approx(statistics.stdev(off) / math.sqrt(len(off)))
 
@@ -100,9 +95,9 @@ def test_no_split_trains_or_tests_on_final_rows_which_do_not_depend_on_the_folds
     final, train = prepare.final(40, settings), prepare.split(40, settings)
     assert final.sum() == 8
     assert not train[:, final].any()
-    none = torch.zeros(1)
-    whole = Prepared(none, none, torch.from_numpy(train), none, none, final=torch.from_numpy(final))
-    tested = whole.tested.numpy()
+    none = np.zeros(1, dtype=np.float32)
+    whole = Prepared(none, none, train, none, none, final=final)
+    tested = whole.tested
     assert not tested[:, final].any()
     assert tested.sum() == (32 if method == "kfold" else 8)
     other = Split(method="kfold", folds=5, test_fraction=0.5, seed=3, final_test=0.2)
@@ -123,7 +118,7 @@ def test_the_champion_s_final_figures_are_those_of_its_fit_on_all_training_rows(
     one = drawn(data, 0, run("f"))
     off = seen(data, 0)[final] @ one.tensors["W"][0, :, 0].astype(np.float64) + one.tensors["b"][0, 0]
     off -= data["y"][final, 0]
-    found = metrics.final([one], tensors(data))
+    found = metrics.final([one], Prepared(**data))
     assert found["final/mse"] == pytest.approx(float((off**2).mean()))
     assert found["final/mae"] == pytest.approx(float(np.abs(off).mean()))
-    assert metrics.final([one], tensors(random_data())) == {}
+    assert metrics.final([one], Prepared(**random_data())) == {}

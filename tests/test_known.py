@@ -15,7 +15,7 @@ from dvc.repo import Repo
 from pipeline import machine, outs, records, sweep, train
 from pipeline.params import InputError
 from pipeline.sweep import Run
-from pipeline.training import data, known, nested
+from pipeline.training import known, nested
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
 from pipeline.training.stacks import Stack
@@ -23,7 +23,7 @@ from pipeline.training.stacks import Stack
 STAGE = {"DVC_STAGE": "train@matrix"}
 FOLDER = outs.TRAINED / "matrix"
 TABLE = sweeps.table()
-EVERY = data.with_pairs(TABLE, standardize=False)
+EVERY = TABLE.with_pairs(standardize=False)
 
 
 def runs_with(lrs: Sequence[float], seeds: Sequence[int]) -> list[Run]:

@@ -20,10 +20,10 @@ from pipeline.evaluation.choice import costs
 from pipeline.params import InputError, Params
 from pipeline.records import Array, Record
 from pipeline.sweep import Run
+from pipeline.table.prepared import Prepared, pairs
 from pipeline.training import checkpoints, data
 from pipeline.training import nested as training
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.data import Prepared
 from pipeline.training.engines import Engine, Unwatched
 from pipeline.training.engines.here import Here
 from pipeline.training.stacks import Stack
@@ -45,16 +45,16 @@ def table(standardize: bool, noise: float = 3.0, rows: int = 12, k: int = 3, see
     y = X[:, :1] + noise * torch.randn(rows, 1, generator=chance)
     place = torch.arange(rows)
     masks = torch.stack([place >= 0, *(place % FOLDS != fold for fold in range(FOLDS))])
-    plain = Prepared(X, y, masks, torch.zeros(len(masks), k), torch.ones(len(masks), k))
+    plain = sweeps.unscaled(X, y, masks)
     if not standardize:
         return plain
-    mean = torch.stack([X[own].mean(dim=0) for own in masks])
-    return replace(plain, mean=mean, scale=torch.stack([X[own].std(dim=0, unbiased=False) for own in masks]))
+    mean = torch.stack([X[own].mean(dim=0) for own in masks]).numpy()
+    return replace(plain, mean=mean, scale=torch.stack([X[own].std(dim=0, unbiased=False) for own in masks]).numpy())
 
 
 def trained(prepared: Prepared, params: Params, engine: Engine | None = None) -> list[Record]:
     made, splits = sweeps.records(prepared, params), len(prepared.train)
-    every = data.with_pairs(prepared, params.data.standardize)
+    every = prepared.with_pairs(params.data.standardize)
     return training.complete(made, every, splits, Unwatched(), engine or Here(every))
 
 
@@ -65,7 +65,8 @@ def estimated(made: Sequence[Record], prepared: Prepared, params: Params) -> dic
 
 def predicted(rows: Tensor, tested: Tensor, prepared: Prepared, run: Run, standardize: bool) -> Tensor | None:
     """Train on some rows as a tutorial would; predict others, or None if that diverges."""
-    X, y = prepared.X[rows], prepared.y[rows]
+    table, target = torch.from_numpy(prepared.X), torch.from_numpy(prepared.y)
+    X, y = table[rows], target[rows]
     mean = X.mean(dim=0) if standardize else torch.zeros(X.shape[1])
     scale = X.std(dim=0, unbiased=False) if standardize else torch.ones(X.shape[1])
     seen = (X - mean) / scale
@@ -81,7 +82,7 @@ def predicted(rows: Tensor, tested: Tensor, prepared: Prepared, run: Run, standa
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return ((prepared.X[tested] - mean) / scale @ W + b).detach().double() if W.isfinite().all() else None
+    return ((table[tested] - mean) / scale @ W + b).detach().double() if W.isfinite().all() else None
 
 
 def scored(errors: Sequence[Tensor], y: Tensor, metric: str) -> float:
@@ -95,7 +96,7 @@ def scored(errors: Sequence[Tensor], y: Tensor, metric: str) -> float:
 
 def from_scratch(prepared: Prepared, params: Params) -> tuple[list[str], dict[str, float]]:
     """Nested cross-validation, every fit trained for itself: what each fold's choice is, and what these reach."""
-    rows, every = torch.arange(len(prepared.X)), sweeps.records(prepared, params)
+    rows, every, target = torch.arange(len(prepared.X)), sweeps.records(prepared, params), torch.from_numpy(prepared.y)
     configurations: dict[str, list[Run]] = {}
     for record in every:
         configurations.setdefault(record.run.configuration, []).append(record.run)
@@ -103,13 +104,13 @@ def from_scratch(prepared: Prepared, params: Params) -> tuple[list[str], dict[st
     def off(run: Run, test: Tensor, left: Tensor) -> Tensor | None:
         kept = torch.tensor([row for row in rows.tolist() if row not in {*test.tolist(), *left.tolist()}])
         y_pred = predicted(kept, test, prepared, run, params.data.standardize)
-        return None if y_pred is None else (y_pred - prepared.y[test])[:, 0]
+        return None if y_pred is None else (y_pred - target[test])[:, 0]
 
     folds, chosen, reached = [rows[rows % FOLDS == fold] for fold in range(FOLDS)], [], []
     for outer in folds:
         losses, spreads = {}, {}
         inner = [fold for fold in folds if fold is not outer]
-        y = prepared.y[torch.cat(inner)]
+        y = target[torch.cat(inner)]
         for name, runs in configurations.items():
             errors = [[off(run, fold, outer) for fold in inner] for run in runs]
             whole = [[one for one in own if one is not None] for own in errors]
@@ -131,7 +132,7 @@ def from_scratch(prepared: Prepared, params: Params) -> tuple[list[str], dict[st
             best = min(within, key=trained)
         chosen.append(best)
         reached.append([off(run, outer, rows[:0]) for run in configurations[best]])
-    y = prepared.y[torch.cat(folds)].double()
+    y = target[torch.cat(folds)].double()
     by_seed = [torch.cat([own[seed] for own in reached]) for seed in range(2)]  # type: ignore[misc]
     mse = statistics.fmean(float((one**2).mean()) for one in by_seed)
     mae = statistics.fmean(float(one.abs().mean()) for one in by_seed)
@@ -215,7 +216,7 @@ def test_on_noise_the_best_of_many_trained_configurations_is_worse_than_it_looks
 def test_a_configuration_that_diverges_without_two_folds_is_not_chosen_without_either() -> None:
     params, prepared = settings(sweep_lr=[0.01, 0.03], sweep_batch_size=["full"]), table(standardize=False)
     made = trained(prepared, params)
-    pair = data.pairs(len(prepared.train)).index((2, 3))
+    pair = pairs(len(prepared.train)).index((2, 3))
 
     def lost(record: Record) -> Record:
         holed = {name: own.copy() for name, own in record.inner.items()}
@@ -237,15 +238,15 @@ def test_lacking_fits_are_named() -> None:
 
 def test_each_pair_of_folds_is_left_out_once_and_final_rows_always() -> None:
     whole = table(standardize=True)
-    final = torch.arange(12) == 5
+    final = np.arange(12) == 5
     kept = replace(whole, train=whole.train & ~final, final=final)
-    every = data.with_pairs(kept, standardize=True)
+    every = kept.with_pairs(standardize=True)
     assert len(every.train) - len(kept.train) == training.count(len(kept.train)) == 6
-    for at, (one, other) in enumerate(data.pairs(5), start=5):
+    for at, (one, other) in enumerate(pairs(5), start=5):
         rows = kept.train[0] & kept.train[one] & kept.train[other]
         assert (every.train[at] == rows).all()
-        assert every.mean[at].tolist() == pytest.approx(kept.X[rows].mean(dim=0).tolist(), abs=1e-6)
-        assert every.scale[at].tolist() == pytest.approx(kept.X[rows].std(dim=0, unbiased=False).tolist(), abs=1e-6)
+        assert every.mean[at].tolist() == pytest.approx(kept.X[rows].mean(axis=0).tolist(), abs=1e-6)
+        assert every.scale[at].tolist() == pytest.approx(kept.X[rows].std(axis=0).tolist(), abs=1e-6)
 
 
 def test_what_a_run_s_own_fits_are_does_not_depend_on_the_further_ones() -> None:
@@ -274,7 +275,7 @@ def test_killed_in_the_middle_the_further_fits_resume_with_the_same_bits(
 ) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     params, prepared = settings(sweep_batch_size=["full"]), table(standardize=False)
-    made, every = sweeps.records(prepared, params), data.with_pairs(prepared, standardize=False)
+    made, every = sweeps.records(prepared, params), prepared.with_pairs(standardize=False)
     with pytest.raises(KeyboardInterrupt):
         training.complete(made, every, 5, Killed(at=5), Here(every, Checkpoints(tmp_path)))
     resumed = Killed()
@@ -287,7 +288,7 @@ def test_killed_in_the_middle_the_further_fits_resume_with_the_same_bits(
 def test_stacks_of_further_fits_have_keys_of_their_own() -> None:
     prepared = table(standardize=False)
     runs = [record.run for record in sweeps.records(prepared, settings(sweep_lr=[0.01]))]
-    planned = train.plan(runs, {}, prepared, data.with_pairs(prepared, standardize=False))
+    planned = train.plan(runs, {}, prepared, prepared.with_pairs(standardize=False))
     assert len({stack.key for stack in planned}) == len(planned)
     assert sorted(split for stack in planned for _, split in stack.fits) == sorted([*range(11)] * len(runs))
 

@@ -20,7 +20,7 @@ from pipeline.evaluation.plots.lr import configurations
 from pipeline.evaluation.results import FLOOR, Results, agreeing, largest_eigenvalue
 from pipeline.records import CURVE, Record
 from pipeline.sweep import curve_steps
-from pipeline.training.data import Prepared
+from pipeline.table.prepared import Prepared
 from pipeline.variants.matrix import Model
 
 NAMES = ["loss", "cost", "lr", "heatmap", "path", "predicted"]
@@ -42,7 +42,7 @@ def draw(prepared: Prepared, **changed: Any) -> dict[str, Picture]:  # noqa: ANN
 
 
 def test_the_largest_stable_lr_is_2_over_the_largest_eigenvalue_of_autograd_s_hessian(made: Results) -> None:
-    X, y = made.prepared.X.double(), made.prepared.y.double()
+    X, y = (torch.from_numpy(own).double() for own in (made.prepared.X, made.prepared.y))
 
     def mse(values: torch.Tensor) -> torch.Tensor:
         return ((X @ values[:2, None] + values[2] - y) ** 2).mean()
@@ -83,7 +83,7 @@ def test_variants_that_agree_are_shown_as_one_with_their_largest_difference(made
 def test_a_variant_that_differs_stands_alone_and_unstable_runs_are_no_difference(made: Results) -> None:
     def grouped(changed: Sequence[Record]) -> list[tuple[str, ...]]:
         ranked = list(made.board["variant"])
-        return [group.variants for group in agreeing(changed, ranked, 2, FLOOR, made.stable)]
+        return [group.variants for group in agreeing(changed, ranked, FLOOR, made.stable)]
 
     def off(record: Record, stable: bool) -> Record:
         wanted = record.run.variant == "matrix" and (record.run.lr < made.stable[record.run.batch_size]) == stable
@@ -211,8 +211,8 @@ def test_the_contours_are_the_training_loss(made: Results) -> None:
     found = grid.losses(made, record, plane)
     for row, column in ((0, 0), (3, 1), (4, 2)):
         theta = plane.middle + grid.along[column] * plane.directions[0] + grid.across[row] * plane.directions[1]
-        y_pred = made.prepared.X.double().numpy() @ theta[:2] + theta[2]
-        assert found[row, column] == pytest.approx(((y_pred - made.prepared.y[:, 0].numpy()) ** 2).mean(), rel=1e-5)
+        y_pred = made.prepared.X.astype(float) @ theta[:2] + theta[2]
+        assert found[row, column] == pytest.approx(((y_pred - made.prepared.y[:, 0]) ** 2).mean(), rel=1e-5)
     sampled = path.sampled(path.Grid(np.linspace(-1, 1, path.SIDE), np.linspace(-2, 2, path.SIDE)), made, record, plane)
     exact = path.quadratic(path.Grid(np.linspace(-1, 1, path.SIDE), np.linspace(-2, 2, path.SIDE)), made, plane)
     np.testing.assert_allclose(sampled, exact, atol=0.02 * exact.max())
@@ -220,7 +220,7 @@ def test_the_contours_are_the_training_loss(made: Results) -> None:
 
 def test_the_drawn_path_is_the_plain_loop_s(made: Results) -> None:
     record = next(one for one in path.paths(made) if one.run.batch_size == "full")
-    X, y, model = made.prepared.X, made.prepared.y, Model(2)
+    X, y, model = torch.from_numpy(made.prepared.X), torch.from_numpy(made.prepared.y), Model(2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -248,9 +248,9 @@ def test_predictions_are_those_of_fits_that_did_not_see_the_row(made: Results, d
     best = made.best("variant")[0]
     expected = np.empty(12)
     for fold in range(3):
-        held = ~made.prepared.train[fold + 1].numpy()
+        held = ~made.prepared.train[fold + 1]
         weights = [(record.tensors["W"][fold + 1], record.tensors["b"][fold + 1]) for record in best]
-        expected[held] = np.mean([(made.prepared.X.numpy()[held] @ W + b)[:, 0] for W, b in weights], axis=0)
+        expected[held] = np.mean([(made.prepared.X[held] @ W + b)[:, 0] for W, b in weights], axis=0)
     np.testing.assert_allclose(shown["predicted"], expected, rtol=1e-5)
     np.testing.assert_allclose(shown["residual"], shown["actual"] - shown["predicted"])
 
@@ -287,7 +287,7 @@ def test_the_same_sweep_gives_the_same_bytes(made: Results, tmp_path: Path, monk
         (table(30, k=1000), {"sweep_lr": [1e-5, 1e-4], "train_epochs": 3}, set()),
         (table(), {"sweep_batch_size": list(range(1, 11)), "train_epochs": 3}, set()),
         (table(), {"evaluate_metric": "cv/r2"}, set()),
-        (replace(table(), y=torch.full((12, 1), 3.0)), {"evaluate_metric": "cv/r2"}, set()),
+        (replace(table(), y=np.full((12, 1), 3, dtype=np.float32)), {"evaluate_metric": "cv/r2"}, set()),
         (table(), {"data_target": "점수 $x^2$ _"}, set()),
     ],
     ids=[

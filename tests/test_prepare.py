@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from pipeline import prepare
 from pipeline.params import InputError, Split, Train
-from pipeline.table.standardized import standardization
+from pipeline.table.prepared import standardization
 
 Mask = NDArray[np.bool_]
 LINE: dict[str, object] = {"data.features": ["x"], "data.target": "y", "data.split.folds": 3}

@@ -11,7 +11,7 @@ from test_prepare import ROWS, configure, prepared
 from pipeline import evaluate, outs, train
 from pipeline.__main__ import main
 from pipeline.params import InputError, load
-from pipeline.table.prepared import check_prepared
+from pipeline.table.checked import check_prepared
 from pipeline.tracking.piped import Piped
 
 TABLE = "a,b,c,y\n1,2,1,3\n4,5,0,7\n6,8,2,9\n"

@@ -18,7 +18,7 @@ from pipeline.__main__ import main
 from pipeline.commands.comparison import compare_bits
 from pipeline.commands.reproduce import TABLE, place_data, write_params
 from pipeline.params import InputError, load
-from pipeline.table.prepared import check_prepared
+from pipeline.table.checked import check_prepared
 from pipeline.tracking import queries
 from pipeline.tracking.stored import parse_params
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from pipeline import prepare, train
@@ -17,7 +16,7 @@ from pipeline.evaluation.rounding import Float64, Moments
 from pipeline.params import Split
 from pipeline.records import CURVE, Record
 from pipeline.sweep import Run
-from pipeline.table.standardized import identity, standardization
+from pipeline.table.prepared import Prepared, identity, standardization
 from pipeline.training import data
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
@@ -35,15 +34,11 @@ def prepared(n: int, k: int, standardize: bool, centre: float = 2.0) -> Tensors:
     return {"X": X, "y": y, "train": rows, "mean": mean, "scale": scale}
 
 
-def as_torch(tensors: Tensors) -> data.Prepared:
-    return data.Prepared(**{key: torch.from_numpy(value) for key, value in tensors.items()})
-
-
 def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, epochs: int, seed: int = 1) -> Record:
     run = Run(variant, batch_size, lr, seed, epochs, "zeros", "cpu", f"{seed}")  # type: ignore[arg-type]
-    prepared = as_torch(tensors)
+    prepared = Prepared(**tensors)
     [record] = train.train([run], prepared, Unwatched(), Here(prepared))
-    return replace(record, metrics=metrics.compute(record, as_torch(tensors)))
+    return replace(record, metrics=metrics.compute(record, Prepared(**tensors)))
 
 
 def in_float64(tensors: Tensors, run: Run) -> Record:
@@ -75,7 +70,7 @@ def in_float64(tensors: Tensors, run: Run) -> Record:
         np.asarray(curves[0], dtype=np.float32),
         {key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()},
     )
-    return replace(record, metrics=metrics.compute(record, as_torch(tensors)))
+    return replace(record, metrics=metrics.compute(record, Prepared(**tensors)))
 
 
 def used(made: Record, other: Record, tensors: Tensors) -> dict[str, float]:

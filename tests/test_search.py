@@ -24,7 +24,7 @@ from pipeline.search.space import Choice, Configuration, Interval, Space, refuse
 from pipeline.search.stage import Search
 from pipeline.search.storage import VARIABLE
 from pipeline.search.study import Study, key, sizes
-from pipeline.training.data import Prepared
+from pipeline.table.prepared import Prepared
 from pipeline.training.engines import Engine, Unwatched, Watch
 from pipeline.training.engines.here import Here
 

@@ -16,14 +16,15 @@ import pipeline  # before torch: it pins the kernels
 
 # isort: split
 import torch
+from sweeps import unscaled
 
 from pipeline import train, variants
 from pipeline.params import BatchSize
 from pipeline.records import Array, Record
 from pipeline.sweep import Run
+from pipeline.table.prepared import Prepared
 from pipeline.training import checkpoints, nested
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.data import Prepared, with_pairs
 from pipeline.training.engines import Unwatched
 from pipeline.training.engines.here import Here
 from pipeline.training.engines.workers import Workers
@@ -60,7 +61,7 @@ def table() -> Prepared:
     chance = torch.Generator().manual_seed(0)
     X, y = torch.randn(6, 3, generator=chance), torch.randn(6, 1, generator=chance)
     kept = torch.cat([torch.ones(1, 6), 1 - torch.eye(6)]).bool()
-    return Prepared(X, y, kept, torch.zeros(7, 3), torch.ones(7, 3))
+    return unscaled(X, y, kept)
 
 
 def runs(epochs: int) -> list[Run]:
@@ -78,7 +79,7 @@ def bits(record: Record) -> list[object]:
 def faults(word: str, folder: Path) -> Iterator[str]:
     """Say how what workers make differs from what this process makes."""
     planned, prepared, saved = runs(150), table(), Checkpoints(folder)
-    every = with_pairs(prepared, standardize=False)
+    every = prepared.with_pairs(standardize=False)
     with Workers(2, every, saved) as engine:
         seen = Seen(engine, {"one": 1, "all": 2}.get(word, 0))
         made = train.train(planned, prepared, seen, engine)

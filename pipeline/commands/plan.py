@@ -19,11 +19,11 @@ from pipeline.commands import measure
 from pipeline.evaluation import rounding
 from pipeline.params import BatchSize, InputError, Params
 from pipeline.sweep import Run, curve_steps
-from pipeline.table.prepared import check_prepared
+from pipeline.table.checked import check_prepared
+from pipeline.table.prepared import Prepared
 from pipeline.tracking import queries
-from pipeline.training import data, known, parameters
+from pipeline.training import known, parameters
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.data import Prepared
 from pipeline.training.engines.choice import choose
 from pipeline.training.engines.workers import Workers
 from pipeline.training.stacks import Stack
@@ -85,13 +85,13 @@ def plan(params: Params) -> Plan:
         InputError: the table cannot be prepared, or the store fails.
     """
     with prepared_for(params) as path:
-        runs, prepared, table = runs_of(params, path), data.load(path), rounding.table(load_file(path))
+        runs, prepared, table = runs_of(params, path), Prepared.load(path), rounding.table(load_file(path))
         identity = sweep.sweep_id(runs, sweep.specification(params, path))
     by_variant = {variant: list(own) for variant, own in groupby(runs, lambda run: run.variant)}
     nested = params.train.nested
     found = {variant: known.recall(own, AS_DVC, nested) for variant, own in by_variant.items()}
     lacking = queries.health(params.track.experiment, {run.fingerprint: run.name for run in runs}).lacking
-    every = data.with_pairs(prepared, params.data.standardize) if nested else prepared
+    every = prepared.with_pairs(params.data.standardize) if nested else prepared
     planned = {variant: train.plan(own, found[variant], prepared, every) for variant, own in by_variant.items()}
     missing = [run for variant, own in by_variant.items() for run in train.unknown(own, found[variant])]
     return Plan(

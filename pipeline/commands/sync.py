@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import outs, records, repository, sweep
 from pipeline.params import InputError, Params, load
 from pipeline.records import Record
-from pipeline.table.prepared import check_prepared
+from pipeline.table.checked import check_prepared
 from pipeline.tracking import leftovers, listings, queries, synced
 from pipeline.tracking.models import champions
 from pipeline.tracking.pages import views

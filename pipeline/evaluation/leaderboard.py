@@ -14,7 +14,7 @@ from pipeline.evaluation.standard_errors import Errors
 from pipeline.params import HIGHER_IS_BETTER, TESTED, Evaluate
 from pipeline.records import BEHIND, CURVE, RUN_METRICS, Record
 from pipeline.sweep import OF_CONFIGURATION
-from pipeline.training.data import Prepared
+from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]
 

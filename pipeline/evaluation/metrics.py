@@ -4,13 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.predictions import linear
+from pipeline.predictions import in_float64, is_linear, linear
 from pipeline.records import CURVE, FINAL, Record
-from pipeline.training.data import Prepared
-from pipeline.training.parameters import in_float64, is_linear, shapes, with_values
+from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]
 
@@ -22,9 +20,9 @@ def compute(record: Record, prepared: Prepared) -> dict[str, float]:
     """
     if not record.is_whole:
         return {}
-    y, train = prepared.y.double().numpy(), prepared.train.numpy()  # (n, 1), (S, n)
+    y, train = prepared.y.astype(np.float64), prepared.train  # (n, 1), (S, n)
     y_pred = predictions(record, prepared)  # (S, n, 1)
-    X = prepared.standardized(0).double().numpy()[train[0]]  # (n', k)
+    X = prepared.standardized(0).astype(np.float64)[train[0]]  # (n', k)
     error = (y_pred[0] - y)[train[0]]
     mse = float((error**2).mean())
     # Float64 has 16 digits, of which a difference loses those where its terms agree: round three digits above the last.
@@ -41,9 +39,9 @@ def compute(record: Record, prepared: Prepared) -> dict[str, float]:
 
 def of_tested(y_pred: Float64, prepared: Prepared) -> dict[str, float]:
     """Compute cv/mse, cv/mae and cv/r2 from every split's predictions y_pred (S, n, 1)."""
-    y = prepared.y.double().numpy()
-    held_out = out_of_sample(y_pred, prepared.tested.numpy())  # (n, 1), NaN for a row that no split tests
-    tested = prepared.tested.numpy().any(axis=0)
+    y = prepared.y.astype(np.float64)
+    held_out = out_of_sample(y_pred, prepared.tested)  # (n, 1), NaN for a row that no split tests
+    tested = prepared.tested.any(axis=0)
     residual = (held_out - y)[tested]
     spread = ((y - y[tested].mean())[tested] ** 2).mean()
     return {
@@ -66,7 +64,7 @@ def final(champion: Sequence[Record], prepared: Prepared) -> dict[str, float]:
     """
     if prepared.final is None or not champion:
         return {}
-    rows, y = prepared.final.numpy(), prepared.y.double().numpy()[prepared.final.numpy()]
+    rows, y = prepared.final, prepared.y.astype(np.float64)[prepared.final]
     residuals = [predictions(record, prepared)[0][rows] - y for record in champion]
     square = float(np.mean([(one**2).mean() for one in residuals]))
     spread = float(y.var())
@@ -89,15 +87,11 @@ def product(X: Float64, W: Float64) -> Float64:
 
 def predictions(record: Record, prepared: Prepared) -> Float64:
     """Predict every row with every split's parameters, in float64: (S, n, 1)."""
-    variant, k = record.run.variant, prepared.X.shape[1]
-    if is_linear(variant, k):
+    if is_linear(record.tensors):
         fits = enumerate(zip(record.tensors["W"], record.tensors["b"], strict=True))
-        return np.stack([linear(prepared.standardized(split).numpy(), W, b) for split, (W, b) in fits])
-    model, values = in_float64(variant, record.tensors, k)
-    tables = (prepared.standardized(split).double() for split in range(len(values)))
-    with torch.no_grad():
-        y_pred = [with_values(model, one)(X) for one, X in zip(values, tables, strict=True)]
-    return torch.stack(y_pred).numpy()
+        return np.stack([linear(prepared.standardized(split), W, b) for split, (W, b) in fits])
+    forward, values = in_float64(record.run.variant, record.tensors, prepared.X.shape[1])
+    return np.stack([forward(one, prepared.standardized(split)) for split, one in enumerate(values)])
 
 
 def out_of_sample(y_pred: Float64, tested: NDArray[np.bool_]) -> Float64:
@@ -127,24 +121,23 @@ def gradient_error(record: Record, X: Float64, y: Float64, error: Float64) -> fl
         y: their targets, (n, 1).
         error: y_pred - y, (n, 1).
     """
-    if is_linear(record.run.variant, X.shape[1]):
+    if is_linear(record.tensors):
         return formula_error(record, X, y, error)
-    model, values = in_float64(record.run.variant, record.tensors, X.shape[1])
-    names = shapes(record.run.variant, X.shape[1])
-    autograd = np.concatenate([record.tensors[f"grad_{name}"].flatten() for name in names]).astype(np.float64)
-    rows, targets = torch.from_numpy(X), torch.from_numpy(y)
+    variant, k, tensors = record.run.variant, X.shape[1], record.tensors
+    forward, [values, *_] = in_float64(variant, tensors, k)
+    gradient = {name: tensors[f"grad_{name}"][None] for name in tensors if f"grad_{name}" in tensors}
+    _, [autograd] = in_float64(variant, gradient, k)
 
-    def mse(values: torch.Tensor) -> float:
-        with torch.no_grad():
-            return float(((with_values(model, values)(rows) - targets) ** 2).mean())
+    def mse(values: Float64) -> float:
+        return float(((forward(values, X) - y) ** 2).mean())
 
     # At most 64 parameters, evenly spread: each takes two predictions of all rows.
     chosen = np.unique(np.linspace(0, len(autograd) - 1, 64).astype(int))
     differences = np.empty(len(chosen))
     for i, place in enumerate(chosen):
-        step = torch.zeros_like(values[0])
-        step[place] = 1e-6 * max(1.0, abs(float(values[0, place])))  # about the cube root of float64's rounding
-        differences[i] = (mse(values[0] + step) - mse(values[0] - step)) / (2 * float(step[place]))
+        step = np.zeros_like(values)
+        step[place] = 1e-6 * max(1.0, abs(values[place]))  # about the cube root of float64's rounding
+        differences[i] = (mse(values + step) - mse(values - step)) / (2 * step[place])
     size = float(np.abs(differences).max())
     return float(np.abs(autograd[chosen] - differences).max() / (size if size > 0 else 1))
 

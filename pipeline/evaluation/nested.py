@@ -18,7 +18,7 @@ from pipeline import outs
 from pipeline.evaluation import leaderboard, metrics
 from pipeline.params import HIGHER_IS_BETTER, Evaluate, InputError
 from pipeline.records import CURVE, NESTED, NESTED_FILE, Record
-from pipeline.training.data import Prepared, pairs, with_pairs
+from pipeline.table.prepared import Prepared, pairs
 
 
 def estimate(
@@ -43,7 +43,7 @@ def estimate(
     """
     if not all(record.inner for record in trained):
         raise InputError(f"{outs.TRAINED}: a variant has no {NESTED_FILE}, for train.nested: true; run: dvc repro")
-    every, splits = with_pairs(prepared, standardize), len(prepared.train)
+    every, splits = prepared.with_pairs(standardize), len(prepared.train)
     chosen = [choose(trained, every, fold, splits, settings) for fold in range(1, splits)]
     if not all(chosen):
         return {"configurations": len(board), "chosen": []}
@@ -57,7 +57,7 @@ def estimate(
 
 def measure(chosen: Sequence[Sequence[Record]], prepared: Prepared) -> dict[str, float]:
     """Measure, on each fold, the runs that were chosen without it, by their own fits without it."""
-    y, tested = prepared.y.double().numpy()[:, 0], prepared.tested.numpy()
+    y, tested = prepared.y.astype(np.float64)[:, 0], prepared.tested
     square, absolute = np.zeros(len(y)), np.zeros(len(y))
     for fold, runs in enumerate(chosen, start=1):
         y_pred = np.stack([metrics.predictions(record, prepared)[fold, :, 0] for record in runs])
@@ -102,7 +102,7 @@ def without(record: Record, fold: int, places: Sequence[int], seen: Prepared) ->
     left = replace(record, tensors=tensors, diverged=record.diverged or "two folds" * lost, metrics={}, inner={})
     if not left.is_whole:
         return left
-    y_pred, rows = metrics.predictions(left, seen), seen.train[0].numpy()
-    error = (y_pred[0] - seen.y.double().numpy())[rows]
+    y_pred, rows = metrics.predictions(left, seen), seen.train[0]
+    error = (y_pred[0] - seen.y.astype(np.float64))[rows]
     found = {**metrics.of_tested(y_pred, seen), CURVE: float((error**2).mean())}  # its curve saw the fold
     return replace(left, metrics=metrics.rounded(found))

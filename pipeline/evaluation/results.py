@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation import leaderboard, metrics, rounding
 from pipeline.params import BatchSize, Params
+from pipeline.predictions import is_linear
 from pipeline.records import Record
-from pipeline.training.data import Prepared
-from pipeline.training.parameters import is_linear
+from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]
 Stable = Mapping[BatchSize, float]
@@ -81,9 +81,9 @@ class Results:
     @cached_property
     def rows(self) -> tuple[Float64, Float64]:
         """Training rows of the first split, as its runs see them: x (n, k + 1) with a 1 for b, and y (n,), float64."""
-        train = self.prepared.train[0].numpy()
-        X = self.prepared.standardized(0).double().numpy()[train]
-        return np.hstack([X, np.ones((len(X), 1))]), self.prepared.y.double().numpy()[train, 0]
+        train = self.prepared.train[0]
+        X = self.prepared.standardized(0).astype(np.float64)[train]
+        return np.hstack([X, np.ones((len(X), 1))]), self.prepared.y.astype(np.float64)[train, 0]
 
     @cached_property
     def optimum(self) -> float:
@@ -119,7 +119,7 @@ class Results:
     def groups(self) -> list[Group]:
         """The variants that agree, in the order of params.yaml; those with the best configurations are shown."""
         floor = FLOOR * float(self.rows[1].var())
-        return agreeing(self.evaluated, list(self.board["variant"]), self.prepared.X.shape[1], floor, self.stable)
+        return agreeing(self.evaluated, list(self.board["variant"]), floor, self.stable)
 
     def group(self, variant: str) -> Group:
         """Return the group of a variant."""
@@ -144,13 +144,12 @@ def largest_eigenvalue(x: Float64) -> float:
     return float(np.linalg.eigvalsh(hessian)[-1])
 
 
-def agreeing(evaluated: Sequence[Record], ranked: Sequence[str], k: int, floor: float, stable: Stable) -> list[Group]:
+def agreeing(evaluated: Sequence[Record], ranked: Sequence[str], floor: float, stable: Stable) -> list[Group]:
     """Group the variants whose runs have the same curves and weights, but for rounding.
 
     Args:
         evaluated: the runs of all variants.
         ranked: variants, the best first; may repeat.
-        k: the number of features.
         floor: losses below it are compared relative to it.
         stable: batch size -> the lr of linear variants from which on rounding grows without bound.
     """
@@ -159,7 +158,7 @@ def agreeing(evaluated: Sequence[Record], ranked: Sequence[str], k: int, floor: 
         by_variant.setdefault(record.run.variant, []).append(record)
     groups: list[Group] = []
     for variant, records in by_variant.items():
-        linear = is_linear(variant, k)
+        linear = is_linear(records[0].tensors)
         for i, group in enumerate(groups):
             if linear != group.linear:
                 continue

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation import metrics
 from pipeline.params import TESTED
+from pipeline.predictions import is_linear
 from pipeline.records import Record
-from pipeline.training.data import Prepared
-from pipeline.training.parameters import is_linear
+from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]
 
@@ -43,18 +43,18 @@ class Tested:
     @classmethod
     def of(cls, prepared: Prepared) -> Self:
         """Take the tested rows of the prepared data."""
-        split, rows = np.nonzero(prepared.tested.numpy())
-        y = prepared.y.double().numpy()[rows, 0]
+        split, rows = np.nonzero(prepared.tested)
+        y = prepared.y.astype(np.float64)[rows, 0]
         X = np.empty((len(rows), prepared.X.shape[1]))
         for one in np.unique(split):
-            X[split == one] = prepared.standardized(int(one)).double().numpy()[rows[split == one]]
+            X[split == one] = prepared.standardized(int(one)).astype(np.float64)[rows[split == one]]
         folds = len(np.unique(split))
         fold = np.unique(split, return_inverse=True)[1] if folds > 1 else np.arange(len(rows))
         return cls(rows, split, fold, X, y, folds)
 
     def residuals(self, record: Record, prepared: Prepared) -> Float64:
         """Return y_pred - y (m,) of a run, each row predicted by the fit that did not train on it."""
-        if not is_linear(record.run.variant, self.X.shape[1]):
+        if not is_linear(record.tensors):
             return np.asarray(metrics.predictions(record, prepared)[self.split, self.rows, 0] - self.y)
         W, b = (record.tensors[name].astype(np.float64)[self.split] for name in ("W", "b"))
         return np.asarray((self.X * W[..., 0]).sum(axis=1) + b[:, 0] - self.y)

@@ -13,7 +13,8 @@ from pipeline.search.rounds import loss, sign_of
 from pipeline.search.space import Value
 from pipeline.search.storage import Trial
 from pipeline.sweep import OF_CONFIGURATION, Run, left_fingerprint
-from pipeline.training import data, stacks
+from pipeline.table.prepared import Prepared
+from pipeline.training import stacks
 from pipeline.training.engines import Engine, Watch
 from pipeline.training.stacks import Fitted, Stack
 
@@ -41,7 +42,7 @@ def rungs(runs: Sequence[Run], most: int) -> list[Rung]:
 
 def halve(
     runs: Sequence[Run],
-    prepared: data.Prepared,
+    prepared: Prepared,
     watch: Watch,
     engine: Engine,
     most: int,
@@ -98,7 +99,7 @@ def behind(record: Record, rung: Rung) -> Record:
     return replace(record, left=left, run=replace(record.run, fingerprint=left_fingerprint(record.run, left)))
 
 
-def climbing(runs: Sequence[Run], fits: Fits, rung: Rung, prepared: data.Prepared) -> list[Stack]:
+def climbing(runs: Sequence[Run], fits: Fits, rung: Rung, prepared: Prepared) -> list[Stack]:
     """Stack runs that go on, from their fits so far, up to a rung."""
     planned = []
     for _, alike in groupby(sorted(runs, key=lambda run: run.epochs), key=lambda run: run.epochs):

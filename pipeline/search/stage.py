@@ -17,7 +17,7 @@ from pipeline.search.space import Axis, Choice, Configuration, Interval, Space, 
 from pipeline.search.storage import Trial
 from pipeline.search.study import Study, sizes
 from pipeline.sweep import Run
-from pipeline.training.data import Prepared
+from pipeline.table.prepared import Prepared
 from pipeline.training.engines import Engine, Watch
 
 Train = Callable[[Sequence[Run], Prepared, Watch, Engine], list[Record]]

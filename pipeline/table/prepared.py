@@ -1,44 +1,93 @@
-"""Whether the prepared data, by their summary, are those that params.yaml asks for."""
+"""The prepared data, and how each split's runs see the features: less the mean, over its training rows' deviation."""
 
-import json
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Self
 
-from pipeline import outs
-from pipeline.params import Data, InputError
-from pipeline.reading import brief, printable, refuse
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
-DESCRIBED = ("features", "target", "split", "standardize")
+Mask = NDArray[np.bool_]
+Float32 = NDArray[np.float32]
 
 
-def check_prepared(data: Data) -> list[int]:
-    """Refuse prepared data that are left over from another table, other columns or another split.
+@dataclass(frozen=True)
+class Prepared:
+    """The arrays that prepare wrote: n rows, k features, S splits.
 
-    DVC prepares them again by itself; a stage run by hand would train on them and record the wrong source.
+    X (n, k), y (n, 1), float32, in the table's units; train (S, n), bool; mean (S, k), scale (S, k), float32.
+    final (n,), bool: the rows that only champions are measured on; None if there are none.
+    """
+
+    X: Float32
+    y: Float32
+    train: Mask
+    mean: Float32
+    scale: Float32
+    final: Mask | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the arrays that prepare wrote."""
+        return cls(**load_file(path))
+
+    @property
+    def tested(self) -> Mask:
+        """The rows (S, n), bool, that each split tests: those that it does not train on, but the final ones."""
+        return ~self.train if self.final is None else ~self.train & ~self.final
+
+    @property
+    def train_rows(self) -> list[int]:
+        """The number of training rows of each split."""
+        return [int(count) for count in self.train.sum(axis=1)]
+
+    def table(self, split: int) -> int:
+        """Return the first split whose runs see the same X: usually itself if data are standardized, else 0."""
+        same = (self.mean == self.mean[split]).all(axis=1) & (self.scale == self.scale[split]).all(axis=1)
+        return int(np.flatnonzero(same)[0])
+
+    def standardized(self, split: int) -> Float32:
+        """Return X (n, k) as a split's runs see it; not finite where a number is too large for float32."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray((self.X - self.mean[split]) / self.scale[split])
+
+    def with_pairs(self, standardize: bool) -> Self:
+        """Add a split for each pair of at least three folds, which trains on the rows of neither.
+
+        Args:
+            standardize: whether a split's runs see features scaled by the mean and deviation of its training rows.
+        """
+        left = np.stack([self.train[one] & self.train[other] for one, other in pairs(len(self.train))])
+        mean, scale = standardization(self.X, left) if standardize else identity(len(left), self.X.shape[1])
+        train, mean, scale = (
+            np.concatenate(parts) for parts in ((self.train, left), (self.mean, mean), (self.scale, scale))
+        )
+        return replace(self, train=train, mean=mean, scale=scale)
+
+
+def pairs(splits: int) -> list[tuple[int, int]]:
+    """List the pairs of folds, by the splits that leave them out."""
+    return list(combinations(range(1, splits), 2))
+
+
+def standardization(X: Float32, train: Mask) -> tuple[Float32, Float32]:
+    """Compute the mean and standard deviation of each split's training rows; a constant feature's scale is 1.
+
+    Args:
+        X: (n, k), float32.
+        train: (S, n), bool.
 
     Returns:
-        the number of training rows of each split.
-
-    Raises:
-        InputError: naming what differs.
+        mean (S, k), scale (S, k), float32, in the features' units.
     """
-    again = "run: dvc repro prepare"
-    try:
-        summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
-        told = {key: summary[key] for key in DESCRIBED}
-        md5, rows = summary["source_md5"], [int(count) for count in summary["train_rows"]]
-    except FileNotFoundError as error:
-        raise InputError(f"{outs.SUMMARY}: no such file here; {again}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{outs.SUMMARY}: is malformed; {again}") from error
-    wanted = data.model_dump() | {"split": data.split.model_dump(exclude_defaults=True)}
-    faults = [
-        f"data.{key}: {brief(told[key])}, and params.yaml has {brief(wanted[key])}"
-        for key in DESCRIBED
-        if told[key] != wanted[key]
-    ]
-    # A missing table, as after `dvc pull` of the outs alone, is not another table.
-    source = Path(data.source)
-    if source.is_file() and (found := outs.md5(source)) != md5:
-        faults.append(f"source_md5: {md5}, and {printable(source)} has {found}")
-    refuse(str(outs.PREPARED.parent), [f"was prepared from other data: {fault}; {again}" for fault in faults])
-    return rows
+    rows = [X[mask].astype(np.float64) for mask in train]
+    mean = np.stack([part.mean(axis=0) for part in rows]).astype(np.float32)
+    scale = np.stack([part.std(axis=0) for part in rows]).astype(np.float32)
+    return mean, np.where(scale > 0, scale, np.float32(1))
+
+
+def identity(splits: int, k: int) -> tuple[Float32, Float32]:
+    """Return the mean (S, k) and scale (S, k), float32, that leave the features unchanged."""
+    return np.zeros((splits, k), dtype=np.float32), np.ones((splits, k), dtype=np.float32)

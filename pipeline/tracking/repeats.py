@@ -8,8 +8,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
 
 from pipeline import machine, outs
-from pipeline.evaluation import rounding
+from pipeline.evaluation import metrics, rounding
 from pipeline.records import CURVE, Array, Record
+from pipeline.table.prepared import Prepared
 from pipeline.tracking import seals
 from pipeline.tracking.changes import Change
 from pipeline.tracking.runs import WEIGHTS, Point, StoredRun
@@ -76,11 +77,8 @@ class Repeats:
 
     def own_metrics(self, run: StoredRun, record: Record) -> dict[str, float]:
         """Evaluate a stored run's own weights, not the record's; its curve's last value is already stored."""
-        from pipeline.evaluation import metrics  # noqa: PLC0415 - imports torch, 1 s
-        from pipeline.training import data  # noqa: PLC0415
-
         own = replace(record, tensors=self.tensors(run))
-        return {key: value for key, value in metrics.compute(own, data.load(outs.PREPARED)).items() if key != CURVE}
+        return {key: value for key, value in metrics.compute(own, Prepared.load(outs.PREPARED)).items() if key != CURVE}
 
     def tensors(self, run: StoredRun) -> dict[str, Array]:
         """Read a stored run's weights; none if they are gone, or do not have the md5 of its tag."""

@@ -5,83 +5,17 @@ length R here.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import combinations
-from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.table.standardized import identity, standardization
+from pipeline.table.prepared import Prepared
 
 Minibatch = tuple[Tensor, Tensor]
 BLOCK = 2**16  # positions fetched at once: few enough for their rows to stay in the processor's cache
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The tensors that prepare wrote: n rows, k features, S splits.
-
-    X (n, k), y (n, 1), float32, in the table's units; train (S, n), bool; mean (S, k), scale (S, k), float32.
-    final (n,), bool: the rows that only champions are measured on; None if there are none.
-    """
-
-    X: Tensor
-    y: Tensor
-    train: Tensor
-    mean: Tensor
-    scale: Tensor
-    final: Tensor | None = None
-
-    @property
-    def tested(self) -> Tensor:
-        """The rows (S, n), bool, that each split tests: those that it does not train on, but the final ones."""
-        return ~self.train if self.final is None else ~self.train & ~self.final
-
-    @property
-    def train_rows(self) -> list[int]:
-        """The number of training rows of each split."""
-        return [int(count) for count in self.train.sum(dim=1)]
-
-    def table(self, split: int) -> int:
-        """Return the first split whose runs see the same X: usually itself if data are standardized, else 0."""
-        same = (self.mean == self.mean[split]).all(dim=1) & (self.scale == self.scale[split]).all(dim=1)
-        return int(same.nonzero()[0])
-
-    def standardized(self, split: int) -> Tensor:
-        """Return X (n, k) as a split's runs see it."""
-        return (self.X - self.mean[split]) / self.scale[split]
-
-
-def load(path: Path) -> Prepared:
-    """Read the tensors that prepare wrote."""
-    return Prepared(**load_file(path))
-
-
-def pairs(splits: int) -> list[tuple[int, int]]:
-    """List the pairs of folds, by the splits that leave them out."""
-    return list(combinations(range(1, splits), 2))
-
-
-def with_pairs(prepared: Prepared, standardize: bool) -> Prepared:
-    """Add a split for each pair of at least three folds, which trains on the rows of neither.
-
-    Args:
-        prepared: the data.
-        standardize: whether a split's runs see features scaled by the mean and deviation of its training rows.
-    """
-    left = torch.stack([prepared.train[one] & prepared.train[other] for one, other in pairs(len(prepared.train))])
-    X = prepared.X.numpy()
-    mean, scale = standardization(X, left.numpy()) if standardize else identity(len(left), X.shape[1])
-    return replace(
-        prepared,
-        train=torch.cat([prepared.train, left]),
-        mean=torch.cat([prepared.mean, torch.from_numpy(mean)]),
-        scale=torch.cat([prepared.scale, torch.from_numpy(scale)]),
-    )
 
 
 class Rows(Dataset[Minibatch]):
@@ -97,11 +31,12 @@ class Rows(Dataset[Minibatch]):
         """
         tables = {split: prepared.table(split) for split in set(splits)}
         distinct = sorted(set(tables.values()))
-        self.X = torch.cat([prepared.standardized(split) for split in distinct]).to(device)  # (distinct · N, k)
-        self.y = prepared.y.repeat(len(distinct), 1).to(device)  # (distinct · N, 1)
+        X = np.concatenate([prepared.standardized(split) for split in distinct])
+        self.X = torch.from_numpy(X).to(device)  # (distinct · N, k)
+        self.y = torch.from_numpy(np.tile(prepared.y, (len(distinct), 1))).to(device)  # (distinct · N, 1)
         offset = {split: distinct.index(table) * len(prepared.X) for split, table in tables.items()}
-        rows = [prepared.train[split].nonzero().flatten() + offset[split] for split in splits]
-        self.rows = torch.stack(rows).to(device)  # (R, n), into X and y
+        rows = [np.flatnonzero(prepared.train[split]) + offset[split] for split in splits]
+        self.rows = torch.from_numpy(np.stack(rows)).to(device)  # (R, n), into X and y
 
     def __len__(self) -> int:
         """Return n, the number of training rows of each run."""

@@ -10,14 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from pipeline.sweep import Run, curve_steps
+from pipeline.sweep import PATH_POINTS, Run, curve_steps
 from pipeline.training.data import Minibatch
 from pipeline.training.optimizers import Optimizer
 from pipeline.variants import Model
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CROWD = 4  # a fit that left is only held until one in so many has left: composing a stack costs some epochs
-PATH_POINTS = 101  # the most epochs at which a path is kept; track.points would retrain a sweep for a curve's sake
 
 
 def mse(y_pred: Tensor, y: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.records import Record
 from pipeline.sweep import Run
+from pipeline.table.prepared import Prepared
 from pipeline.training import parameters, stacks
-from pipeline.training.data import Prepared
 from pipeline.training.engines import Engine, Watch
 from pipeline.training.stacks import Stack
 

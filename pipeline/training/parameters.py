@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from pipeline import variants
+from pipeline.predictions import Array, Float64, Forward
 from pipeline.variants import Model
 
 LINEAR = ("W", "b")  # the parameters of a linear model, and of no other
@@ -75,12 +76,18 @@ def joined(tensors: Mapping[str, Tensor], shapes: Shapes) -> Tensor:
     return torch.cat([tensors[name].flatten(1) for name in shapes], dim=1)
 
 
-def in_float64(variant: str, tensors: Mapping[str, NDArray[np.float32]], k: int) -> tuple[Model, Tensor]:
-    """Return a variant's model for k features, and a record's parameters for it (S, P), in float64."""
-    model = variants.make(variant, k)
-    own = shapes(variant, k)
+def in_float64(variant: str, tensors: Mapping[str, Array], k: int) -> tuple[Forward, Float64]:
+    """Return a variant's model as a function, and a record's values for it; see `predictions.in_float64`."""
+    made, own = variants.make(variant, k), shapes(variant, k)
+    model = made.double() if isinstance(made, nn.Module) else made
     values = joined({name: torch.from_numpy(tensors[name]) for name in own}, own).double()
-    return model.double() if isinstance(model, nn.Module) else model, values
+
+    def forward(values: Float64, X: NDArray[np.floating]) -> Float64:
+        with torch.no_grad():
+            y_pred = with_values(model, torch.from_numpy(values))(torch.from_numpy(X).double())
+            return np.asarray(y_pred.numpy(), dtype=np.float64)
+
+    return forward, values.numpy()
 
 
 def initial(variant: str, k: int, inits: Sequence[str], seeds: Sequence[int]) -> Tensor:

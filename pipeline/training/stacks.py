@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline import variants
 from pipeline.records import Array, Record
 from pipeline.sweep import Run, fingerprint
+from pipeline.table.prepared import Prepared
 from pipeline.training import data, fit, lift, optimizers, parameters
 from pipeline.training.checkpoints import Checkpoints
 
@@ -95,7 +96,7 @@ def group(runs: Sequence[Run], train_rows: Sequence[int], k: int, first: int = 0
 
 def train(
     stack: Stack,
-    prepared: data.Prepared,
+    prepared: Prepared,
     follow: Follow,
     checkpoints: Checkpoints | None = None,
     seed: int | None = None,
@@ -133,7 +134,7 @@ def train(
 
 def _train(
     stack: Stack,
-    prepared: data.Prepared,
+    prepared: Prepared,
     after_epoch: Callable[[Tensor, int], None],
     checkpoints: Checkpoints | None,
     seed: int | None,
@@ -194,17 +195,15 @@ def _end(state: fit.State, values: Tensor, r: int, path: Tensor | None) -> Fitte
     return Fitted(values[r], state.curve[r], diverged, path, state.epoch, own, why)
 
 
-def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record:
+def collect(run: Run, fits: Sequence[Fitted], prepared: Prepared) -> Record:
     """Build a run's record from its fits, one per split."""
     k, rows = prepared.X.shape[1], prepared.train[0]
-    X, y = prepared.standardized(0)[rows], prepared.y[rows]
+    X, y = torch.from_numpy(prepared.standardized(0)[rows]), torch.from_numpy(prepared.y[rows])
     values, shapes = torch.stack([fitted.values for fitted in fits]), parameters.shapes(run.variant, k)
     gradient = fit.gradient(variants.make(run.variant, k), values[0], X, y)
     tensors = {
         **parameters.named(values, shapes),
         **{f"grad_{name}": value for name, value in parameters.named(gradient, shapes).items()},
-        "mean": prepared.mean,
-        "scale": prepared.scale,
     }
     diverged = "; ".join(
         f"{f'fold {split}' if split else 'all training rows'}, epoch {fitted.diverged}"
@@ -212,6 +211,7 @@ def collect(run: Run, fits: Sequence[Fitted], prepared: data.Prepared) -> Record
         if fitted.diverged >= 0
     )
     arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
+    arrays |= {"mean": prepared.mean, "scale": prepared.scale}
     left = "; ".join(
         f"{f'fold {split}' if split else 'all training rows'}: {fitted.left}"
         for split, fitted in enumerate(fits)

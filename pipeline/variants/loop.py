@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline import outs
 from pipeline.params import variant_names
-from pipeline.training import data
+from pipeline.table.prepared import Prepared
 from pipeline.variants import Model, make
 
 Loader = DataLoader[tuple[Tensor, ...]]
@@ -47,9 +47,10 @@ def main() -> None:
         sys.exit(f"{outs.PREPARED}: no such file here; run: dvc repro prepare")
 
     torch.manual_seed(told.seed)
-    prepared = data.load(outs.PREPARED)
+    prepared = Prepared.load(outs.PREPARED)
     rows = prepared.train[0]
-    dataset = TensorDataset(prepared.standardized(0)[rows], prepared.y[rows])
+    X, y = prepared.standardized(0)[rows], prepared.y[rows]
+    dataset = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
     loader: Loader = DataLoader(dataset, told.batch_size or len(dataset), shuffle=told.batch_size is not None)
 
     model = make(told.variant, prepared.X.shape[1])

@@ -9,18 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from pipeline import variants
 from pipeline.evaluation.metrics import product
 from pipeline.evaluation.plots.drawing import INK, PALETTE, QUIET, Picture, number, panels, some
 from pipeline.evaluation.results import Results
+from pipeline.predictions import in_float64
 from pipeline.records import Record
-from pipeline.sweep import curve_steps
-from pipeline.training.fit import PATH_POINTS
-from pipeline.training.parameters import with_values
+from pipeline.sweep import PATH_POINTS, curve_steps
 
 Float64 = NDArray[np.float64]
 COLUMNS = ["variant", "batch_size", "lr", "epoch", "along", "across"]
@@ -147,16 +144,15 @@ def sampled(grid: Grid, results: Results, record: Record, plane: Plane) -> Float
     """Return the loss of any model on a coarser grid, in float64, on at most ROWS rows, and interpolate."""
     x, y = results.rows
     chosen = np.linspace(0, len(x) - 1, min(ROWS, len(x))).astype(int)
-    X, target = torch.from_numpy(x[chosen, :-1]), torch.from_numpy(y[chosen, None])
-    model = variants.make(record.run.variant, X.shape[1])
+    X, target = x[chosen, :-1], y[chosen, None]
+    forward, _ = in_float64(record.run.variant, record.tensors, X.shape[1])
     places = np.linspace(0, SIDE - 1, COARSE)
     coarse = [np.interp(places, np.arange(SIDE), one) for one in (grid.along, grid.across)]
     found = np.empty((COARSE, COARSE))
-    with torch.no_grad():
-        for row, b in enumerate(coarse[1]):
-            for column, a in enumerate(coarse[0]):
-                weights = torch.from_numpy(plane.middle + a * plane.directions[0] + b * plane.directions[1])
-                found[row, column] = float(((with_values(model, weights)(X) - target) ** 2).mean())
+    for row, b in enumerate(coarse[1]):
+        for column, a in enumerate(coarse[0]):
+            weights = plane.middle + a * plane.directions[0] + b * plane.directions[1]
+            found[row, column] = ((forward(weights, X) - target) ** 2).mean()
     wide = np.stack([np.interp(grid.along, coarse[0], line) for line in found])
     return np.stack([np.interp(grid.across, coarse[1], column) for column in wide.T]).T
 

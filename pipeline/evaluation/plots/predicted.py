@@ -11,7 +11,7 @@ from pipeline.evaluation.metrics import out_of_sample, predictions
 from pipeline.evaluation.plots.drawing import PALETTE, QUIET, Picture, number, panels, readable
 from pipeline.evaluation.results import Results
 from pipeline.records import Record
-from pipeline.training.data import Prepared
+from pipeline.table.prepared import Prepared
 
 COLUMNS = ["variant", "actual", "predicted", "residual", "rows"]
 TITLE = "Predicted and actual"
@@ -43,7 +43,7 @@ def draw(results: Results) -> Picture:
 
 def rows(group: Sequence[Record], prepared: Prepared) -> pd.DataFrame:
     """Tabulate each tested row's actual target and its out-of-sample prediction, mean over seeds."""
-    tested, y = prepared.tested.numpy(), prepared.y.double().numpy().flatten()
+    tested, y = prepared.tested, prepared.y.astype(np.float64).flatten()
     held_out = [out_of_sample(predictions(record, prepared), tested).flatten() for record in group]
     predicted = np.mean(held_out, axis=0)
     values = [group[0].run.variant, y, predicted, y - predicted, 1]

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from pipeline import machine
 from pipeline.params import InputError
+from pipeline.table.prepared import Prepared
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.cost import STEP_SECONDS, work
-from pipeline.training.data import Prepared
 from pipeline.training.engines import Engine
 from pipeline.training.engines.here import Here
 from pipeline.training.engines.workers import Workers

@@ -21,8 +21,8 @@ import pipeline
 from pipeline import machine
 from pipeline.ending import InputError
 from pipeline.records import Array
+from pipeline.table.prepared import Prepared
 from pipeline.training.cost import work
-from pipeline.training.data import Prepared
 from pipeline.training.engines import Watch, remote
 from pipeline.training.stacks import Fitted, Stack
 
@@ -76,7 +76,7 @@ class Cluster:
             except (ConnectionError, RuntimeError, ValueError, exceptions.RayError) as error:
                 told = f"RAY_ADDRESS={self.address}" if self.address else "Ray on this machine"
                 raise InputError(f"{told}: cannot be used: {' '.join(str(error).split())}") from error
-        arrays = {name: tensor.numpy() for name, tensor in vars(self.prepared).items() if tensor is not None}
+        arrays = {name: array for name, array in vars(self.prepared).items() if array is not None}
         self.data = ray.put(arrays)
         return self
 

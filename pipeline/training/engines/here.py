@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from pipeline.table.prepared import Prepared
 from pipeline.training import stacks
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.data import Prepared
 from pipeline.training.engines import Watch
 from pipeline.training.stacks import Fitted, Stack
 

@@ -7,7 +7,6 @@ import math
 import pickle
 import queue
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ class Trained:
 
 
 def train(
-    packed: bytes, arrays: Mapping[str, "Array"], seed: int, tags: Mapping[str, str]
+    packed: bytes, arrays: Mapping[str, Any], seed: int, tags: Mapping[str, str]
 ) -> Iterator[Started | Grown | Trained]:
     """Train a stack; end after Started if this worker's bits may differ.
 
@@ -63,17 +62,12 @@ def train(
     yield started
     if started.tags != tags:
         return
-    import torch  # noqa: PLC0415
-
     from pipeline.training import stacks  # noqa: PLC0415
     from pipeline.training.data import Prepared  # noqa: PLC0415
 
-    with warnings.catch_warnings():  # that the arrays are read-only: nobody writes into them
-        warnings.simplefilter("ignore", UserWarning)
-        prepared = Prepared(**{name: torch.from_numpy(array) for name, array in arrays.items()})
     grown: queue.SimpleQueue[Grown | None] = queue.SimpleQueue()
     with ThreadPoolExecutor(1) as thread:
-        training = thread.submit(stacks.train, unpack(packed), prepared, Growth(grown).follow, seed=seed)
+        training = thread.submit(stacks.train, unpack(packed), Prepared(**arrays), Growth(grown).follow, seed=seed)
         training.add_done_callback(lambda _: grown.put(None))
         while (part := grown.get()) is not None:  # Ray sends None into the generator, which `yield from` would pass on
             yield part

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from pipeline.ending import InputError
 from pipeline.records import Array
+from pipeline.table.prepared import Prepared
 from pipeline.training import stacks
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.data import Prepared
 from pipeline.training.stacks import Fitted, Stack
 
 REPORT_SECONDS = 0.2  # between two reports of a stack's curves

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.progress import count
+from pipeline.table.prepared import Prepared
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.cost import work
-from pipeline.training.data import Prepared
 from pipeline.training.engines import Watch
 from pipeline.training.engines.here import Here
 from pipeline.training.engines.worker import Failed, Grown, Trained, Worker, fork
