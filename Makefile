@@ -73,7 +73,7 @@ ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 	@pipeline ui $(if $(PORT),--port $(PORT))
 
 bench: repro $(if $(filter no,$(SLOW)),,.venv-bench/installed) ## measure sweeps, storing, growth, looking, and what other tools take
-	SLOW='$(SLOW)' PYTHONPATH=tests python tests/bench.py $(PARTS)
+	SLOW='$(SLOW)' PYTHONPATH=$(CURDIR)/tests python -m bench $(PARTS)
 
 chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally
 	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import bench_storing  # before numpy: it pins the kernels
+from bench import storing  # before numpy: it pins the kernels
 
 # isort: split
 import numpy as np
@@ -45,7 +45,7 @@ Stage = Callable[[list[Record]], None]
 
 def records() -> list[Record]:
     """Make up four runs, of which the second diverged."""
-    made = [bench_storing.record(one, np.random.default_rng(0)) for one in sweep.plan(params.load())[:4]]
+    made = [storing.record(one, np.random.default_rng(0)) for one in sweep.plan(params.load())[:4]]
     cut = [replace(one, curve=one.curve[: one.run.epochs]) for one in made]
     curve = np.where(np.arange(len(cut[1].curve)) < 5, cut[1].curve, np.inf).astype(np.float32)
     cut[1] = replace(cut[1], curve=curve, diverged="all training rows, epoch 5")
@@ -204,7 +204,7 @@ def main() -> None:
         stored(folder, stage, everything)
     shutil.rmtree(folder / "mlartifacts")
     with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
-        for table in (*bench_storing.TABLES, "datasets"):
+        for table in (*storing.TABLES, "datasets"):
             connection.execute(f"DELETE FROM {table}")
         connection.commit()
     (folder / "mlartifacts").mkdir()

@@ -5,11 +5,11 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import bench
-import bench_search
-import clocked_stage
 import pytest
-from rows import Row, line, number
-from stored_here import Here, nothing
+from bench import clocked_stage, search
+from bench.__main__ import PARTS, SLOW, main
+from bench.rows import Row, line, number
+from bench.stored_here import Here, nothing
 
 from pipeline.tracking import piped
 
@@ -34,12 +34,12 @@ def test_a_tiny_number_is_not_rounded_to_nothing() -> None:
 
 
 def test_every_file_of_the_benchmark_is_part_of_it() -> None:
-    files = {file.stem for file in Path(bench.__file__).parent.glob("bench_*.py")}
-    parts = {measure.__module__ for measure in bench.PARTS.values()}
-    assert files - parts == {"bench_looking", "bench_stored"}  # parts of sweeps and growth, in whose clones they look
-    assert set(bench.SLOW) < set(bench.PARTS)
+    [folder] = bench.__path__
+    measuring = {f"bench.{file.stem}" for file in Path(folder).glob("*.py") if "def rows() ->" in file.read_text()}
+    assert measuring == {measure.__module__ for measure in PARTS.values()}
+    assert set(SLOW) < set(PARTS)
     with pytest.raises(SystemExit, match="sweep: no such part; there are sweeps, "):
-        bench.main(["sweep"])
+        main(["sweep"])
 
 
 @pytest.mark.parametrize("stage", clocked_stage.CLOCKED)
@@ -58,9 +58,9 @@ def test_no_process_is_launched_with_what_a_stage_loads_ahead() -> None:
 
 
 def test_a_search_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_search, "SEEDS", range(1))
-    monkeypatch.setattr(bench_search, "TRIALS", 8)
-    monkeypatch.setattr(bench_search, "ROUNDS", 2)
-    random, tpe = bench_search.rows()
+    monkeypatch.setattr(search, "SEEDS", range(1))
+    monkeypatch.setattr(search, "TRIALS", 8)
+    monkeypatch.setattr(search, "ROUNDS", 2)
+    random, tpe = search.rows()
     assert random.what.endswith("random")
     assert tpe.most == random.measured > 0

@@ -22,15 +22,16 @@ from pipeline.tracking.runs import KIND
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 STORE = """
 import sys, time
-import bench_storing, os
+import os
+from bench import storing
 os.environ["DVC_ROOT"] = os.getcwd()
 from pipeline.tracking.direct import Direct
 import numpy as np
 from pipeline import sweep
 from dataclasses import replace
-settings = bench_storing.settings(1008)
+settings = storing.settings(1008)
 runs = sweep.plan(settings)[:200]
-records = [bench_storing.record(one, np.random.default_rng(0)) for one in runs]
+records = [storing.record(one, np.random.default_rng(0)) for one in runs]
 direct = Direct(settings, runs, os.getpid())
 begin = time.perf_counter()
 direct.start(runs)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pipeline  # before torch: it pins the kernels
 
 # isort: split
-from rows import Row
 from two_engines import table
 
+from bench.rows import Row
 from pipeline import machine, train
 from pipeline.params import BatchSize
 from pipeline.sweep import Run
@@ -43,7 +43,7 @@ def seconds(planned: list[Run], count: int) -> float:
 def rows() -> Iterator[Row]:
     """Measure in a new process, as workers are forked before there are threads; the best of three each."""
     for title, rates, epochs in (("12 runs × 1,000 epochs", 1, 1000), ("1,008 runs × 200 epochs", 84, 200)):
-        command = [sys.executable, __file__, str(rates), str(epochs)]
+        command = [sys.executable, "-m", "bench.engines", str(rates), str(epochs)]
         told = subprocess.run(command, env=pipeline.unpinned(), capture_output=True, text=True, check=True).stdout
         here, workers = map(float, told.split())
         yield Row(f"training {title} in one process", here, "s")

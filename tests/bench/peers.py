@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from statistics import median
 
-from bench_growth import rates
-from bench_sweeps import many
 from conftest import REPOSITORY, environment
-from measured import cloned, cost, experiment
-from rows import Row
+
+from bench.growth import rates
+from bench.measured import cloned, cost, experiment
+from bench.rows import Row
+from bench.sweeps import many
 
 PEERS = {
     "optuna_callback": "Optuna, MLflowCallback, final value only",

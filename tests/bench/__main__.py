@@ -1,6 +1,6 @@
 """Measure what the pipeline claims: a row as it comes, and one table at the end, with the goals beside.
 
-`python tests/bench.py [PART …]` measures only some parts; SLOW=no leaves out those that take minutes.
+`PARTS=… make bench` measures only some; SLOW=no leaves out those that take minutes.
 """
 
 import os
@@ -8,28 +8,21 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import bench_engines  # before torch: pipeline pins its kernels
-import bench_growth
-import bench_peers
-import bench_piped
-import bench_search
-import bench_stacks
-import bench_storing
-import bench_sweeps
-from rows import HEAD, Row, line
-
+# Engines first: before torch, pipeline pins its kernels.
+from bench import engines, growth, peers, piped, search, stacks, storing, sweeps
+from bench.rows import HEAD, Row, line
 from pipeline import machine
 
 PARTS: Mapping[str, Callable[[], Iterator[Row]]] = {
-    "sweeps": bench_sweeps.rows,
-    "storing": bench_storing.rows,
-    "stacks": bench_stacks.rows,
-    "kernels": bench_stacks.pinning,
-    "engines": bench_engines.rows,
-    "search": bench_search.rows,
-    "piped": bench_piped.rows,
-    "growth": bench_growth.rows,
-    "peers": bench_peers.rows,
+    "sweeps": sweeps.rows,
+    "storing": storing.rows,
+    "stacks": stacks.rows,
+    "kernels": stacks.pinning,
+    "engines": engines.rows,
+    "search": search.rows,
+    "piped": piped.rows,
+    "growth": growth.rows,
+    "peers": peers.rows,
 }
 SLOW = ("kernels", "piped", "growth", "peers")
 

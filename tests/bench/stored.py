@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 
 from conftest import serving
-from measured import seconds
-from rows import Row
+
+from bench.measured import seconds
+from bench.rows import Row
 
 MOST = 3.0  # seconds wanted
 COMMANDS = (

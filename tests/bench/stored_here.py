@@ -1,6 +1,6 @@
 """Stores a stage's runs in the stage's own process, in place of piped.Piped, to measure what the second process buys.
 
-bench_piped lets the end of a clone's pipeline/tracking/piped.py import it.
+bench.piped lets the end of a clone's pipeline/tracking/piped.py import it.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""Runs a stage and prints where its seconds went: `python clocked_stage.py train VARIANT` or `… evaluate`."""
+"""Runs a stage and prints where its seconds went: `python -m bench.clocked_stage train VARIANT` or `… evaluate`."""
 
 import sys
 import time

@@ -12,10 +12,10 @@ from conftest import REPOSITORY, run  # before torch: pipeline pins its kernels
 
 # isort: split
 import torch
-from rows import Row
 from sweeps import unscaled
 from torch.utils.data import DataLoader, TensorDataset
 
+from bench.rows import Row
 from pipeline import KERNELS, sweep
 from pipeline.params import load
 from pipeline.table.prepared import Prepared
@@ -70,7 +70,7 @@ def train_table(n: int, k: int, batch_size: int, count: int, epochs: int) -> flo
 def pinning() -> Iterator[Row]:
     """Time training with pinned kernels in turn with the machine's own on all threads, each in a new process."""
     for shape in TABLES:
-        command = ("python", str(Path(__file__)), *map(str, shape))
+        command = ("python", "-m", "bench.stacks", *map(str, shape))
         turns = []
         for _ in range(3):
             pinned = float(run(*command, cwd=REPOSITORY).stdout)

@@ -13,11 +13,11 @@ from statistics import median
 from conftest import run  # before torch: pipeline pins its kernels
 
 # isort: split
-from measured import cost, seconds
 from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
-from rows import Row
 
+from bench.measured import cost, seconds
+from bench.rows import Row
 from pipeline import outs, records, sweep
 from pipeline.params import load
 from pipeline.progress import Display
@@ -102,7 +102,7 @@ def ending(repository: Path) -> Iterator[Row]:
     """Time what the end of a sweep adds for MLflow's pages, while the sweep is stored in an empty store."""
     with tempfile.TemporaryDirectory() as folder:
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-        printed = run("python", str(Path(__file__)), cwd=repository, extra=store).stdout
+        printed = run("python", "-m", "bench.looking", cwd=repository, extra=store).stdout
     names = ("writing views", "writing descriptions", "registering the champion")
     for name, took in zip(names, printed.splitlines()[-1].split(), strict=True):
         yield Row(f"at the end of a sweep: {name}", float(took), "s")

@@ -13,8 +13,7 @@ from statistics import median
 import sweeps  # before torch: pipeline pins its kernels
 
 # isort: split
-from rows import Row
-
+from bench.rows import Row
 from pipeline import outs, train
 from pipeline.params import Params
 from pipeline.records import Record

@@ -16,8 +16,8 @@ from conftest import run  # before numpy: pipeline pins its kernels
 
 # isort: split
 import numpy as np
-from rows import Row
 
+from bench.rows import Row
 from pipeline import params, sweep
 from pipeline.records import Record
 from pipeline.sweep import Run
@@ -130,7 +130,7 @@ def measure(count: int, way: str) -> dict[str, float]:
 def rows() -> Iterator[Row]:
     """Measure what a run costs in a sweep of each size, each in a new process."""
     for count, way in [*((count, "tables") for count in SWEEPS), (48, "client")]:
-        found = json.loads(run("python", __file__, str(count), way, cwd=Path.cwd()).stdout)
+        found = json.loads(run("python", "-m", "bench.storing", str(count), way, cwd=Path.cwd()).stdout)
         whole = sum(found[name] for name in ("start", "finish", "evaluation"))
         if way == "client":
             yield Row(f"storing {count:,} runs by MLflow's client: CPU a run", whole, "ms")

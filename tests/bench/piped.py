@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from bench_sweeps import MANY
 from conftest import run
-from measured import cloned, cost, experiment
-from rows import Row
+
+from bench.measured import cloned, cost, experiment
+from bench.rows import Row
+from bench.sweeps import MANY
 
 SWEEPS = {"dvc repro, 48 runs": ["dvc", "repro"], "dvc exp run, 1,008 runs": experiment(*MANY)}
 HERE = "\nfrom stored_here import Here as Piped, nothing as launch_ahead  # noqa\n"

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-import bench_looking
-from conftest import REPOSITORY, environment, run
-from measured import cloned, cost, experiment, seconds
-from rows import Row
+from conftest import environment, run
 
+from bench import looking
+from bench.measured import cloned, cost, experiment, seconds
+from bench.rows import Row
 from pipeline import outs
 
 LR = f"sweep.lr=[{','.join(f'{number}e-6' for number in range(1, 22))}]"
@@ -30,7 +30,7 @@ def rows() -> Iterator[Row]:
             yield from inside(stage, repository)
         again = median(seconds("dvc", "repro", cwd=repository) for _ in range(5))
         yield Row("dvc repro, nothing changed (median of 5)", again, "s", most=0.8)
-        yield from bench_looking.rows(repository)
+        yield from looking.rows(repository)
     took, report = many()
     yield Row("dvc exp run, 1,008 runs × 200 epochs, empty store", took, "s", most=15)
     yield from report
@@ -56,7 +56,7 @@ def inside(stage: str, repository: Path) -> Iterator[Row]:
     """Say where a stage's seconds go, without DVC and into an empty store."""
     store = f"sqlite:///{repository.parent / stage.replace(' ', '-')}.db"
     extra = {"MLFLOW_TRACKING_URI": store, "PIPELINE_RETRAIN": "1", "PIPELINE_SUMMARY": "no"}
-    command = ("python", str(REPOSITORY / "tests/clocked_stage.py"), *stage.split())
+    command = ("python", "-m", "bench.clocked_stage", *stage.split())
     for told in run(*command, cwd=repository, extra=extra).stdout.splitlines():
         if told.startswith("clocked: "):
             name, _, took = told.removeprefix("clocked: ").rpartition(" ")
@@ -67,4 +67,4 @@ def inside(stage: str, repository: Path) -> Iterator[Row]:
 def many() -> tuple[float, list[Row]]:
     """Return the seconds of 1,008 runs, and what is measured of their report."""
     with cloned() as repository:
-        return cost(experiment(*MANY), repository).seconds, list(bench_looking.report(repository / outs.REPORT, 1008))
+        return cost(experiment(*MANY), repository).seconds, list(looking.report(repository / outs.REPORT, 1008))

@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import bench_stored
-from measured import Cost, cloned, cost, experiment
-from rows import Row
+from bench import stored
+from bench.measured import Cost, cloned, cost, experiment
+from bench.rows import Row
 
 RUNS = "10 100 1000 10000"  # 100000 takes the patience of a person who asks for it
 SECONDS, MEMORY = {1000: 15.0, 10_000: 90.0}, {10_000: 1500.0}  # goals, in s and MB
@@ -23,7 +23,7 @@ def rows() -> Iterator[Row]:
             took = cost(experiment(*OWN, rates(runs // 10)), repository)
             yield from told(runs, took, repository)
             if runs == max(sizes):
-                yield from bench_stored.rows(repository, runs)
+                yield from stored.rows(repository, runs)
 
 
 def rates(count: int) -> str:
