@@ -14,11 +14,11 @@ from pipeline.training.engines import choice, remote
 from pipeline.training.stacks import Fitted, Stack
 
 RUNS = [Run("linear", 2, 1e-2, seed, 30, "default", "cpu", f"{seed}") for seed in range(40)]
-STACK = Stack(tuple((run, 0) for run in RUNS), 12)
+STACK = Stack(tuple((run, 0) for run in RUNS), (12,) * len(RUNS))
 
 
 def items(tags: dict[str, str]) -> list[object]:
-    arrays = {name: tensor.numpy() for name, tensor in vars(table()).items() if tensor is not None}
+    arrays = {name: array for name, array in vars(table()).items() if array is not None}
     for array in arrays.values():
         array.flags.writeable = False  # as those in Ray's memory
     return list(remote.train(remote.pack(STACK), arrays, 1, tags))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from sweeps import unscaled
 
+from pipeline.table.prepared import Prepared
 from pipeline.training import data
-from pipeline.training.data import MinibatchOrder, Prepared, Rows
+from pipeline.training.data import MinibatchOrder, Rows
 
 Epochs = list[list[tuple[int, ...]]]  # of one run: epochs, of minibatches, of rows
 
@@ -123,3 +124,23 @@ def test_every_run_sees_x_as_its_own_split_standardizes_it() -> None:
         expected = (torch.from_numpy(plain.X[kept]) - mean[split]) / scale[split]
         torch.testing.assert_close(X[run], expected, rtol=0, atol=0)
         torch.testing.assert_close(y[run], torch.from_numpy(plain.y[kept]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("counts", [[5], [5, 4], [17, 12, 7], [8, 4], [100, 80, 79]])
+def test_in_an_epoch_of_a_stack_each_group_takes_its_rows_in_whole_minibatches_and_a_last_short_one(
+    counts: list[int],
+) -> None:
+    for batch_size in range(1, counts[-1] + 1):
+        taken: list[list[int]] = [[] for _ in counts]
+        streams = []
+        for number, rows in enumerate(counts):
+            parts = torch.arange(rows).view(1, rows, 1).split(batch_size, dim=1)
+            streams.append(iter([(number + 10 * part, part) for part in parts] * 2))
+        steps = data.steps(counts, batch_size)
+        for groups, (X, y) in zip(steps * 2, data.together(streams, steps, 2), strict=True):
+            assert ((X - 10 * y)[:, 0, 0] == torch.tensor(list(groups))).all()
+            for group in groups:
+                taken[group].append(X.shape[1])
+        for sizes, rows in zip(taken, counts, strict=True):
+            assert sizes == [len(part) for part in torch.arange(rows).split(batch_size)] * 2
+        assert len(steps) <= sum(-(-rows // batch_size) for rows in counts)

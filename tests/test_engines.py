@@ -19,7 +19,7 @@ from pipeline.training.stacks import Stack
 
 
 def stack(device: str = "cpu", epochs: int = 10**5) -> Stack:
-    return Stack(((Run("matrix", 1, 1e-5, 1, epochs, "zeros", device, "f"), 0),), 5)
+    return Stack(((Run("matrix", 1, 1e-5, 1, epochs, "zeros", device, "f"), 0),), (5,))
 
 
 def test_workers_make_the_same_bits_as_this_process_also_when_one_is_killed() -> None:

@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from pipeline import sweep
 from pipeline.params import BatchSize, InputError, variant_names
 from pipeline.sweep import Run
+from pipeline.table.prepared import Prepared
 from pipeline.train import check_memory
 from pipeline.training import checkpoints, data, fit, lift, optimizers, parameters, stacks
 from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.data import MinibatchOrder, Prepared, Rows
+from pipeline.training.data import MinibatchOrder, Rows
 from pipeline.training.fit import State
 from pipeline.training.parameters import is_linear
 from pipeline.training.stacks import Fitted, Stack
@@ -59,7 +60,7 @@ def run(
 
 def train(fits: Sequence[tuple[Run, int]], prepared: Prepared = SCORES) -> list[Fitted]:
     """Train (run, split)s as one stack."""
-    stack = Stack(tuple(fits), prepared.train_rows[fits[0][1]])
+    stack = Stack(tuple(fits), tuple(prepared.train_rows[split] for _, split in fits))
     return stacks.train(stack, prepared, lambda *_: None)
 
 
@@ -88,10 +89,12 @@ def train_on(
     """Train a stack from wherever it stands."""
     model, state = begun
     rows = Rows(prepared, [split for _, split in fits])
-    size = Stack(tuple(fits), len(rows)).batch_size
+    size = stacks.minibatch(fits[0][0], len(rows))
     order = MinibatchOrder([one.seed for one, _ in fits], len(rows), size, range(state.epoch, fits[0][0].epochs))
     optimizer = optimizers.make([one for one, _ in fits], state.parameters, state.optimizer, order.steps)
-    return fit.fit(model, state, data.minibatches(rows, order), order.steps, optimizer, after_epoch, followed(fits))
+    part = fit.Part(slice(None), model, state.parameters, optimizer)
+    whole = torch.tensor(len(rows))
+    return fit.fit(state, data.minibatches(rows, order), [part] * order.steps, whole, after_epoch, followed(fits))
 
 
 def tensors(state: State) -> list[NDArray[Any]]:
@@ -179,8 +182,8 @@ def test_all_variants_tie_whatever_the_seed(batch_size: BatchSize) -> None:
 def test_a_run_in_a_stack_equals_the_same_run_alone_bit_for_bit(name: str, batch_size: BatchSize) -> None:
     settings = product((1e-5, 3e-6, 2e-5), (1, 2, 3), range(6))
     fits = [(run(name, batch_size, lr, seed, epochs=40), split) for lr, seed, split in settings]
-    for rows in (4, 5):
-        stacked = [one for one in fits if SCORES.train_rows[one[1]] == rows]
+    for rows in [{4, 5}] if batch_size in {1, 2, 4} else [{4}, {5}]:
+        stacked = [one for one in fits if SCORES.train_rows[one[1]] in rows]
         together = train(stacked)
         for place in range(0, len(stacked), 7):
             assert same_bits(train([stacked[place]])[0], together[place]), stacked[place]
@@ -307,7 +310,7 @@ def test_training_resumed_half_way_ends_with_the_bits_of_undisturbed_training(
 
 @pytest.mark.parametrize("name", ["matrix", "handwritten"])
 def test_the_path_is_that_of_a_plain_loop_at_the_curve_s_epochs_for_the_asked_seed(name: str) -> None:
-    stack = Stack(tuple(product([run(name, 2, seed=seed, epochs=250) for seed in (1, 2)], [0])), 5)
+    stack = Stack(tuple(product([run(name, 2, seed=seed, epochs=250) for seed in (1, 2)], [0])), (5, 5))
     other, fitted = stacks.train(stack, SCORES, lambda *_: None, seed=2)
     assert other.path is None
     assert fitted.path is not None
@@ -322,7 +325,7 @@ def test_the_path_is_that_of_a_plain_loop_at_the_curve_s_epochs_for_the_asked_se
 
 def test_only_fits_on_all_training_rows_have_a_path() -> None:
     fits = [(run("matrix", 2, seed=1, epochs=3), split) for split in (1, 2)]
-    assert all(one.path is None for one in stacks.train(Stack(tuple(fits), 4), SCORES, lambda *_: None, seed=1))
+    assert all(one.path is None for one in stacks.train(Stack(tuple(fits), (4, 4)), SCORES, lambda *_: None, seed=1))
 
 
 def test_what_watches_training_is_called_after_every_epoch() -> None:

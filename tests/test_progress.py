@@ -58,7 +58,7 @@ def run_of(batch_size: int, seed: int = 1) -> Run:
 
 
 def stack(batch_size: int) -> Stack:
-    return Stack(((run_of(batch_size), 0),), 100)
+    return Stack(((run_of(batch_size), 0),), (100,))
 
 
 def training(terminal: bool, width: int = 200, sizes: tuple[int, ...] = (1, 100)) -> tuple[Training, io.StringIO]:
@@ -92,7 +92,7 @@ def test_elsewhere_than_at_a_terminal_it_prints_a_plain_line_every_five_seconds(
 def test_a_stack_like_a_planned_one_takes_its_place_and_nested_fits_start_no_run(clock: list[float]) -> None:
     out = io.StringIO()
     display, stage = Display("train", Console(file=out, width=200, highlight=False)), Stage()
-    further = Stack(((run_of(1), 2),), 80)
+    further = Stack(((run_of(1), 2),), (80,))
     shown = Training(display, stage, [stack(1), further], 3, splits=2)  # type: ignore[arg-type]
     for one in (stack(1), further):
         shown.start(one)
@@ -161,7 +161,7 @@ def test_it_passes_on_what_it_sees_and_counts_what_diverged() -> None:
 
 def test_following_an_epoch_costs_less_than_a_hundredth_of_training_it() -> None:
     shown, _ = training(terminal=False)
-    three = Stack(tuple((run_of(1, seed), split) for split in range(6) for seed in range(3)), 100)
+    three = Stack(tuple((run_of(1, seed), split) for split in range(6) for seed in range(3)), (100,) * 18)
     shown.start(three)
     curves = np.ones((18, 1000), dtype=np.float32)
     times = []

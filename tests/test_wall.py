@@ -126,7 +126,8 @@ def test_the_door_is_open(source: str) -> None:
     assert breaches(source) == []
 
 
-def test_a_stage_does_not_load_mlflow() -> None:
-    code = "import sys, pipeline.train, pipeline.evaluate\nprint('mlflow' in sys.modules)"
+@pytest.mark.parametrize(("stage", "loaded"), [("prepare", []), ("train", ["torch"]), ("evaluate", [])])
+def test_a_stage_does_not_load_mlflow_and_train_alone_torch(stage: str, loaded: list[str]) -> None:
+    code = f"import sys, pipeline.{stage}\nprint(sorted({{'mlflow', 'torch'}} & sys.modules.keys()))"
     said = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
-    assert said.stdout == "False\n"
+    assert said.stdout == f"{loaded}\n"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.sweep import Run
+from pipeline.training.data import steps
 from pipeline.training.stacks import Stack
 
 STEP_SECONDS = 1e-4  # a step on a small minibatch, roughly, on any machine
@@ -13,9 +14,8 @@ def work(stack: Stack, k: int) -> float:
 
     A step takes about 90 µs, however small, and as long again for every 2**14 numbers in it.
     """
-    run = stack.fits[0][0]
-    steps = -(-stack.rows // stack.batch_size)
-    return run.epochs * steps * (1 + len(stack.fits) * stack.batch_size * (k + 1) / 2**14)
+    counts = sorted(set(stack.rows), reverse=True)
+    return stack.fits[0][0].epochs * (len(steps(counts, stack.batch_size)) + sum(stack.rows) * (k + 1) / 2**14)
 
 
 def curve_bytes(runs: Sequence[Run], splits: int) -> int:

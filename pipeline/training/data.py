@@ -6,6 +6,7 @@ length R here.
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -98,3 +99,26 @@ def minibatches(rows: Rows, order: MinibatchOrder, copies: int = 1) -> Iterator[
         X, y = (part.expand(copies * len(part), -1, -1) for part in each)
         for X_epoch, y_epoch in zip(X.split(order.n, dim=1), y.split(order.n, dim=1), strict=True):
             yield from zip(X_epoch.split(order.batch_size, dim=1), y_epoch.split(order.batch_size, dim=1), strict=True)
+
+
+def steps(counts: Sequence[int], batch_size: int) -> list[range]:
+    """Tell which groups of runs take each step of an epoch: those with a whole minibatch left; at its end, short ones.
+
+    Args:
+        counts: the number of rows of each group's runs, falling.
+        batch_size: at most the last of them.
+
+    Returns:
+        the groups, by place, neighbours each time.
+    """
+    whole, together = [*(rows // batch_size for rows in counts), 0], list[range]()
+    for groups in range(len(counts), 0, -1):
+        together += [range(groups)] * (whole[groups - 1] - whole[groups])
+    return together + [range(group, group + 1) for group, rows in enumerate(counts) if rows % batch_size]
+
+
+def together(streams: Sequence[Iterator[Minibatch]], steps: Sequence[range], epochs: int) -> Iterator[Minibatch]:
+    """Yield each step's minibatch, of the groups that take it, from a stream for each group."""
+    for groups in chain.from_iterable(repeat(steps, epochs)):
+        each = [next(streams[group]) for group in groups]
+        yield each[0] if len(each) == 1 else (torch.cat([X for X, _ in each]), torch.cat([y for _, y in each]))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +68,20 @@ class State:
         return cls(parameters, torch.full((count, epochs), torch.nan), never, path, never.clone())
 
 
+@dataclass(frozen=True, eq=False)  # itself only
+class Part:
+    """Neighbours in a stack that take a step of an epoch together: all, or some where the others have no rows left.
+
+    place: which of the R runs. model: lifted, for these. parameters: the model's, each (r, …), in the stack's memory.
+    optimizer: of those.
+    """
+
+    place: slice
+    model: Model
+    parameters: Sequence[Tensor]
+    optimizer: Optimizer
+
+
 class Patience:
     """Tells which runs are not worth going on with: those whose curve has not fallen for some epochs."""
 
@@ -89,11 +102,10 @@ class Patience:
 
 
 def fit(
-    model: Model,
     state: State,
     minibatches: Iterator[Minibatch],
-    steps: int,
-    optimizer: Optimizer,
+    steps: Sequence[Part],
+    rows: Tensor,
     after_epoch: Callable[[State], object],
     followed: Sequence[int] = (),
     loss_of: Loss = mse,
@@ -106,11 +118,10 @@ def fit(
     whose loss stops being finite keeps the parameters it had then, and so does one that has left.
 
     Args:
-        model: a lifted one.
-        state: the initial state, with that model's parameters.
-        minibatches: X (R, m, k), y (R, m, 1), float32, for all epochs from `state.epoch` on.
-        steps: the number of minibatches per epoch.
-        optimizer: of that model's parameters.
+        state: the initial one.
+        minibatches: X (r, m, k), y (r, m, 1), float32, for all epochs from `state.epoch` on.
+        steps: of an epoch, each with the part that takes a minibatch.
+        rows: (R,), each run's rows in an epoch.
         after_epoch: called with the state after each epoch.
         followed: the F runs whose path is kept, at the epochs of `curve_steps`.
         loss_of: what is minimized; the curve is the mean squared error.
@@ -120,28 +131,28 @@ def fit(
     Returns:
         `state`.
     """
-    parameters, epochs = state.parameters, state.curve.shape[1]
+    parameters, epochs, parts = state.parameters, state.curve.shape[1], dict.fromkeys(steps)
     patience = Patience(*stop, state.curve, state.epoch) if stop else None
     device = parameters[0].device
     going = ((state.diverged < 0) & (state.left < 0)).to(device)
     kept = {epoch: place for place, epoch in enumerate(curve_steps(epochs, PATH_POINTS)) if followed}
     for epoch in range(state.epoch, epochs if until is None else until):
-        optimizer.begin(epoch)
-        total, rows = torch.zeros(len(going), dtype=torch.float64, device=device), 0  # float32 sums may overflow
-        for X, y in islice(minibatches, steps):
-            y_pred = model(X)
+        for part in parts:
+            part.optimizer.begin(epoch)
+        total = torch.zeros(len(going), dtype=torch.float64, device=device)  # float32 sums may overflow
+        for part, (X, y) in zip(steps, minibatches, strict=False):
+            y_pred = part.model(X)
             losses = mse(y_pred, y)  # (R,)
             error = losses.sum()
             # The sum gives each run the gradient of its own loss.
             loss = error if loss_of is mse else loss_of(y_pred, y).sum()
-            for parameter in parameters:
+            for parameter in part.parameters:
                 parameter.grad = None
             loss.backward()
             if not math.isfinite(error.item()):
-                going &= losses.detach().isfinite()
-            _step(optimizer, parameters, going)
-            total += losses.detach().double() * X.shape[1]
-            rows += X.shape[1]
+                going[part.place].logical_and_(losses.detach().isfinite())
+            _step(part, going[part.place])
+            total[part.place].add_(losses.detach().double() * X.shape[1])
         state.curve[:, epoch] = torch.where(going, total / rows, torch.nan).cpu()
         state.diverged[~going.cpu() & (state.diverged < 0) & (state.left < 0)] = epoch
         if epoch in kept:
@@ -159,14 +170,14 @@ def fit(
     return state
 
 
-def _step(optimizer: Optimizer, parameters: Sequence[Tensor], going: Tensor) -> None:
+def _step(part: Part, going: Tensor) -> None:
     if going.all():
-        optimizer.step()
+        part.optimizer.step()
         return
-    before = [parameter.detach().clone() for parameter in parameters]
-    optimizer.step()
+    before = [parameter.detach().clone() for parameter in part.parameters]
+    part.optimizer.step()
     with torch.no_grad():
-        for parameter, values in zip(parameters, before, strict=True):
+        for parameter, values in zip(part.parameters, before, strict=True):
             parameter[~going] = values[~going]
 
 

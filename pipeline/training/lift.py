@@ -1,5 +1,6 @@
 """Train many runs at once with a model written for one."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -64,9 +65,15 @@ class Mapped:
     def __init__(self, model: Model, values: Tensor) -> None:
         """Take a model for one run, and the parameters (R, P) of R runs."""
         self.model = model
-        self.stacked = [part.requires_grad_() for part in split(values, shapes_of(model))]
+        self.stacked: Sequence[Tensor] = [part.requires_grad_() for part in split(values, shapes_of(model))]
 
-    def parameters(self) -> list[Tensor]:
+    def with_parameters(self, stacked: Sequence[Tensor]) -> "Mapped":
+        """Return the same model with other parameters, each (r, …)."""
+        other = copy.copy(self)
+        other.stacked = stacked
+        return other
+
+    def parameters(self) -> Sequence[Tensor]:
         """List the parameters, each (R, …)."""
         return self.stacked
 
@@ -78,6 +85,12 @@ class Mapped:
 
         y_pred: Tensor = vmap(predict)(self.stacked, X)
         return y_pred
+
+
+def part(lifted: Model, place: slice) -> Model:
+    """Return a lifted model of some of its runs, whose parameters lie in its own parameters' memory."""
+    own = [parameter.detach()[place].requires_grad_() for parameter in lifted.parameters()]
+    return lifted.with_parameters(own) if isinstance(lifted, Mapped) else filled(lifted, own)
 
 
 def values(lifted: Model) -> Tensor:

@@ -16,6 +16,7 @@ from pipeline.sweep import Run
 from pipeline.training.schedules import EXACT, Rates
 
 SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}  # tensors of state for each parameter
+COUNTING = frozenset({"adam", "adamw"})  # whose corrections depend on the number of steps, the same for all of a stack
 
 
 class Optimizer(Protocol):

@@ -1,10 +1,10 @@
 """Runs that train together as one stack: how they are grouped, trained, and collected into records."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pipeline.table.prepared import Prepared
 from pipeline.training import data, fit, lift, optimizers, parameters
 from pipeline.training.checkpoints import Checkpoints
 
+SHARED_FLOATS = 2**17  # as many at most, if fits on other numbers of rows are in it, whose minibatches are then copied
 STACK_FLOATS = 2**20  # the most numbers in one minibatch of a stack: 4 MB of float32, which a processor's cache holds
 
 
@@ -40,23 +41,22 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)  # itself only: comparing and hashing fits would take longer than an epoch
 class Stack:
-    """Fits that train together: they share variant, batch size, number of training rows, optimizer, loss and epochs.
+    """Fits that train together: they share variant, rows of a minibatch, optimizer, loss and epochs.
 
-    fits: each a run and a split. rows: of training. begin: where each fit stands already, all after as many epochs but
-    those that have left, which are not trained; empty for a new stack. until: the number of epochs after which training
-    pauses; None for all.
+    fits: each a run and a split. rows: of training, for each fit. begin: where each fit stands already, all after as
+    many epochs but those that have left, which are not trained; empty for a new stack. until: the number of epochs
+    after which training pauses; None for all.
     """
 
     fits: tuple[tuple[Run, int], ...]
-    rows: int
+    rows: tuple[int, ...]
     begin: tuple[Fitted, ...] = ()
     until: int | None = None
 
     @property
     def batch_size(self) -> int:
         """The number of rows in a minibatch."""
-        size = self.fits[0][0].batch_size
-        return self.rows if size == "full" else min(size, self.rows)
+        return minibatch(self.fits[0][0], self.rows[0])
 
     @property
     def key(self) -> str:
@@ -69,6 +69,11 @@ class Stack:
     def places(self) -> Mapping[str, int]:
         """The runs that train on all training rows here: fingerprint -> place in `fits`."""
         return {run.fingerprint: r for r, (run, split) in enumerate(self.fits) if split == 0}
+
+
+def minibatch(run: Run, rows: int) -> int:
+    """Return the number of a run's rows in a minibatch."""
+    return rows if run.batch_size == "full" else min(run.batch_size, rows)
 
 
 Follow = Callable[[Stack, Array, int], None]  # told of curves (R, epochs) and the number of epochs done
@@ -84,14 +89,22 @@ def group(runs: Sequence[Run], train_rows: Sequence[int], k: int, first: int = 0
         first: the number of the first of these splits.
     """
     groups: dict[tuple[object, ...], list[tuple[Run, int]]] = defaultdict(list)
+    count = Counter(_alike(run) for run in runs)
     for run, (split, rows) in product(runs, enumerate(train_rows, start=first)):
-        groups[rows, run.batch_size, run.optimizer, run.loss, run.epochs].append((run, split))
+        size, alike = minibatch(run, rows), _alike(run)
+        shared = count[alike] * len(train_rows) * size * k <= SHARED_FLOATS and run.optimizer not in optimizers.COUNTING
+        groups[alike, size, None if shared else rows].append((run, split))
     result = []
     for fits in groups.values():
-        rows = train_rows[fits[0][1] - first]
-        most = max(1, STACK_FLOATS // (Stack((fits[0],), rows).batch_size * k))
-        result += [Stack(tuple(fits[start : start + most]), rows) for start in range(0, len(fits), most)]
+        fits.sort(key=lambda one: -train_rows[one[1] - first])  # as the stack lines them up
+        counts = tuple(train_rows[split - first] for _, split in fits)
+        most = max(1, STACK_FLOATS // (minibatch(fits[0][0], counts[0]) * k))
+        result += [Stack(tuple(fits[at : at + most]), counts[at : at + most]) for at in range(0, len(fits), most)]
     return result
+
+
+def _alike(run: Run) -> tuple[object, ...]:
+    return run.batch_size, run.optimizer, run.loss, run.epochs
 
 
 def train(
@@ -120,7 +133,8 @@ def train(
 
     while places := going():
         begin = tuple(ends[r] for r in places if r in ends)
-        part = replace(stack, fits=tuple(stack.fits[r] for r in places), begin=begin)
+        fits, rows = zip(*((stack.fits[r], stack.rows[r]) for r in places), strict=True)
+        part = replace(stack, fits=fits, rows=rows, begin=begin)
         curves = torch.stack([one.curve for one in ends.values()]) if len(places) < count else None
 
         def after_epoch(curve: Tensor, epoch: int, places: list[int] = places, curves: Tensor | None = curves) -> None:
@@ -140,35 +154,81 @@ def _train(
     seed: int | None,
 ) -> list[Fitted]:
     # Trains until its end, or until many have left.
-    runs, k, key = [run for run, _ in stack.fits], prepared.X.shape[1], stack.key
-    first = runs[0]
+    k, key, count = prepared.X.shape[1], stack.key, len(stack.fits)
+    groups = _with_equal_rows(stack.rows)
     # A batched product of one takes another path through MKL than that of two or more, and sums in another order.
-    copies = 2 if len(runs) == 1 else 1
-    followed = [r for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
-    model, state = _begin(stack, k, copies, followed)
+    copies = [2 if len(group) == 1 else 1 for group in groups]
+    lined = [r for group, times in zip(groups, copies, strict=True) for r in group * times]
+    place_of = {r: place for place, r in enumerate(lined)}
+    places = [place_of[r] for r in range(count)]
+    in_order = places == lined
+    fits = [stack.fits[r] for r in lined]
+    followed = [places[r] for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
+    model, state = _begin([run for run, _ in fits], [stack.begin[r] for r in lined if stack.begin], k, followed)
     if checkpoints:
         checkpoints.resume(key, state)
-    rows = data.Rows(prepared, [split for _, split in stack.fits], first.device)
+    first = fits[0][0]
     epochs = range(state.epoch, stack.until or first.epochs)
-    order = data.MinibatchOrder([run.seed for run in runs], len(rows), stack.batch_size, epochs)
-    optimizer = optimizers.make(runs * copies, state.parameters, state.optimizer, order.steps)
+    steps = data.steps([stack.rows[group[0]] for group in groups], stack.batch_size)
+    streams = [_stream(stack, prepared, *each, epochs) for each in zip(groups, copies, strict=True)]
+    bounds = [0, *accumulate(times * len(group) for group, times in zip(groups, copies, strict=True))]
+    parts = {
+        own: _part(model, state, fits, slice(bounds[own.start], bounds[own.stop]), len(steps))
+        for own in dict.fromkeys(steps)
+    }
     stop = (first.patience, first.min_delta or 0.0) if first.patience else None
 
     def keep(state: fit.State) -> None:
-        after_epoch(state.curve, state.epoch)
+        after_epoch(state.curve if in_order else state.curve[places], state.epoch)
         if checkpoints:
             checkpoints.keep(key, state)
 
-    batches = data.minibatches(rows, order, copies)
-    fit.fit(model, state, batches, order.steps, optimizer, keep, followed, fit.loss_of(first), stop, stack.until)
+    fit.fit(
+        state,
+        data.together(streams, steps, len(epochs)),
+        [parts[own] for own in steps],
+        torch.tensor([stack.rows[r] for r in lined], device=first.device),
+        keep,
+        followed,
+        fit.loss_of(first),
+        stop,
+        stack.until,
+    )
     paths = dict(zip(followed, state.path, strict=True))
     values = lift.values(model).cpu()
-    return [_end(state, values, r, paths.get(r)) for r in range(len(runs))]
+    return [_end(state, values, r, paths.get(r)) for r in places]
 
 
-def _begin(stack: Stack, k: int, copies: int, followed: Sequence[int]) -> tuple[variants.Model, fit.State]:
-    runs = [run for run, _ in stack.fits] * copies
-    first, begin = runs[0], stack.begin * copies
+def _with_equal_rows(rows: Sequence[int]) -> list[list[int]]:
+    # The fits, by place, with as many rows, those with most first.
+    groups: dict[int, list[int]] = defaultdict(list)
+    for r, own in enumerate(rows):
+        groups[own].append(r)
+    return [groups[own] for own in sorted(groups, reverse=True)]
+
+
+def _stream(
+    stack: Stack, prepared: Prepared, group: Sequence[int], copies: int, epochs: range
+) -> Iterator[data.Minibatch]:
+    fits = [stack.fits[r] for r in group]
+    rows = data.Rows(prepared, [split for _, split in fits], fits[0][0].device)
+    order = data.MinibatchOrder([run.seed for run, _ in fits], len(rows), stack.batch_size, epochs)
+    return data.minibatches(rows, order, copies)
+
+
+def _part(
+    model: variants.Model, state: fit.State, fits: Sequence[tuple[Run, int]], place: slice, steps: int
+) -> fit.Part:
+    own = model if place == slice(0, len(fits)) else lift.part(model, place)
+    values, moments = list(own.parameters()), [tensor[place] for tensor in state.optimizer]
+    optimizer = optimizers.make([run for run, _ in fits[place]], values, moments, steps)
+    return fit.Part(place, own, values, optimizer)
+
+
+def _begin(
+    runs: Sequence[Run], begin: Sequence[Fitted], k: int, followed: Sequence[int]
+) -> tuple[variants.Model, fit.State]:
+    first = runs[0]
     if begin:
         values = torch.stack([one.values for one in begin])
     else:

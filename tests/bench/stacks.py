@@ -48,7 +48,7 @@ def rows() -> Iterator[Row]:
         ratios = []
         for _ in range(3):
             begin = time.perf_counter()
-            stacks.train(stacks.Stack(fits, prepared.train_rows[0]), prepared, lambda *_: None)
+            stacks.train(stacks.Stack(fits, (prepared.train_rows[0],) * len(fits)), prepared, lambda *_: None)
             took = time.perf_counter() - begin
             ratios.append(plain(torch.from_numpy(prepared.X), torch.from_numpy(prepared.y), 2) * count / took)
         yield Row(f"{count:,} runs × {EPOCHS} epochs in a stack: plain loops ÷ stack", median(ratios), "×")
@@ -63,7 +63,7 @@ def train_table(n: int, k: int, batch_size: int, count: int, epochs: int) -> flo
     prepared = unscaled(X, y, torch.ones(1, n, dtype=torch.bool))
     runs = [sweep.Run("linear", batch_size, 1e-5, seed, epochs, "zeros", "cpu", "") for seed in range(count)]
     begin = time.perf_counter()
-    stacks.train(stacks.Stack(tuple((run, 0) for run in runs), n), prepared, lambda *_: None)
+    stacks.train(stacks.Stack(tuple((run, 0) for run in runs), (n,) * count), prepared, lambda *_: None)
     return time.perf_counter() - begin
 
 

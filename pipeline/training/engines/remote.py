@@ -62,8 +62,8 @@ def train(
     yield started
     if started.tags != tags:
         return
+    from pipeline.table.prepared import Prepared  # noqa: PLC0415
     from pipeline.training import stacks  # noqa: PLC0415
-    from pipeline.training.data import Prepared  # noqa: PLC0415
 
     grown: queue.SimpleQueue[Grown | None] = queue.SimpleQueue()
     with ThreadPoolExecutor(1) as thread:
