@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def environment(**extra: str) -> dict[str, str]:
     """A user's shell in the activated environment, without variables that this test run's shell may have set."""
-    own = ("MLFLOW_", "DVC_", "GIT_", "PIPELINE_", "MAKE")
+    own = ("MLFLOW_", "DVC_", "GIT_", "PIPELINE_", "MAKE", "PYTHONUNBUFFERED")
     kept = {key: value for key, value in pipeline.unpinned().items() if not key.startswith(own)}
     identity = {
         f"GIT_{role}_{key}": "someone@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")

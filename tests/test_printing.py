@@ -3,8 +3,12 @@
 import csv
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY, environment
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -71,3 +75,13 @@ def test_json_and_csv_keep_every_digit(capsys: pytest.CaptureFixture[str]) -> No
     read = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [float(row["cv/r2"]) for row in read] == [0.5, 1 / 3]
     assert (float(read[0]["cv/mse"]), read[1]["cv/mse"]) == (0.1 + 0.2, "")
+
+
+def test_what_stderr_says_of_rows_comes_after_them_also_in_one_file(tmp_path: Path) -> None:
+    rows = "import click, pipeline.cli.options as options\noptions.print_rows([{'a': 1}], None)"
+    code, file = f"{rows}\nclick.echo('note', err=True)", tmp_path / "said"
+    with file.open("w") as out:
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), stdout=out, stderr=out, check=True
+        )
+    assert file.read_text().split() == ["a", "1", "note"]

@@ -1,5 +1,6 @@
 """The options that the commands which list runs share, and the scope that they name."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,11 +87,15 @@ def print_rows(
         shown: what the table shows of them; None for the same.
         optional: columns of the table, those to leave out first come first.
     """
+    left_out: list[str] = []
     if form == "json":
         printing.as_json(rows)
     elif form == "csv":
         printing.as_csv(rows)
     elif not rows:
         click.echo("no runs")
-    elif left_out := printing.as_table(rows if shown is None else shown, optional):
+    else:
+        left_out = printing.as_table(rows if shown is None else shown, optional)
+    sys.stdout.flush()  # what stderr says of the rows comes after them, also where both go to one file
+    if left_out:
         click.echo(f"not shown, for lack of width: {', '.join(left_out)}", err=True)
