@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
 REPOSITORY = Path(__file__).parent.parent
-SHARED = ("small", "default_run", "trained", "swept", "followed")  # fixtures that outlive a test
+SHARED = ("small", "default_run", "trained", "swept", "followed", "grids")  # fixtures that outlive a test
 # Their tests make runs again, nearly half of the work with `small`: they have a copy of it, so another worker can.
 MAKE_RUNS_AGAIN = ("test_elsewhere", "test_hostile_records", "test_reproduce")
 
