@@ -5,7 +5,7 @@ PORT ?=
 # TORCH: the build of torch to install: cpu, cuda or default (pip's choice). Empty: torch_build.py decides.
 TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-# PROCESSORS: options for tests/processors.py, such as --tables default --processors Haswell,EPYC
+# PROCESSORS: options for tools/processors.py, such as --tables default --processors Haswell,EPYC
 PROCESSORS ?=
 # SLOW: no leaves out of `make bench` what takes minutes; PARTS: what it measures, such as `sweeps peers`; empty: all.
 SLOW ?=
@@ -31,7 +31,7 @@ setup: .venv/installed .dvc/tmp/vega.js ## create .venv with the packages pinned
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	@python torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
+	@python tools/torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
 	pip install --quiet --editable '.[dev]'
 	python -m pipeline.tracking.empty
 	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
@@ -45,7 +45,7 @@ ray: .venv-ray/installed ## create .venv-ray: the same packages and Ray, for PIP
 # Each extra's environment has the packages of constraints.txt, and those that its own constraints add.
 .venv-ray/installed .venv-bench/installed: .venv-%/installed: pyproject.toml constraints.txt constraints-%.txt
 	$(PYTHON) -m venv .venv-$*
-	@.venv-$*/bin/python torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
+	@.venv-$*/bin/python tools/torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
 	.venv-$*/bin/pip install --quiet --constraint constraints-$*.txt --editable '.[$*]'
 	touch $@
 
@@ -73,22 +73,22 @@ ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 	@pipeline ui $(if $(PORT),--port $(PORT))
 
 bench: repro $(if $(filter no,$(SLOW)),,.venv-bench/installed) ## measure sweeps, storing, growth, looking, and what other tools take
-	SLOW='$(SLOW)' PYTHONPATH=$(CURDIR)/tests python -m bench $(PARTS)
+	SLOW='$(SLOW)' PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tools python -m bench $(PARTS)
 
 chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally
-	PYTHONPATH=tests python tests/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)
+	PYTHONPATH=tests:tools python tools/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)
 
 processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
-	PYTHONPATH=tests python tests/processors.py $(PROCESSORS)
+	PYTHONPATH=tests:tools python tools/processors.py $(PROCESSORS)
 
 docs: setup ## make the guide's outputs and pictures again, from real runs in a temporary clone
-	PYTHONPATH=docs:tests python docs/render.py
+	PYTHONPATH=docs:tests:tools python docs/render.py
 
 resolve: setup ## resolve constraints.txt for each Python and platform; install nothing
-	python tests/resolve.py
+	python tools/resolve.py
 
 clean: ## remove outs, checkpoints and tools' caches; keep MLflow's store, DVC's cache and .venv
 	rm -rf data/prepared data/trained data/evaluated plots dvc_plots leaderboard.csv metrics.json report.html
 	rm -rf .dvc/tmp/checkpoints .dvc/tmp/bad_cells.csv
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
-	find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pipeline tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

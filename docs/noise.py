@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pipeline import outs
+from pipeline.runs import outs
 
 board = pd.read_csv(outs.LEADERBOARD)
 reached = board["train/mse mean"] - board.loc[board["batch_size"] == "full", "train/mse mean"].min()

@@ -17,7 +17,7 @@ from mlflow.entities import Experiment
 from PIL import Image
 from playwright.sync_api import Browser, Page, Request, ViewportSize, sync_playwright
 
-from pipeline.params import load
+from pipeline.config.params import load
 from pipeline.tracking.pages import links
 
 VIEWS = {

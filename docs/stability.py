@@ -6,7 +6,7 @@ A step multiplies the error along an eigenvector by 1 - lr · λ. See: Goh, Why 
 import torch
 from torch import Tensor
 
-from pipeline import outs
+from pipeline.runs import outs
 from pipeline.table.prepared import Prepared
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.ending import say_why
+from pipeline.errors import say_why
 
 # command -> the file in pipeline/cli whose function of this name it is; only that file is loaded to run it.
 FILES = {

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline import repository
+from pipeline.system import repository
+from pipeline.system.files import replacing, write_csv, write_json
 from pipeline.tracking import piped
 
 if __name__ == "__main__":  # first, so that both load at once; a new champion's model is registered by MLflow
@@ -20,13 +21,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import check_pins, outs, records, sweep
-from pipeline.ending import leave
+from pipeline.config.params import Params, load
+from pipeline.errors import leave
 from pipeline.evaluation import boards, choice, leaderboard, metrics, nested, pictures, report
 from pipeline.evaluation.results import Results
-from pipeline.params import Params, load
-from pipeline.progress import Display, count, unheard
-from pipeline.records import RUN_METRICS, Record
+from pipeline.runs import outs, records, sweep
+from pipeline.runs.records import RUN_METRICS, Record
+from pipeline.system.kernels import check_pins
+from pipeline.system.progress import Display, count, unheard
 from pipeline.table.checked import check_prepared
 from pipeline.table.prepared import Prepared
 
@@ -83,19 +85,19 @@ def write(
     """Write the stage's outs."""
     groups = leaderboard.by_configuration(evaluated)
     runs = [{"name": one.run.name, "fingerprint": one.run.fingerprint, **one.metrics} for one in evaluated]
-    outs.write_csv(outs.EVALUATED, runs, ["name", "fingerprint", *RUN_METRICS])
-    with outs.replacing(outs.LEADERBOARD) as temporary:
+    write_csv(outs.EVALUATED, runs, ["name", "fingerprint", *RUN_METRICS])
+    with replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
     champion = [one for one in groups[board.iloc[0]["configuration"]] if one.is_whole]
     final = metrics.final(champion, prepared)
     summary = leaderboard.summary(board, params.evaluate.metric, final)
     if params.train.nested:
         summary["nested"] = nested.estimate(evaluated, board, prepared, params.data.standardize, params.evaluate)
-    outs.write_json(outs.METRICS, summary)
+    write_json(outs.METRICS, summary)
     results = Results(evaluated, board, prepared, params, final, choice.costs(summary))
     drawn = pictures.draw(results)
     pictures.write(drawn)
-    with outs.replacing(outs.REPORT) as temporary:
+    with replacing(outs.REPORT) as temporary:
         report.write(results, drawn, temporary)
 
 

@@ -12,11 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from pipeline import check_pins, lifetime, outs
-from pipeline.ending import leave
-from pipeline.params import Data, InputError, Split, load
-from pipeline.progress import Display, count
-from pipeline.reading import printable
+from pipeline.config.params import Data, Split, load
+from pipeline.errors import InputError, leave, printable
+from pipeline.runs import outs
+from pipeline.system import processes
+from pipeline.system.files import file_md5, replacing, write_json
+from pipeline.system.kernels import check_pins
+from pipeline.system.progress import Display, count
 from pipeline.table.float32 import Altered, in_float32
 from pipeline.table.prepared import identity, standardization
 from pipeline.table.raw import read
@@ -27,7 +29,7 @@ Mask = NDArray[np.bool_]
 def main() -> None:
     """Run the stage."""
     check_pins()
-    lifetime.stop_when_told()
+    processes.stop_when_told()
     data = load().data
     with Display("prepare") as display:
         table, altered = read(Path(data.source), [*data.features, data.target], data.exact, display.reading)
@@ -37,10 +39,10 @@ def main() -> None:
     mean, scale = standardization(X, train) if data.standardize else identity(len(train), X.shape[1])
     tensors = {"X": X, "y": y, "train": train, "mean": mean, "scale": scale}
     tensors |= {"final": kept} if kept.any() else {}
-    with outs.replacing(outs.PREPARED) as temporary:
+    with replacing(outs.PREPARED) as temporary:
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
     # Written last: if it matches params.yaml, so do the tensors.
-    outs.write_json(outs.SUMMARY, summarize(data, table, train, altered))
+    write_json(outs.SUMMARY, summarize(data, table, train, altered))
     warn(data.source, altered, len(table))
     columns = f"{count(len(data.features), 'feature')}, target {printable(data.target)}"
     display.say(f"{count(len(table), 'row')} of {printable(data.source)}; {columns}; {count(len(train), 'split')}")
@@ -117,7 +119,7 @@ def summarize(data: Data, table: pd.DataFrame, train: Mask, altered: Mapping[str
     """
     return {
         "source": data.source,
-        "source_md5": outs.md5(Path(data.source)),
+        "source_md5": file_md5(Path(data.source)),
         "rows": len(table),
         "features": data.features,
         "target": data.target,

@@ -18,18 +18,20 @@ if __name__ == "__main__":  # before torch, so that both load at once
 import psutil
 import torch
 
-from pipeline import check_pins, outs, records, sweep
-from pipeline.ending import leave
-from pipeline.params import InputError, Params, load
-from pipeline.progress import Display, count
-from pipeline.records import Record
-from pipeline.sweep import Run
+from pipeline.config.params import Params, load
+from pipeline.errors import InputError, leave
+from pipeline.execution import progress, reuse
+from pipeline.execution.checkpoints import Checkpoints
+from pipeline.execution.choice import choose
+from pipeline.execution.engine import Engine, Watch
+from pipeline.runs import outs, records, sweep
+from pipeline.runs.records import Record
+from pipeline.runs.run import Run
+from pipeline.system.kernels import check_pins
+from pipeline.system.progress import Display, count
 from pipeline.table.checked import check_prepared
 from pipeline.table.prepared import Prepared
-from pipeline.training import known, nested, progress, stacks
-from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.engines import Engine, Watch
-from pipeline.training.engines.choice import choose
+from pipeline.training import nested, stacks
 
 if TYPE_CHECKING:
     from pipeline.search.stage import Search
@@ -54,7 +56,7 @@ def main() -> None:
     check_memory(most, splits + further, epochs, psutil.virtual_memory().available)
     prepared = Prepared.load(outs.PREPARED)
     every = prepared.with_pairs(params.data.standardize) if further else prepared
-    found = {} if search else known.recall(own, os.environ, params.train.nested)
+    found = {} if search else reuse.recall(own, os.environ, params.train.nested)
     planned = plan(own, found, prepared, every)
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
     if not planned:
@@ -71,7 +73,7 @@ def main() -> None:
         outs.study(name).unlink(missing_ok=True)
 
         def of_round(runs: Sequence[Run], prepared: Prepared, watch: Watch, engine: Engine) -> list[Record]:
-            held = known.recall(runs, os.environ, params.train.nested)
+            held = reuse.recall(runs, os.environ, params.train.nested)
             shown.known += len(held)
             return complete(runs, held, prepared, watch, engine)
 
@@ -116,7 +118,7 @@ def complete(
 def write(folder: Path, made: Sequence[Record]) -> None:
     """Write a variant's outs, and note that they were made here."""
     records.write(folder, made)
-    known.note(folder)
+    reuse.note(folder)
 
 
 def of_variant(params: Params, name: str) -> "Search | None":

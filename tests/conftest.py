@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-import pipeline  # before numpy, which MLflow imports: it pins the kernels
+from pipeline.system import kernels  # before numpy, which MLflow imports: it pins the kernels
 
 # isort: split
 import pytest
@@ -22,7 +22,7 @@ from mlflow.entities import Run as StoredRun
 REPOSITORY = Path(__file__).parent.parent
 SHARED = ("small", "default_run", "trained", "swept", "followed", "grids")  # fixtures that outlive a test
 # Their tests make runs again, nearly half of the work with `small`: they have a copy of it, so another worker can.
-MAKE_RUNS_AGAIN = ("test_elsewhere", "test_hostile_records", "test_reproduce")
+MAKE_RUNS_AGAIN = ("test_reproduce_elsewhere", "test_hostile_records", "test_reproduce")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def environment(**extra: str) -> dict[str, str]:
     """A user's shell in the activated environment, without variables that this test run's shell may have set."""
     own = ("MLFLOW_", "DVC_", "GIT_", "PIPELINE_", "MAKE", "PYTHONUNBUFFERED")
-    kept = {key: value for key, value in pipeline.unpinned().items() if not key.startswith(own)}
+    kept = {key: value for key, value in kernels.unpinned().items() if not key.startswith(own)}
     identity = {
         f"GIT_{role}_{key}": "someone@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
     }

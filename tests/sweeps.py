@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline import sweep, train
+from pipeline import train
+from pipeline.config.params import Params, check
 from pipeline.evaluation import leaderboard, metrics
 from pipeline.evaluation.results import Results
-from pipeline.params import Params, check
-from pipeline.records import Record
-from pipeline.sweep import Run
+from pipeline.execution.engine import Unwatched
+from pipeline.execution.local import Here
+from pipeline.runs import sweep
+from pipeline.runs.fingerprints import fingerprint
+from pipeline.runs.records import Record
+from pipeline.runs.run import Run, configured
 from pipeline.table.prepared import Prepared, identity
-from pipeline.training.engines import Unwatched
-from pipeline.training.engines.here import Here
 
 SPLIT = {"method": "kfold", "folds": 3, "test_fraction": 0.2, "seed": 0}
 DATA = {"source": "t.csv", "features": ["a", "b"], "target": "y", "split": SPLIT, "standardize": False, "exact": False}
@@ -63,8 +65,8 @@ def records(prepared: Prepared, settings: Params) -> list[Record]:
     for variant in settings.variants:
         runs = []
         for point in sweep.points(settings):
-            values = sweep.configured(settings, variant, point)
-            runs.append(Run(**values, fingerprint=sweep.fingerprint(values)))
+            values = configured(settings, variant, point)
+            runs.append(Run(**values, fingerprint=fingerprint(values)))
         made += train.train(runs, prepared, Unwatched(), Here(prepared))
     return [replace(record, metrics=metrics.compute(record, prepared)) for record in made]
 

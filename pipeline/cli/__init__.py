@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from pipeline import repository
+from pipeline.system import repository
 
 P = ParamSpec("P")
 R = TypeVar("R")

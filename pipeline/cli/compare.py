@@ -4,7 +4,7 @@ import click
 
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, print_rows, with_options
-from pipeline.params import METRICS, load
+from pipeline.config.params import METRICS, load
 
 
 @click.command()

@@ -2,10 +2,11 @@
 
 import click
 
-from pipeline import repository
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, print_rows, with_options
-from pipeline.params import METRICS, InputError, load
+from pipeline.config.params import METRICS, load
+from pipeline.errors import InputError
+from pipeline.system import repository
 
 
 @click.command()
@@ -25,7 +26,7 @@ def importance(by: str | None, form: str | None) -> None:
       pipeline importance --by train/mse --json
     """
     from pipeline.evaluation.importance import of_metric
-    from pipeline.records import read_evaluated
+    from pipeline.runs.records import read_evaluated
 
     params = load()
     try:

@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 
-from pipeline import outs, printing, sweep
-from pipeline.conditions import Condition
-from pipeline.params import InputError, load
-from pipeline.printing import Row
+from pipeline.config.params import load
+from pipeline.config.where import Condition
+from pipeline.errors import InputError
+from pipeline.runs import outs, sweep
+from pipeline.system import tables
+from pipeline.system.files import read_csv
+from pipeline.system.tables import Row
 
 Command = Callable[..., Any]
 
@@ -56,7 +59,7 @@ def workspace_runs() -> dict[str, str]:
         InputError: there are neither outs nor prepared data.
     """
     if outs.EVALUATED.exists():
-        return {row["fingerprint"]: row["name"] for row in outs.read_csv(outs.EVALUATED)}
+        return {row["fingerprint"]: row["name"] for row in read_csv(outs.EVALUATED)}
     if outs.PREPARED.exists():
         return {run.fingerprint: run.name for run in sweep.plan(load())}
     raise InputError(
@@ -89,13 +92,13 @@ def print_rows(
     """
     left_out: list[str] = []
     if form == "json":
-        printing.as_json(rows)
+        tables.as_json(rows)
     elif form == "csv":
-        printing.as_csv(rows)
+        tables.as_csv(rows)
     elif not rows:
         click.echo("no runs")
     else:
-        left_out = printing.as_table(rows if shown is None else shown, optional)
+        left_out = tables.as_table(rows if shown is None else shown, optional)
     sys.stdout.flush()  # what stderr says of the rows comes after them, also where both go to one file
     if left_out:
         click.echo(f"not shown, for lack of width: {', '.join(left_out)}", err=True)

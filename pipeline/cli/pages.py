@@ -18,6 +18,6 @@ def ui(host: str, port: int | None, no_open: bool) -> None:
     opens its pages.
     """
     from pipeline.commands.ui import ui as serve
-    from pipeline.params import load
+    from pipeline.config.params import load
 
     serve(load().track.experiment, host, port, not no_open)

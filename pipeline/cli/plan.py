@@ -46,7 +46,7 @@ def plan(overrides: Sequence[str], as_json: bool) -> None:
 
 def lines(planned: "Plan") -> list[str]:
     """Say what a sweep would do, line by line."""
-    from pipeline.progress import count, duration
+    from pipeline.system.progress import count, duration
 
     train = planned.training
     of = f"{count(planned.runs, 'run')} of {count(len(planned.variants), 'variant')}, {count(planned.fits, 'fit')}"

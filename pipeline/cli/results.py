@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import click
 
-from pipeline import outs
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, SCOPE, conditions_of, only_one, print_rows, with_options, workspace_runs
+from pipeline.config.axes import AXES
+from pipeline.config.params import METRICS, load
+from pipeline.errors import InputError
 from pipeline.evaluation.boards import OPTIONAL, configuration, rows_to_show
 from pipeline.evaluation.choice import costs, lucky
-from pipeline.params import METRICS, InputError, load
-from pipeline.printing import Row
-from pipeline.sweep import AXES
+from pipeline.runs import outs
+from pipeline.system.files import read_csv
+from pipeline.system.tables import Row
 
 GROUPED = (*(axis.name for axis in AXES), "data", "dvc_experiment", "git_commit", "sweep", "variant")  # completed
 RUN_COLUMNS = ("run", "status", "data", "sweep", "dvc_experiment", "git_commit", "git_dirty", "seal", "fingerprint")
@@ -182,7 +184,7 @@ def here() -> list[Row]:
     """
     if not outs.LEADERBOARD.exists():
         raise InputError(f"{outs.LEADERBOARD}: no such file here; run: dvc repro. For other sweeps': --all")
-    return [configuration(line) for line in outs.read_csv(outs.LEADERBOARD)]
+    return [configuration(line) for line in read_csv(outs.LEADERBOARD)]
 
 
 def stored(sweep: str, data: str, conditions: Sequence[str]) -> list[Row]:

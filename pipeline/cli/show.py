@@ -10,8 +10,8 @@ from shutil import get_terminal_size
 import click
 
 from pipeline.cli import in_repository
-from pipeline.params import load
-from pipeline.reading import printable
+from pipeline.config.params import load
+from pipeline.errors import printable
 
 
 @click.command()

@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import click
 
-from pipeline import repository
 from pipeline.cli import in_repository
-from pipeline.ending import InputError
+from pipeline.errors import InputError
+from pipeline.system import repository
 
 
 @click.command()
@@ -34,7 +34,7 @@ def reproduce(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> 
       pipeline reproduce $(pipeline top -n 3 | awk 'NR > 1 {print $NF}')
     """
     from pipeline.commands.reproduce import reproduce as make_again
-    from pipeline.params import load
+    from pipeline.config.params import load
 
     answers = make_again(load().track.experiment, run_ids, allow_patch, allow_commit)
     for run_id, answer in answers.items():

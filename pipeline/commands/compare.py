@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from pipeline.commands import sides
 from pipeline.commands.sides import Side
+from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.errors import InputError
 from pipeline.evaluation.paired import LEVEL, Paired, holm, pair
-from pipeline.params import HIGHER_IS_BETTER, InputError
-from pipeline.printing import Row, spread
-from pipeline.progress import count
+from pipeline.system.progress import count
+from pipeline.system.tables import Row, spread
 
 Configuration = tuple[object, ...]
 TEST = "paired t-test over the seeds in common, two-sided"

@@ -16,9 +16,12 @@ import psutil
 from dvc.repo import Repo
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline import outs, records, repository
 from pipeline.commands import locks
-from pipeline.params import InputError, load
+from pipeline.config.params import load
+from pipeline.errors import InputError
+from pipeline.runs import outs, records
+from pipeline.system import repository
+from pipeline.system.files import file_md5, read_csv
 from pipeline.tracking import leftovers, queries
 from pipeline.tracking.audit import Finding, audit
 
@@ -126,7 +129,7 @@ def broken_entries(lock: Mapping[str, object]) -> Iterator[str]:
 
 def runs_of_outs() -> dict[str, str]:
     """List the runs of the workspace's outs, fingerprint -> name."""
-    rows = outs.read_csv(outs.EVALUATED) if outs.EVALUATED.exists() else []
+    rows = read_csv(outs.EVALUATED) if outs.EVALUATED.exists() else []
     return {row["fingerprint"]: row["name"] for row in rows}
 
 
@@ -202,7 +205,7 @@ def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Findin
     mend = f"rm -rf {out} && dvc checkout {out}, or dvc repro"
     files = {out: md5}
     if md5.endswith(".dir"):
-        if not cached.exists() or outs.md5(cached) != md5.removesuffix(".dir"):
+        if not cached.exists() or file_md5(cached) != md5.removesuffix(".dir"):
             yield Finding(f"{cached}: DVC's list of {out} is gone or damaged", f"rm -rf {cached} {out} && dvc repro")
             return
         listing = json.loads(cached.read_text(encoding="utf-8"))
@@ -212,7 +215,7 @@ def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Findin
     for path, expected in files.items():
         if not (root / path).exists():
             yield Finding(f"{path}: is missing", mend)
-        elif outs.md5(root / path) != expected:
+        elif file_md5(root / path) != expected:
             yield Finding(f"{path}: its md5 is not dvc.lock's, {expected}", mend)
 
 
@@ -222,7 +225,7 @@ def damaged_cache(root: Path) -> Iterator[Finding]:
         folder = Path(repo.cache.local.path)
     for path in sorted(folder.glob("??/*")):
         md5 = path.parent.name + path.name.removesuffix(".dir")
-        if len(md5) == 32 and outs.md5(path) != md5:
+        if len(md5) == 32 and file_md5(path) != md5:
             again = repository.make_or_pull().removeprefix("run: ")
             yield Finding(f"{path}: its md5 is not the one in its name", f"rm -f {path}, then {again}")
 

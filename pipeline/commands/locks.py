@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline import lifetime, outs
-from pipeline.params import InputError
+from pipeline.errors import InputError
+from pipeline.system import processes
+from pipeline.system.files import replacing
 
 LOCK = Path("dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
@@ -72,7 +73,7 @@ def restore_lock(root: Path) -> str:
     for source in ("", "HEAD"):
         show = subprocess.run(["git", "show", f"{source}:./{LOCK}"], cwd=root, capture_output=True, check=False)
         if show.returncode == 0 and is_lock(show.stdout):
-            with outs.replacing(root / LOCK) as temporary:
+            with replacing(root / LOCK) as temporary:
                 temporary.write_bytes(show.stdout)
                 shutil.copymode(root / BROKEN, temporary)
             said = f"restored from git's {'commit' if source else 'index'}"
@@ -123,7 +124,7 @@ def rwlock_is_readable(root: Path) -> bool:
 def running_dvc(root: Path) -> int | None:
     """Return the process id of a live DVC that works in this repository, or that rwlock still lists."""
     for process in psutil.process_iter(["cwd"]):
-        if lifetime.is_dvc(process):
+        if processes.is_dvc(process):
             folder = process.info["cwd"]  # None: another user's, so it may be here
             if folder is None or Path(folder).is_relative_to(root):
                 return int(process.pid)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
-from pipeline.sweep import Run
+from pipeline.execution.cost import STEP_SECONDS, curve_bytes, work
+from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
 from pipeline.training import stacks
-from pipeline.training.cost import STEP_SECONDS, curve_bytes, work
 from pipeline.training.stacks import Stack
 
 WORTH_SECONDS = 0.1  # of a measurement

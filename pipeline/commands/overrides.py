@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.params import InputError, Params, check, load
-from pipeline.reading import parse
+from pipeline.config.params import Params, check, load
+from pipeline.config.yaml import parse
+from pipeline.errors import InputError
 
 FILE = "params.yaml"
 

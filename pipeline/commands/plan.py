@@ -14,18 +14,23 @@ from tempfile import TemporaryDirectory
 import psutil
 from safetensors.numpy import load_file
 
-from pipeline import outs, repository, sweep, train
+from pipeline import train
 from pipeline.commands import measure
-from pipeline.evaluation import rounding
-from pipeline.params import BatchSize, InputError, Params
-from pipeline.sweep import Run, curve_steps
+from pipeline.config.axes import BatchSize
+from pipeline.config.params import Params
+from pipeline.errors import InputError
+from pipeline.execution import reuse
+from pipeline.execution.checkpoints import Checkpoints
+from pipeline.execution.choice import choose
+from pipeline.execution.processes import Workers
+from pipeline.runs import outs, rounding, sweep
+from pipeline.runs.fingerprints import PACKAGE
+from pipeline.runs.run import Run, curve_steps
+from pipeline.system import repository
 from pipeline.table.checked import check_prepared
 from pipeline.table.prepared import Prepared
 from pipeline.tracking import queries
-from pipeline.training import known, parameters
-from pipeline.training.checkpoints import Checkpoints
-from pipeline.training.engines.choice import choose
-from pipeline.training.engines.workers import Workers
+from pipeline.training import parameters
 from pipeline.training.stacks import Stack
 
 AS_DVC = {"DVC_STAGE": "train"}  # a stage that a person starts always trains
@@ -89,7 +94,7 @@ def plan(params: Params) -> Plan:
         identity = sweep.sweep_id(runs, sweep.specification(params, path))
     by_variant = {variant: list(own) for variant, own in groupby(runs, lambda run: run.variant)}
     nested = params.train.nested
-    found = {variant: known.recall(own, AS_DVC, nested) for variant, own in by_variant.items()}
+    found = {variant: reuse.recall(own, AS_DVC, nested) for variant, own in by_variant.items()}
     lacking = queries.health(params.track.experiment, {run.fingerprint: run.name for run in runs}).lacking
     every = prepared.with_pairs(params.data.standardize) if nested else prepared
     planned = {variant: train.plan(own, found[variant], prepared, every) for variant, own in by_variant.items()}
@@ -203,7 +208,7 @@ def prepare(params: Params, folder: Path) -> None:
     source = str(Path(params.data.source).resolve())
     values = params.model_dump() | {"data": params.data.model_dump() | {"source": source}}
     (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
-    command, package = [sys.executable, "-m", "pipeline.prepare"], str(sweep.PACKAGE.parent)
+    command, package = [sys.executable, "-m", "pipeline.prepare"], str(PACKAGE.parent)
     own = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
     done = subprocess.run(command, cwd=folder, env=own, check=False, stdout=subprocess.DEVNULL)
     if done.returncode != 0:

@@ -18,10 +18,11 @@ import pandas as pd
 from pandas.io.common import get_handle, infer_compression  # type: ignore[import-not-found] # as the reader does
 from rich.console import Console
 
-from pipeline import outs, progress
-from pipeline.params import InputError, load
-from pipeline.progress import Display
-from pipeline.reading import printable
+from pipeline.config.params import load
+from pipeline.errors import InputError, printable
+from pipeline.system import progress
+from pipeline.system.files import replacing
+from pipeline.system.progress import Display
 from pipeline.table import float32, raw
 from pipeline.table.raw import Fault
 from pipeline.tracking.models import champions, predictor
@@ -78,7 +79,7 @@ def writing(output: Path | None) -> Iterator[TextIO]:
         return
     compression = infer_compression(str(output), "infer")
     with (
-        outs.replacing(output) as temporary,
+        replacing(output) as temporary,
         get_handle(temporary, "w", encoding="utf-8", compression=compression) as opened,
     ):
         yield opened.handle

@@ -1,7 +1,9 @@
 """`pipeline promote`: chooses the version of a registered model that is served."""
 
-from pipeline import outs, records, repository
-from pipeline.params import InputError, load
+from pipeline.config.params import load
+from pipeline.errors import InputError
+from pipeline.runs import outs, records
+from pipeline.system import repository
 from pipeline.tracking.models import champions
 
 

@@ -12,13 +12,15 @@ from ruamel.yaml import YAML
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pipeline import outs, records, repository, unpinned
 from pipeline.commands import revisions, worktrees
-from pipeline.commands.comparison import Answer, compare, differing_params
-from pipeline.evaluation import rounding
-from pipeline.params import InputError
-from pipeline.records import BEHIND, RUN_METRICS, Record
-from pipeline.sweep import AXES
+from pipeline.commands.verdict import Answer, compare, differing_params
+from pipeline.config.axes import AXES
+from pipeline.errors import InputError
+from pipeline.runs import outs, records, rounding
+from pipeline.runs.records import BEHIND, RUN_METRICS, Record
+from pipeline.system import repository
+from pipeline.system.files import file_md5, read_csv
+from pipeline.system.kernels import unpinned
 from pipeline.tracking import queries
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored, parse_params
@@ -91,7 +93,7 @@ def read(stored: Stored, folder: Path) -> tuple[list[Record], rounding.Table]:
         InputError: this version cannot read it.
     """
     try:
-        metrics = {row.pop("fingerprint"): row for row in outs.read_csv(folder / outs.EVALUATED)}
+        metrics = {row.pop("fingerprint"): row for row in read_csv(folder / outs.EVALUATED)}
         made = records.read(folder / outs.TRAINED / stored.params["variant"])
         rows = [metrics[record.run.fingerprint] for record in made]
         evaluated = [
@@ -137,12 +139,12 @@ def place_data(stored: Stored, source: str, folder: Path) -> None:
         worktrees.write(stored, folder, outs.PREPARED, tensors)
     else:
         places = [place for top in (folder, repository.root()) if (place := inside(top, source))]
-        table = next((place.read_bytes() for place in places if outs.md5(place) == raw), None)
+        table = next((place.read_bytes() for place in places if file_md5(place) == raw), None)
         table = revisions.content(raw) if table is None else table
         if table is not None:
             worktrees.write(stored, folder, Path(TABLE), table)
             stage(folder, "pipeline.prepare")
-    if not prepared.exists() or outs.md5(prepared) != wanted:
+    if not prepared.exists() or file_md5(prepared) != wanted:
         raise InputError(
             f"{stored.run_id}: its data are gone: neither the prepared tensors (md5 {wanted}) nor {source!a} as "
             f"it was (md5 {raw}) is in the workspace, DVC's cache or its remote"

@@ -11,8 +11,10 @@ from dvc.scm import SCMError
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.index import DataIndexDirError
 
-from pipeline import outs, repository
-from pipeline.params import InputError
+from pipeline.errors import InputError
+from pipeline.runs import outs
+from pipeline.system import repository
+from pipeline.system.files import file_md5
 
 
 def run_names(revision: str | None) -> dict[str, str]:
@@ -66,4 +68,4 @@ def content(md5: str) -> bytes | None:
 
 
 def _whole(path: Path, md5: str) -> bool:
-    return path.is_file() and outs.md5(path) == md5
+    return path.is_file() and file_md5(path) == md5

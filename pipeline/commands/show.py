@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, load_file
 
-from pipeline import outs, records, repository, sweep
-from pipeline.params import HIGHER_IS_BETTER, InputError, Params
-from pipeline.reading import printable
-from pipeline.records import Record
+from pipeline.config.params import HIGHER_IS_BETTER, Params
+from pipeline.errors import InputError, printable
+from pipeline.runs import outs, records, sweep
+from pipeline.runs.records import Record
+from pipeline.runs.run import FIELDS, Run, run_name
+from pipeline.system import repository
+from pipeline.system.files import file_md5
 from pipeline.tracking.display import shown
 from pipeline.tracking.values import data_label
 
@@ -83,10 +86,10 @@ def of(evaluated: Sequence[Record], configuration: str, params: Params) -> list[
     return sorted(own, key=lambda one: one.metrics[metric], reverse=metric in HIGHER_IS_BETTER)
 
 
-def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[sweep.Run], params: Params) -> Shown:
+def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[Run], params: Params) -> Shown:
     """Describe a run of the workspace's outs."""
     run = record.run
-    data = outs.md5(outs.PREPARED)
+    data = file_md5(outs.PREPARED)
     tags = repository.code_tags()
     here = f"the workspace's, commit {tags.get('git_commit', 'unknown')[:12]}"
     here += " with changes" if tags.get("git_dirty") == "true" else ""
@@ -97,7 +100,7 @@ def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[sweep.R
         "sweep": sweep.sweep_id(runs, sweep.specification(params)),
         "fingerprint": run.fingerprint,
     }
-    configuration = {name: value for name in sweep.FIELDS if (value := getattr(run, name)) is not None}
+    configuration = {name: value for name in FIELDS if (value := getattr(run, name)) is not None}
     status = f"diverged: {record.diverged}" if record.diverged else "trained"
     status += f"; left early: {record.left}" if record.left else ""
     curve = {epoch: float(loss) for epoch, loss in enumerate(record.curve) if math.isfinite(loss)}
@@ -133,8 +136,8 @@ def in_store(experiment: str, named: str) -> Shown:
         "torch": tags.get("torch", ""),
         "page": link,
     }
-    configuration = {name: stored.params[name] for name in sweep.FIELDS if name in stored.params}
-    title = sweep.name(configuration)
+    configuration = {name: stored.params[name] for name in FIELDS if name in stored.params}
+    title = run_name(configuration)
     status = f"diverged: {tags['diverged']}" if "diverged" in tags else stored.status
     status += f"; left early: {tags['left']}" if "left" in tags else ""
     curve = dict(sorted(stored.points.items()))

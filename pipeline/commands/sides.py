@@ -4,11 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from pipeline import outs, repository
-from pipeline.conditions import number
-from pipeline.params import METRICS, InputError
-from pipeline.printing import Row
-from pipeline.sweep import Run
+from pipeline.config.params import METRICS
+from pipeline.config.where import number
+from pipeline.errors import InputError
+from pipeline.runs import outs
+from pipeline.runs.run import Run
+from pipeline.system import repository
+from pipeline.system.files import read_csv
+from pipeline.system.tables import Row
 
 SHORTEST = 4  # digits of a sweep's id
 # What configures a run, and may differ between two; a seed is what pairs them.
@@ -55,8 +58,8 @@ def _of_sweep(sweep: str, experiment: str) -> list[Row]:
 
 def _of_revision(revision: str | None) -> list[Row]:
     if revision is None and outs.EVALUATED.exists():
-        tables = [outs.read_csv(path) for path in sorted(outs.TRAINED.glob("*/runs.csv"))]
-        evaluated = outs.read_csv(outs.EVALUATED)
+        tables = [read_csv(path) for path in sorted(outs.TRAINED.glob("*/runs.csv"))]
+        evaluated = read_csv(outs.EVALUATED)
     else:
         from pipeline.commands import revisions  # noqa: PLC0415 - loads DVC, 1 s
 

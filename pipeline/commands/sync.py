@@ -4,9 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import outs, records, repository, sweep
-from pipeline.params import InputError, Params, load
-from pipeline.records import Record
+from pipeline.config.params import Params, load
+from pipeline.errors import InputError
+from pipeline.runs import outs, records, sweep
+from pipeline.runs.records import Record
+from pipeline.system import repository
 from pipeline.table.checked import check_prepared
 from pipeline.tracking import leftovers, listings, queries, synced
 from pipeline.tracking.models import champions

@@ -21,8 +21,10 @@ from typing import IO, NoReturn
 
 import psutil
 
-from pipeline import outs, repository, unpinned
-from pipeline.params import InputError
+from pipeline.errors import InputError
+from pipeline.runs import outs
+from pipeline.system import repository
+from pipeline.system.kernels import unpinned
 
 PORT = 5000
 START_SECONDS = 120.0

@@ -6,14 +6,15 @@ carries Vega, Vega-Lite and vega-embed.
 
 import vl_convert
 
-from pipeline import outs, repository
+from pipeline.system import repository
+from pipeline.system.files import replacing
 
 VEGA_LITE = "5.21"  # the templates in .dvc/plots, and DVC's own, are written for Vega-Lite 5
 
 
 def main() -> None:
     """Write the library."""
-    with outs.replacing(repository.root() / ".dvc/tmp/vega.js") as temporary:
+    with replacing(repository.root() / ".dvc/tmp/vega.js") as temporary:
         script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
         temporary.write_text(script, encoding="utf-8")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from pipeline import lifetime, repository
-from pipeline.params import InputError
+from pipeline.errors import InputError
+from pipeline.system import processes, repository
 from pipeline.tracking.display import readable, shown
 from pipeline.tracking.stored import Stored
 
@@ -124,12 +124,12 @@ def worktree(stored: Stored) -> Iterator[Path]:
 
 def prefix() -> str:
     """Name a temporary folder after this process, so that others can tell later whether it is left over."""
-    tags = lifetime.process_tags(os.getpid())
+    tags = processes.process_tags(os.getpid())
     return f"pipeline-reproduce-{_host()}-{tags['pid']}-{tags['pid_started']}-"
 
 
 def _host() -> str:
-    return sha256(lifetime.host().encode()).hexdigest()[:8]
+    return sha256(processes.host().encode()).hexdigest()[:8]
 
 
 def remove_leftovers() -> None:
@@ -151,8 +151,8 @@ def _is_left_over(folder: Path) -> bool:
         return False
     if folder.exists() and folder.stat().st_uid != os.getuid():
         return False
-    tags = {"host": lifetime.host(), "pid": found[2], "pid_started": found[3]}
-    return not lifetime.is_alive(tags, 0.0)
+    tags = {"host": processes.host(), "pid": found[2], "pid_started": found[3]}
+    return not processes.is_alive(tags, 0.0)
 
 
 def _stop_stages(folder: Path) -> None:

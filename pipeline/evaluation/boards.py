@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipeline import outs
-from pipeline.conditions import number
+from pipeline.config.params import METRICS
+from pipeline.config.where import number
 from pipeline.evaluation.choice import costs, lucky
-from pipeline.params import METRICS
-from pipeline.printing import Row, as_table, spread
+from pipeline.runs import outs
+from pipeline.system.files import read_csv
+from pipeline.system.tables import Row, as_table, spread
 
 OPTIONAL = (
     "excess_mse",
@@ -46,7 +47,7 @@ def rows_to_show(rows: Sequence[Row]) -> list[Row]:
 
 def print_best(command: str, most: int = 10) -> None:
     """Print the first lines of the written leaderboard, fitted to the terminal, and which command lists the rest."""
-    rows = [configuration(line) for line in outs.read_csv(outs.LEADERBOARD)]
+    rows = [configuration(line) for line in read_csv(outs.LEADERBOARD)]
     print()
     as_table(rows_to_show(rows[:most]), OPTIONAL)
     if len(rows) > most:

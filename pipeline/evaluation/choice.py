@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.params import HIGHER_IS_BETTER
-from pipeline.sweep import Run
+from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.runs.run import Run
 
 if TYPE_CHECKING:  # it loads in 0.3 s
     import pandas as pd

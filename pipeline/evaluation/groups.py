@@ -5,10 +5,11 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from pipeline.conditions import number
-from pipeline.params import HIGHER_IS_BETTER, InputError
-from pipeline.printing import Row, spread
-from pipeline.records import BEHIND, CURVE
+from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.config.where import number
+from pipeline.errors import InputError
+from pipeline.runs.records import BEHIND, CURVE
+from pipeline.system.tables import Row, spread
 
 
 def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from pipeline.params import HIGHER_IS_BETTER
-from pipeline.sweep import AXES, Run
+from pipeline.config.axes import AXES
+from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.runs.run import Run
 
 BINS = 10  # the most groups of an axis of many numbers, such as a searched one
 RUNS = 5  # the fewest in such a group, on average

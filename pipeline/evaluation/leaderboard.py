@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.config.axes import OF_CONFIGURATION
+from pipeline.config.params import HIGHER_IS_BETTER, TESTED, Evaluate
 from pipeline.evaluation import choice, standard_errors
 from pipeline.evaluation.standard_errors import Errors
-from pipeline.params import HIGHER_IS_BETTER, TESTED, Evaluate
-from pipeline.records import BEHIND, CURVE, RUN_METRICS, Record
-from pipeline.sweep import OF_CONFIGURATION
+from pipeline.runs.records import BEHIND, CURVE, RUN_METRICS, Record
 from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]

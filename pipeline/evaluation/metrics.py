@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.predictions import in_float64, is_linear, linear
-from pipeline.records import CURVE, FINAL, Record
+from pipeline.evaluation.predictions import in_float64, is_linear, linear
+from pipeline.runs.records import CURVE, FINAL, Record
 from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]

@@ -14,10 +14,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from pipeline import outs
+from pipeline.config.params import HIGHER_IS_BETTER, Evaluate
+from pipeline.errors import InputError
 from pipeline.evaluation import leaderboard, metrics
-from pipeline.params import HIGHER_IS_BETTER, Evaluate, InputError
-from pipeline.records import CURVE, NESTED, NESTED_FILE, Record
+from pipeline.runs import outs
+from pipeline.runs.records import CURVE, NESTED, NESTED_FILE, Record
 from pipeline.table.prepared import Prepared, pairs
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from matplotlib import rc_context
 
-from pipeline import outs
 from pipeline.evaluation.plots import cost, heatmap, loss, lr, path, predicted
 from pipeline.evaluation.plots.drawing import STYLE, Picture, write_png
 from pipeline.evaluation.results import Results
+from pipeline.runs import outs
+from pipeline.system.files import replacing
 
 
 def draw(results: Results) -> list[Picture]:
@@ -26,11 +27,11 @@ def draw(results: Results) -> list[Picture]:
 def write(pictures: Sequence[Picture]) -> None:
     """Write plots/NAME.csv for each picture, and plots/NAME.png where there is something to see."""
     for picture in pictures:
-        with outs.replacing(outs.PLOTS / f"{picture.name}.csv") as temporary:
+        with replacing(outs.PLOTS / f"{picture.name}.csv") as temporary:
             picture.table.to_csv(temporary, index=False, float_format="%.9g")
         image = outs.PLOTS / f"{picture.name}.png"
         if picture.figure is None:
             image.unlink(missing_ok=True)  # of an earlier sweep, where DVC did not remove it
             continue
-        with outs.replacing(image) as temporary:
+        with replacing(image) as temporary:
             write_png(picture.figure, temporary)

@@ -8,14 +8,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pipeline.evaluation import rounding
+from pipeline.config.axes import AXES, OF_CONFIGURATION
+from pipeline.config.params import HIGHER_IS_BETTER, TESTED
 from pipeline.evaluation.choice import lucky
 from pipeline.evaluation.importance import of_metric
 from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
-from pipeline.params import HIGHER_IS_BETTER, TESTED
-from pipeline.records import RUN_METRICS, Record
-from pipeline.sweep import AXES, OF_CONFIGURATION, train_settings
+from pipeline.runs import rounding
+from pipeline.runs.records import RUN_METRICS, Record
+from pipeline.runs.run import train_settings
 
 OPEN = 50  # rows of a table that are shown at once
 ALWAYS = ("epochs", "init")  # axes that are told even where they have their default

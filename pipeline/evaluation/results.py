@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.evaluation import leaderboard, metrics, rounding
-from pipeline.params import BatchSize, Params
-from pipeline.predictions import is_linear
-from pipeline.records import Record
+from pipeline.config.axes import BatchSize
+from pipeline.config.params import Params
+from pipeline.evaluation import leaderboard, metrics
+from pipeline.evaluation.predictions import is_linear
+from pipeline.runs import rounding
+from pipeline.runs.records import Record
 from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]

@@ -16,10 +16,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.params import TESTED
 from pipeline.evaluation import metrics
-from pipeline.params import TESTED
-from pipeline.predictions import is_linear
-from pipeline.records import Record
+from pipeline.evaluation.predictions import is_linear
+from pipeline.runs.records import Record
 from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]

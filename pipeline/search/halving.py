@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from pipeline.records import BEHIND, Record
+from pipeline.config.axes import OF_CONFIGURATION
+from pipeline.execution.engine import Engine, Watch
+from pipeline.runs.fingerprints import left_fingerprint
+from pipeline.runs.records import BEHIND, Record
+from pipeline.runs.run import Run
 from pipeline.search.rounds import loss, sign_of
 from pipeline.search.space import Value
 from pipeline.search.storage import Trial
-from pipeline.sweep import OF_CONFIGURATION, Run, left_fingerprint
 from pipeline.table.prepared import Prepared
 from pipeline.training import stacks
-from pipeline.training.engines import Engine, Watch
 from pipeline.training.stacks import Fitted, Stack
 
 RATE = 2  # of the configurations, one in so many goes on, for so many times the epochs

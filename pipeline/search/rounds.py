@@ -4,12 +4,12 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from pipeline.params import HIGHER_IS_BETTER, Search
-from pipeline.records import Record
+from pipeline.config.params import HIGHER_IS_BETTER, Search
+from pipeline.runs.records import Record
+from pipeline.runs.run import Run
 from pipeline.search.space import Configuration
 from pipeline.search.storage import Trial
 from pipeline.search.study import Study, key, sizes
-from pipeline.sweep import Run
 
 Train = Callable[[Sequence[Run]], list[Record]]  # with their metrics
 

@@ -8,17 +8,20 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pipeline import outs, sweep
+from pipeline.config.axes import OF_CONFIGURATION
+from pipeline.config.params import HIGHER_IS_BETTER, Params
+from pipeline.errors import InputError
 from pipeline.evaluation import metrics
-from pipeline.params import HIGHER_IS_BETTER, InputError, Params
-from pipeline.records import Record
+from pipeline.execution.engine import Engine, Watch
+from pipeline.runs import outs, sweep
+from pipeline.runs.records import Record
+from pipeline.runs.run import Run
 from pipeline.search import halving, rounds, storage
 from pipeline.search.space import Axis, Choice, Configuration, Interval, Space, refused
 from pipeline.search.storage import Trial
 from pipeline.search.study import Study, sizes
-from pipeline.sweep import Run
+from pipeline.system.files import write_json
 from pipeline.table.prepared import Prepared
-from pipeline.training.engines import Engine, Watch
 
 Train = Callable[[Sequence[Run], Prepared, Watch, Engine], list[Record]]
 
@@ -94,7 +97,7 @@ class Search:
             {"round": one.round, **one.configuration, "score": one.score if math.isfinite(one.score) else None}
             for one in trials
         ]
-        outs.write_json(outs.study(self.variant), {"sweep": identity, **self.settings.model_dump(), "tried": rows})
+        write_json(outs.study(self.variant), {"sweep": identity, **self.settings.model_dump(), "tried": rows})
         if self.copied:
             higher = self.settings.metric in HIGHER_IS_BETTER
             name = f"{self.variant} {identity}"
@@ -103,7 +106,7 @@ class Search:
 
 def space(params: Params) -> Space:
     """Return what a sweep's lists span: an interval if it is one range or sample, else their values."""
-    return {axis.name: spanned(params, axis.name) for axis in sweep.OF_CONFIGURATION}
+    return {axis.name: spanned(params, axis.name) for axis in OF_CONFIGURATION}
 
 
 def spanned(params: Params, axis: str) -> Axis:

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from pipeline import outs
-from pipeline.params import Data, InputError
-from pipeline.reading import brief, printable, refuse
+from pipeline.config.params import Data
+from pipeline.errors import InputError, brief, printable, refuse
+from pipeline.runs import outs
+from pipeline.system.files import file_md5
 
 DESCRIBED = ("features", "target", "split", "standardize")
 
@@ -38,7 +39,7 @@ def check_prepared(data: Data) -> list[int]:
     ]
     # A missing table, as after `dvc pull` of the outs alone, is not another table.
     source = Path(data.source)
-    if source.is_file() and (found := outs.md5(source)) != md5:
+    if source.is_file() and (found := file_md5(source)) != md5:
         faults.append(f"source_md5: {md5}, and {printable(source)} has {found}")
     refuse(str(outs.PREPARED.parent), [f"was prepared from other data: {fault}; {again}" for fault in faults])
     return rows

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pandas.io.common import get_handle  # type: ignore[import-not-found] # read_csv's own decompression
 from pandera.errors import SchemaErrors
 
-from pipeline import outs, repository
-from pipeline.params import InputError
-from pipeline.reading import printable
+from pipeline.errors import InputError, printable
+from pipeline.system import repository
+from pipeline.system.files import write_csv
 from pipeline.table import float32
 from pipeline.table.float32 import Altered
 
@@ -243,7 +243,7 @@ def refuse(source: Path, faults: Iterator[Fault]) -> None:
         counter = count()
         rows = (fault._asdict() for fault, _ in zip(chain(first, faults), counter, strict=False))
         try:
-            outs.write_csv(file, rows, Fault._fields)
+            write_csv(file, rows, Fault._fields)
             said.append(f"and {next(counter) - SHOWN:,} more; all are listed in {file}")
         except OSError as error:
             said.append(f"and more, which cannot be listed: {error}")

@@ -4,7 +4,7 @@ import gc
 import sys
 from importlib import import_module
 
-from pipeline.ending import leave
+from pipeline.errors import leave
 from pipeline.tracking import piped
 
 gc.set_threshold(1_000_000)  # loading MLflow makes a million objects that stay: to look through them takes 0.6 s

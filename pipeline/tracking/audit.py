@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from pipeline import machine, outs
-from pipeline.records import CURVE, RUN_METRICS, Record
+from pipeline.runs import outs
+from pipeline.runs.records import CURVE, RUN_METRICS, Record
+from pipeline.system import machine
 from pipeline.tracking import parents, seals
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, StoredRun

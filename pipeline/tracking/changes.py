@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipeline.records import CURVE
+from pipeline.runs.records import CURVE
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.runs import RUNNING, Point, StoredRun
 from pipeline.tracking.values import milliseconds, text

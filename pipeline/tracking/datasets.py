@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import outs
+from pipeline.runs import outs
 
 SCHEMA_LENGTH = 1_000_000  # MLflow accepts no longer one
 PURPOSE = "mlflow.data.context"

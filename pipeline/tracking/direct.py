@@ -11,11 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
-from pipeline import lifetime, machine, outs, repository
+from pipeline.config.params import Params
 from pipeline.evaluation.choice import costs
-from pipeline.params import Params
-from pipeline.records import CURVE, FORMAT, Array, Record
-from pipeline.sweep import Run, specification, sweep_id
+from pipeline.runs import outs
+from pipeline.runs.records import CURVE, FORMAT, Array, Record
+from pipeline.runs.run import Run
+from pipeline.runs.sweep import specification, sweep_id
+from pipeline.system import machine, processes, repository
+from pipeline.system.files import file_md5
 from pipeline.tracking import changes, datasets, finals, grids, leftovers, location, values
 from pipeline.tracking.changes import Change, New
 from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
@@ -78,11 +81,11 @@ class Direct:
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
         leftovers.end_dead_runs(self.store)
         self.repeats = Repeats(self.store)
-        self.owner = lifetime.process_tags(pid)
+        self.owner = processes.process_tags(pid)
         self.tags = {**values.source_tags(), **self.owner, "sweep": sweep_id(runs, self.specified)}
         self.tags |= {"dvc_grid": joined} if (joined := grids.grid()) else {}
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
-        self.tags |= {"data_md5": outs.md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
+        self.tags |= {"data_md5": file_md5(outs.PREPARED), "source_md5": summary["source_md5"]}  # as dvc.lock has them
         self.summary, self.label, date = summary, values.data_label(summary), names.date_of(summary)
         self.about = descriptions.data(summary, self.label, date)
         of = params.sweep.search.method if self.specified else ""
@@ -104,7 +107,7 @@ class Direct:
 
     def _beat(self) -> None:
         while True:
-            time.sleep(lifetime.HEARTBEAT_SECONDS)
+            time.sleep(processes.HEARTBEAT_SECONDS)
             alive = {"heartbeat": f"{time.time():.0f}"}
             runs = [self.parent.run, *(opened.run for opened in list(self.own.values()))]
             with suppress(StoreError):  # the next call that stores meets the same error

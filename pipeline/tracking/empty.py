@@ -8,7 +8,7 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline import outs
+from pipeline.system.files import replacing
 from pipeline.tracking.values import milliseconds
 
 KEPT = Path(sys.prefix) / f"share/pipeline/mlflow-{version('mlflow')}.db"  # made by this MLflow, which others upgrade
@@ -21,7 +21,7 @@ def create(file: Path) -> None:
     If several processes let MLflow create the tables, they race and fail; if one is killed, half of them are left.
     """
     if not file.exists():
-        with outs.replacing(file) as temporary:
+        with replacing(file) as temporary:
             if KEPT.exists():
                 copy(temporary)
             else:

@@ -9,7 +9,7 @@ from traceback import walk_tb
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline import repository
+from pipeline.system import repository
 
 PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # how long a stage waits for a server
 WAIT_SECONDS = 5.0  # how long a command does

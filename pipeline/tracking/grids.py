@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path
 
-from pipeline import repository
-from pipeline.params import InputError
-from pipeline.reading import parse
+from pipeline.config.yaml import parse
+from pipeline.errors import InputError
+from pipeline.system import repository
 from pipeline.tracking.values import flat
 
 FILE = "params.yaml"

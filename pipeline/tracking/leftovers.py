@@ -3,8 +3,8 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from pipeline import lifetime
-from pipeline.records import CURVE
+from pipeline.runs.records import CURVE
+from pipeline.system import processes
 from pipeline.tracking import changes
 from pipeline.tracking.changes import Change
 from pipeline.tracking.runs import KILLED, Point, StoredRun
@@ -28,7 +28,7 @@ def end_dead_runs(store: Store) -> list[str]:
     if not store.owned():
         return []
     with store.lock:  # others may have ended them meanwhile
-        dead = [run for run in store.owned() if not lifetime.is_alive(run.tags, time.time())]
+        dead = [run for run in store.owned() if not processes.is_alive(run.tags, time.time())]
         signs = store.histories(dead, CURVE)
         store.write([ended(run, signs[run.run_id]) for run in dead])
     return [f"{run.name} ({run.run_id})" for run in dead]

@@ -8,13 +8,14 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import PurePosixPath
 
-from pipeline import outs
-from pipeline.conditions import Condition, number
+from pipeline.config.axes import AXES
+from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.config.where import Condition, number
+from pipeline.errors import InputError
 from pipeline.evaluation.boards import configuration
-from pipeline.params import HIGHER_IS_BETTER, InputError
-from pipeline.printing import Row
-from pipeline.records import BEHIND, RUN_METRICS
-from pipeline.sweep import AXES
+from pipeline.runs import outs
+from pipeline.runs.records import BEHIND, RUN_METRICS
+from pipeline.system.tables import Row
 from pipeline.tracking import parents, seals
 from pipeline.tracking.display import shown
 from pipeline.tracking.pages import views

@@ -11,8 +11,9 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from pipeline import outs, repository
-from pipeline.params import InputError
+from pipeline.errors import InputError
+from pipeline.system import repository
+from pipeline.system.files import temporary_beside
 from pipeline.tracking.failures import StoreError
 from pipeline.tracking.runs import Experiment
 
@@ -93,6 +94,6 @@ def local_path(uri: str) -> Path | None:
 def write_file(folder: Path, name: str, content: bytes) -> None:
     """Write an artifact, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = outs.temporary_beside(folder / name)
+    temporary = temporary_beside(folder / name)
     temporary.write_bytes(content)
     temporary.replace(folder / name)

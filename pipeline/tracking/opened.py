@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from safetensors.numpy import save
 
-from pipeline.records import CURVE, Record
+from pipeline.runs.records import CURVE, Record
 from pipeline.tracking import changes, seals
 from pipeline.tracking.changes import Change
 from pipeline.tracking.datasets import Dataset

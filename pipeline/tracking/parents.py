@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline import outs
-from pipeline.sweep import Run, identity
+from pipeline.runs import outs
+from pipeline.runs.run import Run
+from pipeline.runs.sweep import identity
 from pipeline.tracking import changes, seals
 from pipeline.tracking.changes import Change, New
 from pipeline.tracking.datasets import Dataset

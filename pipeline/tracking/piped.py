@@ -18,15 +18,16 @@ from select import select
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
-from pipeline import lifetime
-from pipeline.params import InputError, Params
-from pipeline.records import Array, Record
-from pipeline.sweep import Run
+from pipeline.config.params import Params
+from pipeline.errors import InputError
+from pipeline.runs.records import Array, Record
+from pipeline.runs.run import Run
+from pipeline.system import processes
 from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.runs import FAILED, FINISHED, KILLED
 
 if TYPE_CHECKING:  # it imports MLflow
-    from pipeline.progress import Display
+    from pipeline.system.progress import Display
     from pipeline.tracking.direct import Direct
 
 STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
@@ -148,7 +149,7 @@ class Piped:
         self.lost = False
 
     def __enter__(self) -> Self:
-        lifetime.stop_when_told()
+        processes.stop_when_told()
         storing = _ahead.pop() if _ahead else launch()
         self.process, self.reports = storing.process, storing.reports
         self._send(self.begin)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.records import Array, Record
-from pipeline.sweep import Run, curve_steps
+from pipeline.runs.records import Array, Record
+from pipeline.runs.run import Run, curve_steps
 
 FOLLOW_SECONDS = 5.0  # between two batches of a curve's points
 Follow = Callable[[Mapping[str, int], Array, int], None]

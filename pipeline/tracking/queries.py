@@ -4,9 +4,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline import outs, repository
-from pipeline.params import InputError
-from pipeline.records import CURVE, Record
+from pipeline.errors import InputError
+from pipeline.runs import outs
+from pipeline.runs.records import CURVE, Record
+from pipeline.system import repository
 from pipeline.tracking import parents, stored
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.failures import StoreError

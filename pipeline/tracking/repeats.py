@@ -7,9 +7,10 @@ from functools import cached_property
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
 
-from pipeline import machine, outs
-from pipeline.evaluation import metrics, rounding
-from pipeline.records import CURVE, Array, Record
+from pipeline.evaluation import metrics
+from pipeline.runs import outs, rounding
+from pipeline.runs.records import CURVE, Array, Record
+from pipeline.system import machine
 from pipeline.table.prepared import Prepared
 from pipeline.tracking import seals
 from pipeline.tracking.changes import Change

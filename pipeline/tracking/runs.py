@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pipeline import lifetime
-from pipeline.sweep import AXES, name
+from pipeline.config.axes import AXES
+from pipeline.runs.run import run_name
+from pipeline.system import processes
 from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.pages import figures
@@ -69,7 +70,7 @@ class StoredRun:
     def name(self) -> str:
         """Name the run as the outs do, from its params; its title if it has none, as a sweep's run."""
         needed = ("variant", *(axis.name for axis in AXES if axis.default is None))
-        return name(self.params) if all(key in self.params for key in needed) else self.title
+        return run_name(self.params) if all(key in self.params for key in needed) else self.title
 
     @property
     def is_complete(self) -> bool:
@@ -79,7 +80,7 @@ class StoredRun:
     @property
     def is_at_work(self) -> bool:
         """Tell whether the run says RUNNING and its process is alive."""
-        return self.status == RUNNING and lifetime.is_alive(self.tags, time.time())
+        return self.status == RUNNING and processes.is_alive(self.tags, time.time())
 
     @property
     def contents(self) -> seals.Contents:

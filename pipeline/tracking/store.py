@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock
 
-from pipeline import repository
-from pipeline.params import HIGHER_IS_BETTER, InputError
-from pipeline.records import CURVE
+from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.errors import InputError
+from pipeline.runs.records import CURVE
+from pipeline.system import repository
 from pipeline.tracking import empty, location, seals, tables
 from pipeline.tracking.bulk import Bulk, has_tables
 from pipeline.tracking.changes import Change, New, Writer

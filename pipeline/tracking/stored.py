@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from pipeline import params
-from pipeline.params import InputError, Params
-from pipeline.reading import TEXT_BYTES, parse, refuse
-from pipeline.records import CURVE, FORMAT
-from pipeline.sweep import AXES, PROPOSED, Axis, train_settings
+from pipeline.config import params
+from pipeline.config.axes import AXES, Axis
+from pipeline.config.params import Params
+from pipeline.config.yaml import TEXT_BYTES, parse
+from pipeline.errors import InputError, refuse
+from pipeline.runs.records import CURVE, FORMAT
+from pipeline.runs.run import train_settings
+from pipeline.runs.sweep import PROPOSED
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.runs import PARENT
 from pipeline.tracking.values import flat, text

@@ -8,8 +8,10 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from pipeline import outs, repository
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.runs import outs
+from pipeline.system import repository
+from pipeline.system.files import file_md5
 from pipeline.tracking import location, seals
 
 NOTE = Path(".dvc/tmp/synced")
@@ -30,7 +32,7 @@ def state(params: Params, sweep: str) -> str:
     stats = [path.stat() for path in (file, Path(f"{file}-wal")) if path.exists()]
     files = [(one.st_ino, one.st_size, one.st_mtime_ns) for one in stats if one.st_size]
     made = [outs.EVALUATED, outs.METRICS, *(outs.TRAINED / name / "weights.safetensors" for name in params.variants)]
-    return seals.digest([uri, files, params.track.experiment, sweep, list(map(outs.md5, made))])
+    return seals.digest([uri, files, params.track.experiment, sweep, list(map(file_md5, made))])
 
 
 def is_noted(found: str) -> bool:

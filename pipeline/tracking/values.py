@@ -9,9 +9,9 @@ from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline import repository
-from pipeline.params import Params
-from pipeline.sweep import Run
+from pipeline.config.params import Params
+from pipeline.runs.run import Run
+from pipeline.system import repository
 
 VALUE_LENGTH = 6000  # MLflow silently cuts longer values
 

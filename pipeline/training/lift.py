@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from pipeline.params import InputError
+from pipeline.errors import InputError
 from pipeline.training.parameters import filled, shapes_of, split, with_values
 from pipeline.variants import Model
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pipeline.records import Record
-from pipeline.sweep import Run
+from pipeline.execution.engine import Engine, Watch
+from pipeline.runs.records import Record
+from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
 from pipeline.training import parameters, stacks
-from pipeline.training.engines import Engine, Watch
 from pipeline.training.stacks import Stack
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.sweep import Run
+from pipeline.runs.run import Run
 from pipeline.training.schedules import EXACT, Rates
 
 SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}  # tensors of state for each parameter

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from pipeline import variants
-from pipeline.predictions import Array, Float64, Forward
+from pipeline.evaluation.predictions import Array, Float64, Forward
 from pipeline.variants import Model
 
 LINEAR = ("W", "b")  # the parameters of a linear model, and of no other

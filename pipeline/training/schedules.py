@@ -10,7 +10,7 @@ from decimal import Context, Decimal
 import torch
 from torch import Tensor
 
-from pipeline.sweep import Run
+from pipeline.runs.run import Run
 
 EXACT = Context(prec=40)  # far more digits than float64 has
 HALF_PI = Decimal("1.570796326794896619231321691639751442098585")

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from pipeline import variants
-from pipeline.records import Array, Record
-from pipeline.sweep import Run, fingerprint
+from pipeline.execution.checkpoints import Checkpoints
+from pipeline.runs.fingerprints import fingerprint
+from pipeline.runs.records import Array, Record
+from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
-from pipeline.training import data, fit, lift, optimizers, parameters
-from pipeline.training.checkpoints import Checkpoints
+from pipeline.training import lift, loop, minibatches, optimizers, parameters
 
 SHARED_FLOATS = 2**17  # as many at most, if fits on other numbers of rows are in it, whose minibatches are then copied
 STACK_FLOATS = 2**20  # the most numbers in one minibatch of a stack: 4 MB of float32, which a processor's cache holds
@@ -169,7 +170,7 @@ def _train(
         checkpoints.resume(key, state)
     first = fits[0][0]
     epochs = range(state.epoch, stack.until or first.epochs)
-    steps = data.steps([stack.rows[group[0]] for group in groups], stack.batch_size)
+    steps = minibatches.steps([stack.rows[group[0]] for group in groups], stack.batch_size)
     streams = [_stream(stack, prepared, *each, epochs) for each in zip(groups, copies, strict=True)]
     bounds = [0, *accumulate(times * len(group) for group, times in zip(groups, copies, strict=True))]
     parts = {
@@ -178,19 +179,19 @@ def _train(
     }
     stop = (first.patience, first.min_delta or 0.0) if first.patience else None
 
-    def keep(state: fit.State) -> None:
+    def keep(state: loop.State) -> None:
         after_epoch(state.curve if in_order else state.curve[places], state.epoch)
         if checkpoints:
             checkpoints.keep(key, state)
 
-    fit.fit(
+    loop.fit(
         state,
-        data.together(streams, steps, len(epochs)),
+        minibatches.together(streams, steps, len(epochs)),
         [parts[own] for own in steps],
         torch.tensor([stack.rows[r] for r in lined], device=first.device),
         keep,
         followed,
-        fit.loss_of(first),
+        loop.loss_of(first),
         stop,
         stack.until,
     )
@@ -209,32 +210,32 @@ def _with_equal_rows(rows: Sequence[int]) -> list[list[int]]:
 
 def _stream(
     stack: Stack, prepared: Prepared, group: Sequence[int], copies: int, epochs: range
-) -> Iterator[data.Minibatch]:
+) -> Iterator[minibatches.Minibatch]:
     fits = [stack.fits[r] for r in group]
-    rows = data.Rows(prepared, [split for _, split in fits], fits[0][0].device)
-    order = data.MinibatchOrder([run.seed for run, _ in fits], len(rows), stack.batch_size, epochs)
-    return data.minibatches(rows, order, copies)
+    rows = minibatches.Rows(prepared, [split for _, split in fits], fits[0][0].device)
+    order = minibatches.MinibatchOrder([run.seed for run, _ in fits], len(rows), stack.batch_size, epochs)
+    return minibatches.minibatches(rows, order, copies)
 
 
 def _part(
-    model: variants.Model, state: fit.State, fits: Sequence[tuple[Run, int]], place: slice, steps: int
-) -> fit.Part:
+    model: variants.Model, state: loop.State, fits: Sequence[tuple[Run, int]], place: slice, steps: int
+) -> loop.Part:
     own = model if place == slice(0, len(fits)) else lift.part(model, place)
     values, moments = list(own.parameters()), [tensor[place] for tensor in state.optimizer]
     optimizer = optimizers.make([run for run, _ in fits[place]], values, moments, steps)
-    return fit.Part(place, own, values, optimizer)
+    return loop.Part(place, own, values, optimizer)
 
 
 def _begin(
     runs: Sequence[Run], begin: Sequence[Fitted], k: int, followed: Sequence[int]
-) -> tuple[variants.Model, fit.State]:
+) -> tuple[variants.Model, loop.State]:
     first = runs[0]
     if begin:
         values = torch.stack([one.values for one in begin])
     else:
         values = parameters.initial(first.variant, k, [run.init for run in runs], [run.seed for run in runs])
     model = lift.lift(variants.make(first.variant, k), values.to(first.device), k)
-    state = fit.State.initial(model, first.epochs, len(followed))
+    state = loop.State.initial(model, first.epochs, len(followed))
     state.optimizer = optimizers.initial(first.optimizer, state.parameters)
     if begin:
         state.epoch = begin[0].epoch
@@ -247,7 +248,7 @@ def _begin(
     return model, state
 
 
-def _end(state: fit.State, values: Tensor, r: int, path: Tensor | None) -> Fitted:
+def _end(state: loop.State, values: Tensor, r: int, path: Tensor | None) -> Fitted:
     diverged, left = int(state.diverged[r]), int(state.left[r])
     why = "" if left < 0 else f"{'diverged' if diverged >= 0 else 'converged'}, epoch {left}"
     over = why or state.epoch == state.curve.shape[1]
@@ -260,7 +261,7 @@ def collect(run: Run, fits: Sequence[Fitted], prepared: Prepared) -> Record:
     k, rows = prepared.X.shape[1], prepared.train[0]
     X, y = torch.from_numpy(prepared.standardized(0)[rows]), torch.from_numpy(prepared.y[rows])
     values, shapes = torch.stack([fitted.values for fitted in fits]), parameters.shapes(run.variant, k)
-    gradient = fit.gradient(variants.make(run.variant, k), values[0], X, y)
+    gradient = loop.gradient(variants.make(run.variant, k), values[0], X, y)
     tensors = {
         **parameters.named(values, shapes),
         **{f"grad_{name}": value for name, value in parameters.named(gradient, shapes).items()},

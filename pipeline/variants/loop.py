@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
-from pipeline import outs
-from pipeline.params import variant_names
+from pipeline.config.params import variant_names
+from pipeline.runs import outs
 from pipeline.table.prepared import Prepared
 from pipeline.variants import Model, make
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import run, shorten
 from safetensors.numpy import load_file
-from test_layout import changed
+from test_params_file import changed
 from test_pipeline import QUICK, curve, stored, tree
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import run, shorten
 
-from pipeline.params import Split
+from pipeline.config.params import Split
 from pipeline.prepare import final
 
 ROWS, COLUMNS = 40, ["a", "b", "c", "y"]

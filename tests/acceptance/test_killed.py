@@ -74,7 +74,7 @@ def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained
 def test_storing_that_is_killed_before_any_of_its_steps_ends_as_if_undisturbed(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "begin").mkdir()
     shutil.copy(trained / EMPTY, tmp_path / "begin/mlflow.db")
-    told = run("python", str(REPOSITORY / "tests/killed_storing.py"), str(tmp_path), cwd=trained).stdout
+    told = run("python", str(REPOSITORY / "tools/killed_storing.py"), str(tmp_path), cwd=trained).stdout
     assert re.fullmatch("train: [5-9][0-9] steps\nevaluate: [5-9][0-9] steps\n", told), told
 
 

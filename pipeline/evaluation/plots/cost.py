@@ -14,7 +14,7 @@ from pipeline.evaluation.plots.drawing import (
 )
 from pipeline.evaluation.plots.loss import curves
 from pipeline.evaluation.results import Results
-from pipeline.records import CURVE
+from pipeline.runs.records import CURVE
 
 COLUMNS = ["variant", "batch_size", "lr", "updates", "rows", CURVE]
 TITLE = "What a batch size costs"

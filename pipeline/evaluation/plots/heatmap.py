@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
+from pipeline.config.params import HIGHER_IS_BETTER
 from pipeline.evaluation.plots.drawing import QUIET, Picture, logarithmic, metric_label, number, panels, readable
 from pipeline.evaluation.results import Results
-from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import BEHIND
+from pipeline.runs.records import BEHIND
 
 TITLE = "Learning rate and batch size"
 WRITTEN = 60  # the most cells with their number in them

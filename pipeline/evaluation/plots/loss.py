@@ -19,8 +19,8 @@ from pipeline.evaluation.plots.drawing import (
     readable,
 )
 from pipeline.evaluation.results import Results
-from pipeline.records import CURVE
-from pipeline.sweep import curve_steps
+from pipeline.runs.records import CURVE
+from pipeline.runs.run import curve_steps
 
 COLUMNS = ["variant", "batch_size", "lr", "epoch", CURVE, "lowest", "highest"]
 TITLE = "Training loss"

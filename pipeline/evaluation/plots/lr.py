@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from pipeline.config.params import HIGHER_IS_BETTER
 from pipeline.evaluation.plots.drawing import (
     QUIET,
     Picture,
@@ -19,8 +20,7 @@ from pipeline.evaluation.plots.drawing import (
     readable,
 )
 from pipeline.evaluation.results import Group, Results
-from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import BEHIND
+from pipeline.runs.records import BEHIND
 
 COLUMNS = ["variant", "batch_size", "lr", "diverged", "metric", "mean", "lowest", "highest"]
 TITLE = "Learning rate"

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.metrics import product
 from pipeline.evaluation.plots.drawing import INK, PALETTE, QUIET, Picture, number, panels, some
+from pipeline.evaluation.predictions import in_float64
 from pipeline.evaluation.results import Results
-from pipeline.predictions import in_float64
-from pipeline.records import Record
-from pipeline.sweep import PATH_POINTS, curve_steps
+from pipeline.runs.records import Record
+from pipeline.runs.run import PATH_POINTS, curve_steps
 
 Float64 = NDArray[np.float64]
 COLUMNS = ["variant", "batch_size", "lr", "epoch", "along", "across"]

@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from pipeline.evaluation.metrics import out_of_sample, predictions
 from pipeline.evaluation.plots.drawing import PALETTE, QUIET, Picture, number, panels, readable
 from pipeline.evaluation.results import Results
-from pipeline.records import Record
+from pipeline.runs.records import Record
 from pipeline.table.prepared import Prepared
 
 COLUMNS = ["variant", "actual", "predicted", "residual", "rows"]

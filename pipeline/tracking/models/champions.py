@@ -14,9 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import outs, repository, sweep
-from pipeline.params import HIGHER_IS_BETTER, InputError, Params
-from pipeline.records import RUN_METRICS, Record
+from pipeline.config.params import HIGHER_IS_BETTER, Params
+from pipeline.errors import InputError
+from pipeline.runs import outs
+from pipeline.runs.fingerprints import PACKAGE
+from pipeline.runs.records import RUN_METRICS, Record
+from pipeline.system import repository
 from pipeline.tracking import stored
 from pipeline.tracking.failures import StoreError
 from pipeline.tracking.models import predictor
@@ -34,7 +37,14 @@ if TYPE_CHECKING:  # it imports MLflow
 CHAMPION = "champion"  # the alias
 BY_SWEEP = "mlflow.pipeline.promoted"  # the tag with the version that a sweep gave the alias to
 # What a model carries of this package: with kernels pinned and predictions made as here, wherever it is loaded.
-CODE = ("__init__.py", "ending.py", "predictions.py")
+CODE = (
+    "__init__.py",
+    "errors.py",
+    "evaluation/__init__.py",
+    "evaluation/predictions.py",
+    "system/__init__.py",
+    "system/kernels.py",
+)
 FORWARD_CODE = ("training/__init__.py", "training/parameters.py", "variants/*.py")
 PACKAGES = ("mlflow", "numpy", "pandas", "safetensors")
 
@@ -196,8 +206,8 @@ def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "Serve
     weights = folder / WEIGHTS
     weights.write_bytes(own.weights)
     for pattern in CODE if own.is_linear else (*CODE, *FORWARD_CODE):
-        for path in sweep.PACKAGE.glob(pattern):
-            copy = folder / "pipeline" / path.relative_to(sweep.PACKAGE)
+        for path in PACKAGE.glob(pattern):
+            copy = folder / "pipeline" / path.relative_to(PACKAGE)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     ranges = own.columns.columns

@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load
 
-from pipeline import params, predictions, sweep
-from pipeline.params import InputError
-from pipeline.records import Array
+from pipeline.config import params
+from pipeline.config.axes import AXES
+from pipeline.errors import InputError
+from pipeline.evaluation import predictions
+from pipeline.runs.fingerprints import code_hash, run_fingerprint
+from pipeline.runs.records import Array
+from pipeline.runs.run import configured, run_name
 from pipeline.tracking import queries, seals, stored
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored
@@ -104,7 +108,7 @@ def recall(experiment: str, run: str) -> Predictor:
 
 def name_of(record: Stored) -> str:
     """Name a run as its sweep does."""
-    return sweep.name(record.params)
+    return run_name(record.params)
 
 
 def check_code(record: Stored) -> None:
@@ -114,13 +118,13 @@ def check_code(record: Stored) -> None:
         InputError: naming its commit.
     """
     settings, told = params.check(stored.parse_params(record)), record.params
-    point = {axis.name: axis.read(told.get(axis.name, str(axis.default))) for axis in sweep.AXES}
+    point = {axis.name: axis.read(told.get(axis.name, str(axis.default))) for axis in AXES}
     try:
-        code = sweep.code_hash(told["variant"])
+        code = code_hash(told["variant"])
     except FileNotFoundError:
         code = ""
-    values = sweep.configured(settings, told["variant"], point)
-    if sweep.run_fingerprint(record.tags["data_md5"], code, values) != record.tags["fingerprint"]:
+    values = configured(settings, told["variant"], point)
+    if run_fingerprint(record.tags["data_md5"], code, values) != record.tags["fingerprint"]:
         raise InputError(
             f"{record.run_id}: variant {told['variant']} is not linear, and its code here is not the one that trained "
             f"this run; predict with that: git checkout {record.commit or 'COMMIT'}"

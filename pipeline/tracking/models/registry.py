@@ -16,7 +16,7 @@ from mlflow import entities
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.uri import append_to_uri_path
 
-from pipeline import repository
+from pipeline.system import repository
 from pipeline.tracking.client import Client
 from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
 from pipeline.tracking.location import local_path

@@ -14,8 +14,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors.numpy import load_file
 
-import pipeline
-from pipeline import predictions
+from pipeline.evaluation import predictions
+from pipeline.system import kernels
 
 
 class Served(PythonModel):  # type: ignore[misc] # MLflow has no types
@@ -26,7 +26,7 @@ class Served(PythonModel):  # type: ignore[misc] # MLflow has no types
         config: dict[str, Any] = context.model_config
         self.features, self.target, self.variant = config["features"], config["target"], config["variant"]
         self.tensors = load_file(context.artifacts["weights"])
-        if not predictions.is_linear(self.tensors) and "torch" in pipeline.LOADED and pipeline.KERNELS != "native":
+        if not predictions.is_linear(self.tensors) and "torch" in kernels.LOADED and kernels.KERNELS != "native":
             print(
                 "WARNING: torch was loaded before this model, so that its kernels are not pinned: predictions may "
                 "differ in their last digits",

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.records import RUN_METRICS, Record
-from pipeline.sweep import Run
+from pipeline.runs.records import RUN_METRICS, Record
+from pipeline.runs.run import Run
 from pipeline.tracking.display import shown
 from pipeline.tracking.pages import figures, links
 

@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Sequence
 
-from pipeline.params import HIGHER_IS_BETTER
-from pipeline.records import FINAL, NESTED, RUN_METRICS, Record
+from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.runs.records import FINAL, NESTED, RUN_METRICS, Record
 
 RUNS, DIVERGED, CHAMPION_RUNS = "sweep/runs", "sweep/diverged", "champion/runs"
 FINAL_MSE = f"champion/{FINAL[0]}"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-from pipeline import repository
+from pipeline.system import repository
 
 DEFAULT = "http://127.0.0.1:5000"  # where `pipeline ui` and `mlflow ui` serve
 TRAINING = {"workflowType": "machine_learning"}

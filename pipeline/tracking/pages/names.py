@@ -7,8 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipeline import repository
-from pipeline.sweep import AXES, Axis, Run
+from pipeline.config.axes import AXES, Axis
+from pipeline.runs.run import Run
+from pipeline.system import repository
 
 SHOWN = 15  # characters of a name that the narrowest column of the pages shows
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import repository
-from pipeline.params import HIGHER_IS_BETTER, METRICS, InputError
-from pipeline.records import CURVE, RUN_METRICS
-from pipeline.sweep import AXES
+from pipeline.config.axes import AXES
+from pipeline.config.params import HIGHER_IS_BETTER, METRICS
+from pipeline.errors import InputError
+from pipeline.runs.records import CURVE, RUN_METRICS
+from pipeline.system import repository
 from pipeline.tracking.pages import figures, links
 from pipeline.tracking.runs import FINISHED
 from pipeline.tracking.store import Store, answering

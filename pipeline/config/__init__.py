@@ -1,0 +1,1 @@
+"""What a person may ask for: params.yaml, checked, and conditions on runs."""

@@ -1,0 +1,325 @@
+"""params.yaml as typed, checked values."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from pipeline.config import ranges
+from pipeline.config.yaml import parse, read
+from pipeline.errors import InputError, brief, printable, refuse
+
+Metric = Literal["cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse"]
+METRICS: tuple[str, ...] = get_args(Metric)
+Init = Literal["zeros", "default"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
+Schedule = Literal["constant", "step", "cosine"]
+Loss = Literal["mse", "huber", "mae"]
+TESTED = ("cv/mse", "cv/mae", "cv/r2")  # the metrics of rows that were not trained on, which have a standard error
+HIGHER_IS_BETTER = frozenset({"cv/r2"})
+VARIANTS = Path(__file__).parents[1] / "variants"
+RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "schedule", "loss", "epochs", "init"})
+LEAST_FOLDS = 3  # of nested cross-validation, which leaves out two
+
+
+def variant_names() -> list[str]:
+    """List the variants: the files in pipeline/variants that define a Model."""
+    model = re.compile(r"^(class|def) Model\b", re.MULTILINE)
+    return sorted(path.stem for path in VARIANTS.glob("[!_]*.py") if model.search(path.read_text(encoding="utf-8")))
+
+
+def _takes(text: str, **constraints: Any) -> Any:  # noqa: ANN401 - Field's own return type
+    return Field(description=text, **constraints)
+
+
+def _once(values: list[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _some(values: list[Any]) -> list[Any]:
+    if not values:
+        raise ValueError("empty")
+    return _once(values)
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("repeated")
+    return _some(values)
+
+
+def _rules(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for rule in values:
+        own = [one for value in rule.values() for one in (value if isinstance(value, list) else [value])]
+        if not rule or not rule.keys() <= RULED or not all(type(one) in {int, float, str} for one in own):
+            raise ValueError(rule)
+    return values
+
+
+def _text(value: str) -> str:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        raise ValueError(value)  # paths and databases take no NUL, other control characters or surrogates
+    return value
+
+
+def _batch_sizes(values: list[Any]) -> list[Any]:
+    for value in values:
+        if value != "full" and (type(value) is not int or value < 1):
+            raise ValueError(value)
+    return _some(values)
+
+
+def _learning_rates(values: list[float]) -> list[float]:
+    if not all(1e-38 < value < 1e38 for value in values):  # the range of float32
+        raise ValueError(values)
+    return _some(values)
+
+
+def _seeds(values: list[int]) -> list[int]:
+    if not all(0 <= value < 2**63 for value in values):
+        raise ValueError(values)
+    return _some(values)
+
+
+def _variants(values: list[str]) -> list[str]:
+    if not set(values) <= set(variant_names()):
+        raise ValueError(values)
+    return _some(values)
+
+
+_ENTRIES = "; or ranges {from, to, num, scale: linear or log}, or samples {sample, from, to, scale, seed}"
+_RULES = f"a list of mappings from an axis, of {', '.join(sorted(RULED))}, to a value or a list of them"
+_NUMBERS = BeforeValidator(lambda given: ranges.values(given, whole=False))
+_WHOLE = BeforeValidator(lambda given: ranges.values(given, whole=True))
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Split(_Block):
+    """How rows are held out for testing."""
+
+    method: Literal["kfold", "holdout"] = _takes("kfold or holdout")
+    folds: int = _takes("a whole number, 2 or more", ge=2)
+    test_fraction: float = _takes("a number between 0 and 1", gt=0, lt=1)
+    seed: int = _takes("a whole number from 0 to 4294967295", ge=0, lt=2**32)
+    final_test: float = _takes("a number from 0 to 1, without 1", ge=0, lt=1, default=0.0)
+
+
+class Data(_Block):
+    """The user's table."""
+
+    source: Annotated[str, AfterValidator(_text)] = _takes("the path of a CSV file", min_length=1)
+    features: Annotated[list[str], AfterValidator(_unique)] = _takes("a list of one or more different column names")
+    target: str = _takes("a column name", min_length=1)
+    split: Split = _takes("the keys method, folds, test_fraction, seed and final_test")
+    standardize: bool = _takes("true or false")
+    exact: bool = _takes("true or false", default=False)
+
+
+class Stop(_Block):
+    """When a fit leaves its stack; a patience of 0 epochs keeps all to the end."""
+
+    patience: int = _takes("a whole number of epochs, 0 or more", ge=0, le=10**9, default=0)
+    min_delta: float = _takes("a number from 0 to 1e38", ge=0, lt=1e38, default=0.0)
+
+
+class Train(_Block):
+    """What all runs share, unless the sweep has an axis of that name."""
+
+    epochs: int = _takes("a whole number from 1 to 1000000000", ge=1, le=10**9)
+    init: Init = _takes("zeros or default")
+    device: Literal["cpu", "cuda"] = _takes("cpu or cuda")
+    optimizer: Optimizer = _takes("one of " + ", ".join(get_args(Optimizer)), default="sgd")
+    momentum: float = _takes("a number between 0 and 1", gt=0, lt=1, default=0.9)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = _takes(
+        "a list of two numbers from 0 to 1, without 1", min_length=2, max_length=2, default=[0.9, 0.999]
+    )
+    eps: float = _takes("a number from 1e-38 to 1", gt=1e-38, le=1, default=1e-8)
+    weight_decay: float = _takes("a number from 0 to 1e38", ge=0, lt=1e38, default=0.0)
+    schedule: Schedule = _takes("constant, step or cosine", default="constant")
+    step_every: int = _takes("a whole number of epochs, 1 or more", ge=1, le=10**9, default=100)
+    step_factor: float = _takes("a number between 0 and 1", gt=0, lt=1, default=0.5)
+    loss: Loss = _takes("mse, huber or mae", default="mse")
+    huber_delta: float = _takes("a number from 1e-38 to 1e38", gt=1e-38, lt=1e38, default=1.0)
+    stop: Stop = _takes("the keys patience and min_delta", default=Stop())
+    nested: bool = _takes("true or false", default=False)
+
+
+class Search(_Block):
+    """How the sweep's configurations are proposed, if its lists do not give them all."""
+
+    method: Literal["none", "tpe", "random", "cmaes", "halving"] = _takes(
+        "none, tpe, random, cmaes or halving", default="none"
+    )
+    trials: int = _takes("a whole number, 1 or more", ge=1, le=10**6, default=100)
+    rounds: int = _takes("a whole number, 1 or more", ge=1, le=10**6, default=5)
+    metric: Metric = _takes("one of " + ", ".join(METRICS), default="cv/mse")
+    seed: int = _takes("a whole number from 0 to 4294967295", ge=0, lt=2**32, default=0)
+
+
+class Sweep(_Block):
+    """What distinguishes runs; one run for every combination."""
+
+    batch_size: Annotated[list[Any], _WHOLE, AfterValidator(_batch_sizes)] = _takes(
+        f"a list of one or more whole numbers, 1 or more, or full{_ENTRIES}"
+    )
+    lr: Annotated[list[float], _NUMBERS, AfterValidator(_learning_rates)] = _takes(
+        f"a list of one or more numbers from 1e-38 to 1e38{_ENTRIES}"
+    )
+    seed: Annotated[list[int], _WHOLE, AfterValidator(_seeds)] = _takes(
+        f"a list of one or more whole numbers, 0 or more{_ENTRIES}"
+    )
+    optimizer: Annotated[list[Optimizer], AfterValidator(_once)] = _takes(
+        "a list of " + ", ".join(get_args(Optimizer)), default=[]
+    )
+    weight_decay: Annotated[list[Annotated[float, Field(ge=0, lt=1e38)]], _NUMBERS, AfterValidator(_once)] = _takes(
+        f"a list of numbers from 0 to 1e38{_ENTRIES}", default=[]
+    )
+    schedule: Annotated[list[Schedule], AfterValidator(_once)] = _takes(
+        "a list of constant, step and cosine", default=[]
+    )
+    loss: Annotated[list[Loss], AfterValidator(_once)] = _takes("a list of mse, huber and mae", default=[])
+    epochs: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], _WHOLE, AfterValidator(_once)] = _takes(
+        f"a list of whole numbers from 1 to 1000000000{_ENTRIES}", default=[]
+    )
+    init: Annotated[list[Init], AfterValidator(_once)] = _takes("a list of zeros and default", default=[])
+    only: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
+    skip: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
+    search: Search = _takes("the keys method, trials, rounds, metric and seed", default=Search())
+    _intervals: dict[str, ranges.Entry] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_intervals(cls, given: object, made: ModelWrapValidatorHandler[Self]) -> Self:
+        sweep = made(given)
+        if isinstance(given, dict):
+            lists = {name: given[name] for name in cls.model_fields if isinstance(given.get(name), list)}
+            found = {name: ranges.interval(own) for name, own in lists.items() if name not in {"only", "skip"}}
+            sweep._intervals = {name: entry for name, entry in found.items() if entry}  # noqa: SLF001 - its own
+        return sweep
+
+    @property
+    def intervals(self) -> dict[str, ranges.Entry]:
+        """The axes whose list is one range or sample: what a search takes for an interval."""
+        return self._intervals
+
+
+class Evaluate(_Block):
+    """How the champion is chosen."""
+
+    metric: Metric = _takes("one of " + ", ".join(METRICS))
+    choose: Literal["best", "one_se"] = _takes("best or one_se", default="best")
+
+
+class Track(_Block):
+    """What reaches MLflow."""
+
+    experiment: Annotated[str, AfterValidator(_text)] = _takes(
+        "the name of an MLflow experiment, 1 to 256 characters", min_length=1, max_length=256
+    )
+    points: int = _takes("a whole number, 2 or more", ge=2)
+
+
+class Params(_Block):
+    """All of params.yaml."""
+
+    data: Data = _takes("the keys source, features, target, split, standardize and exact")
+    variants: Annotated[list[str], AfterValidator(_variants)] = _takes(
+        "a list of one or more of " + ", ".join(variant_names())
+    )
+    train: Train = _takes("the keys " + ", ".join(Train.model_fields))
+    sweep: Sweep = _takes("the keys " + ", ".join(Sweep.model_fields))
+    evaluate: Evaluate = _takes("the keys metric and choose")
+    track: Track = _takes("the keys experiment and points")
+
+    def axis(self, name: str) -> list[Any]:
+        """List the values of an axis of the sweep: train's own if its list is empty."""
+        return getattr(self.sweep, name) or [getattr(self.train, name)]
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """Read and check a params file, as DVC reads it: YAML 1.2, where `1e-5` is a number.
+
+    Raises:
+        InputError: naming each wrong key, what it got and what it takes.
+    """
+    name = printable(path)
+    return check(parse(read(Path(path), name), name), name)
+
+
+def check(values: object, name: str = "params.yaml") -> Params:
+    """Check the values of a params file; `name` stands before each message.
+
+    Raises:
+        InputError: naming each wrong key, what it got and what it takes.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{name}: got {brief(values)}, takes the keys {', '.join(Params.model_fields)}")
+    if unknown := [key for key in _keys(values) if not isinstance(key, str)]:
+        refuse(name, [f"{brief(key)}: unknown key; keys are names" for key in unknown])
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False)
+        refuse(name, [_message(fault["type"], fault["loc"], fault["input"]) for fault in faults])
+    if params.data.target in params.data.features:
+        raise InputError(f"{name}: data.target: got {brief(params.data.target)}, takes a column that is not a feature")
+    if params.evaluate.choose == "one_se" and params.evaluate.metric not in TESTED:
+        takes = f"takes best, or an evaluate.metric that has a standard error: {', '.join(TESTED)}"
+        raise InputError(f"{name}: evaluate.choose: got 'one_se' for {params.evaluate.metric}, {takes}")
+    refuse(name, [f"train.nested: got true with {fault}, or train.nested: false" for fault in _not_nested(params)])
+    return params
+
+
+def _not_nested(params: Params) -> list[str]:
+    # Says why nested cross-validation cannot be, and what it takes instead.
+    split, metric, method = params.data.split, params.evaluate.metric, params.sweep.search.method
+    if not params.train.nested:
+        return []
+    faults = []
+    if split.method != "kfold":
+        faults.append(f"data.split.method {split.method}, which has no folds to leave out; takes kfold")
+    elif split.folds < LEAST_FOLDS:
+        why = "a fit without both has no row to train on"
+        faults.append(f"data.split.folds {split.folds}, where {why}; takes {LEAST_FOLDS} or more")
+    if metric not in TESTED:
+        faults.append(f"evaluate.metric {metric}, which no fold left out decides; takes {', '.join(TESTED)}")
+    if method not in {"none", "random"}:
+        why = "which chose its runs by their scores on all folds, so that none is unseen"
+        faults.append(f"sweep.search.method {method}, {why}; takes none or random")
+    return faults
+
+
+def _keys(values: dict[object, object]) -> list[object]:
+    return [*values, *(key for value in values.values() if isinstance(value, dict) for key in _keys(value))]
+
+
+def _message(kind: str, location: Sequence[str | int], value: object) -> str:
+    names = [part for part in location if isinstance(part, str)]
+    key = ".".join(names) + "".join(f"[{part}]" for part in location if isinstance(part, int))
+    fields: dict[str, FieldInfo] = dict(Params.model_fields)
+    takes = ""
+    for name in names:
+        if name not in fields:
+            return f"{printable(key)[:200]}: unknown key; known here: {', '.join(fields)}"
+        takes = fields[name].description or ""
+        block = fields[name].annotation
+        fields = dict(block.model_fields) if isinstance(block, type) and issubclass(block, BaseModel) else {}
+    got = "nothing" if kind == "missing" else brief(value)
+    return f"{key}: got {got}, takes {takes}"

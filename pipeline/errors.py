@@ -1,0 +1,77 @@
+"""How a stage or command ends when it is stopped, refuses its input, or cannot read or write: without a traceback."""
+
+import atexit
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
+
+STAGES = {"prepare", "train", "evaluate"}
+STOPPED = 130  # the exit code after Ctrl-C, as shells report it
+
+
+class InputError(Exception):
+    """The user's input is wrong: end the process with this message on stderr and exit code 1, without a traceback."""
+
+
+def say_why(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say why this process ends, in place of sys.excepthook; unexpected errors get a traceback.
+
+    Raises:
+        SystemExit: with the exit code.
+    """
+    stage = Path(sys.argv[0]).stem in STAGES
+    go_on = "go on with: dvc repro" if "DVC_EXP_NAME" not in os.environ else "go on with the same: dvc exp run"
+    if issubclass(kind, KeyboardInterrupt):
+        again = f"; finished stages are kept; {go_on}" if stage else ""
+        print(f"stopped{again}", file=sys.stderr)
+        raise SystemExit(STOPPED)
+    if isinstance(error, InputError):
+        print(error, file=sys.stderr)
+        raise SystemExit(1)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        again = f"; mend this, and {go_on}" if stage else ""
+        print(f"{where}{error.strerror or error}{again}", file=sys.stderr)
+        raise SystemExit(1)
+    sys.__excepthook__(kind, error, trace)
+
+
+def leave(code: int = 0) -> NoReturn:
+    """End this process without taking its modules apart, which takes those of torch and of MLflow 0.2 s each."""
+    atexit._run_exitfuncs()  # noqa: SLF001
+    for file in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it
+            file.flush()
+    os._exit(code)
+
+
+SHOWN = 20  # the most faults in one message
+
+
+def refuse(name: str, faults: Sequence[str]) -> None:
+    """Refuse an input, naming its first faults and how many more there are.
+
+    Raises:
+        InputError: there are faults.
+    """
+    if faults:
+        more = [f"and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
+        raise InputError("\n".join([*(f"{name}: {fault}" for fault in faults[:SHOWN]), *more]))
+
+
+def printable(value: object) -> str:
+    """Return text with control and invisible characters escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+
+
+def brief(value: object) -> str:
+    """Return a value's repr in at most 200 characters."""
+    try:
+        written = repr(value)
+    except ValueError:  # Python limits the decimal digits of a whole number, which YAML may give in hexadecimal
+        return "a number of thousands of digits"
+    return written if len(written) <= 200 else f"{written[:199]}…"

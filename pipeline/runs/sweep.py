@@ -1,0 +1,100 @@
+"""params -> runs, and the fingerprints that join DVC's outs to MLflow's runs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.axes import AXES
+from pipeline.config.params import Params
+from pipeline.errors import InputError
+from pipeline.runs import outs
+from pipeline.runs.fingerprints import PACKAGE, SEARCH, bare, code_hash, fingerprint, left_fingerprint, run_fingerprint
+from pipeline.runs.run import Run, configured
+from pipeline.system.files import file_md5
+
+PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
+
+
+def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
+    """List every run of the sweep, in the order of params.yaml; none if they are known only as they arise.
+
+    Raises:
+        InputError: `only` and `skip` leave none.
+    """
+    if params.sweep.search.method in PROPOSED:
+        return []
+    data, chosen, runs = file_md5(prepared), points(params), []
+    for variant in params.variants:
+        code = code_hash(variant)
+        for point in chosen:
+            values = configured(params, variant, point)
+            runs.append(Run(**values, fingerprint=run_fingerprint(data, code, values)))
+    return runs
+
+
+def points(params: Params) -> list[dict[str, Any]]:
+    """List the points of the sweep: a value for each axis.
+
+    Raises:
+        InputError: `only` and `skip` leave none.
+    """
+    names = [axis.name for axis in AXES]
+    crossed = (dict(zip(names, values, strict=True)) for values in product(*map(params.axis, names)))
+    meant = [point for point in crossed if is_meant(params, point)]
+    if not meant:
+        raise InputError("params.yaml: sweep.only and sweep.skip: leave none of the runs that the lists of axes give")
+    return meant
+
+
+def is_meant(params: Params, values: Mapping[str, Any]) -> bool:
+    """Tell whether a run matches one of `only`, if there are any, and none of `skip`."""
+
+    def matches(rule: Mapping[str, Any]) -> bool:
+        return all(values[axis] in (wanted if isinstance(wanted, list) else [wanted]) for axis, wanted in rule.items())
+
+    only, skip = params.sweep.only, params.sweep.skip
+    return (not only or any(map(matches, only))) and not any(map(matches, skip))
+
+
+def runs_of(params: Params, variant: str, one: Mapping[str, Any], prepared: Path = outs.PREPARED) -> list[Run]:
+    """List the runs of one configuration, one for each seed; none if the sweep leaves it out."""
+    data, code = file_md5(prepared), code_hash(variant)
+    points = (configured(params, variant, {**one, "seed": seed}) for seed in params.sweep.seed)
+    meant = [values for values in points if is_meant(params, values)]
+    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in meant]
+
+
+def sweep_id(runs: Sequence[Run], specified: Mapping[str, object]) -> str:
+    """Identify a sweep by its specification, or, as that of a plain one is empty, by its runs."""
+    return identity([run.fingerprint for run in runs], specified)
+
+
+def identity(fingerprints: Iterable[str], specified: Mapping[str, object]) -> str:
+    """Identify a sweep, as `sweep_id` does."""
+    return fingerprint(dict(specified) or {"runs": sorted(fingerprints)})[:12]
+
+
+def is_searched(params: Params) -> bool:
+    """Tell whether a sweep's runs are known only as they arise."""
+    return params.sweep.search.method != "none"
+
+
+def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, object]:
+    """Return what decides which runs a searched sweep trains, and how far; empty for another."""
+    if not is_searched(params):
+        return {}
+    code = {variant: code_hash(variant) for variant in params.variants}
+    code["search"] = fingerprint({name: bare((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH})
+    own = params.model_dump(include={"variants": True, "train": True, "sweep": True}, exclude={"train": {"nested"}})
+    spans = {name: asdict(entry) for name, entry in params.sweep.intervals.items()}
+    return {"data": file_md5(prepared), "code": code, "optuna": version("optuna"), **own, "intervals": spans}
+
+
+def is_current(run: Run, left: str, data: str) -> bool:
+    """Tell whether the code here trains a run, which ended early if `left` says so, on data with this md5."""
+    values = {name: value for name, value in vars(run).items() if name != "fingerprint"}
+    whole = replace(run, fingerprint=run_fingerprint(data, code_hash(run.variant), values))
+    return run.fingerprint in {whole.fingerprint, left_fingerprint(whole, left)}

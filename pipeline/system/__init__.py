@@ -1,0 +1,1 @@
+"""The machine and the repository that the pipeline runs in."""

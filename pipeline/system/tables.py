@@ -1,0 +1,102 @@
+"""Prints rows: as a table that fits the terminal, or as JSON or CSV for programs."""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.errors import printable
+
+Row = Mapping[str, object]
+GAP = 2  # spaces between columns
+SHORTEST = 12  # characters to which the first column is shortened
+
+
+def as_json(rows: Sequence[Row]) -> None:
+    """Print rows as a JSON array of objects, with all digits."""
+    json.dump(rows, sys.stdout, indent=2, allow_nan=False)
+    print()
+
+
+def as_csv(rows: Sequence[Row]) -> None:
+    """Print rows as CSV, with all digits; the header names every key of any row."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(sys.stdout, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: printable(value) for key, value in row.items() if value is not None} for row in rows)
+
+
+def as_table(rows: Sequence[Row], optional: Sequence[str] = (), console: Console | None = None) -> list[str]:
+    """Print rows under their keys, columns aligned.
+
+    Columns without any value are left out. At a terminal, so are as many optional ones as it takes to fit its width;
+    if that does not suffice, the first column is shortened. Elsewhere all stay, for awk and the like.
+
+    Args:
+        rows: with the same keys in the same order.
+        optional: columns, those to leave out first come first.
+        console: standard output.
+
+    Returns:
+        the columns that were left out for lack of width.
+    """
+    console = console or Console(highlight=False)
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if any(map(text, column(rows, key)))]
+    cells = {key: [printable(key), *map(text, column(rows, key))] for key in columns}
+    widths = {key: max(map(cell_len, cells[key])) for key in columns}
+    left_out: list[str] = []
+    if console.is_terminal:
+        for key in dict.fromkeys(optional):
+            if key in cells and too_wide(widths, console) > 0:
+                left_out.append(key)
+                del cells[key], widths[key]
+        first = next(iter(widths), "")
+        if first:
+            widths[first] = max(min(SHORTEST, widths[first]), widths[first] - max(0, too_wide(widths, console)))
+    for n, line in enumerate(zip(*cells.values(), strict=True)):
+        parts = (fitted(cell, width) for cell, width in zip(line, widths.values(), strict=True))
+        written = (" " * GAP).join(parts).rstrip()
+        if n == 0 and console.is_terminal:
+            with console.capture() as bold:
+                console.print(Text(written, style="bold"), soft_wrap=True)
+            console.file.write(bold.get())
+        else:
+            console.file.write(f"{written}\n")
+    return left_out
+
+
+def column(rows: Sequence[Row], key: str) -> list[object]:
+    """Return one value of each row, None where it is missing."""
+    return [row.get(key) for row in rows]
+
+
+def text(value: object) -> str:
+    """Show a value: six digits of a number, nothing for None, and no control characters."""
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else printable(value)
+
+
+def spread(deviation: float) -> str:
+    """Show a deviation or standard error: two digits, without an exponent below a million."""
+    return f"{float(f'{deviation:.2g}'):g}"
+
+
+def too_wide(widths: Mapping[str, int], console: Console) -> int:
+    """Return how many characters a table has too many; negative if it fits."""
+    return sum(widths.values()) + GAP * (len(widths) - 1) - console.width
+
+
+def fitted(cell: str, width: int) -> str:
+    """Pad or shorten a cell."""
+    return (
+        cell
+        if cell_len(cell) == width
+        else set_cell_size(cell, width)
+        if cell_len(cell) < width
+        else (f"{set_cell_size(cell, width - 1)}…")
+    )
