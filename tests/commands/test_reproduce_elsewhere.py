@@ -39,9 +39,11 @@ import sys
 import pipeline
 from pathlib import Path
 from pipeline.table.prepared import Prepared
-from pipeline import outs, params, records, sweep, train
-from pipeline.training.engines import Unwatched
-from pipeline.training.engines.here import Here
+from pipeline import train
+from pipeline.config import params
+from pipeline.execution.engine import Unwatched
+from pipeline.execution.local import Here
+from pipeline.runs import outs, records, sweep
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]
 prepared = Prepared.load(outs.PREPARED)
 records.write(Path(sys.argv[1]), train.train(runs, prepared, Unwatched(), Here(prepared)))

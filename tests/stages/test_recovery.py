@@ -118,13 +118,13 @@ def test_a_signal_ends_the_runs_as_killed(trained: Path, tmp_path: Path, number:
 def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_path: Path, kind: str) -> None:
     lines = [
         "import time",
-        "from pipeline.params import InputError",
-        "from pipeline.training import fit",
+        "from pipeline.errors import InputError",
+        "from pipeline.training import loop",
         "def broken(*_):",
         " time.sleep(3)",
         f" raise {kind}('on purpose')",
     ]
-    code = "\n".join([*lines, "fit.fit = broken"])
+    code = "\n".join([*lines, "loop.fit = broken"])
     process = start_training(trained, tmp_path, code)
     assert process.wait(60) != 0
     runs = wait_for(tmp_path, "FAILED")
