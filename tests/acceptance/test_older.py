@@ -5,15 +5,19 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, default_store, run, search
 
-OLDER = "278de49"  # its records have no format number, no kernels and no seals
+OLDER = {
+    "278de49": {"fingerprint"},  # its records have no format number, no kernels and no seals
+    "a7fc759": {"fingerprint", "record_format", "kernels", "mlflow.pipeline.seal"},
+}
 
 
-def test_a_run_of_a_commit_before_pins_seals_and_formats_still_comes_out(tmp_path: Path) -> None:
-    if run("git", "cat-file", "-e", f"{OLDER}^{{commit}}", cwd=REPOSITORY, check=False).returncode != 0:
-        pytest.skip(f"git does not have {OLDER} here")
+@pytest.mark.parametrize("older", OLDER)
+def test_a_run_of_an_older_commit_still_comes_out_identical(older: str, tmp_path: Path) -> None:
+    if run("git", "cat-file", "-e", f"{older}^{{commit}}", cwd=REPOSITORY, check=False).returncode != 0:
+        pytest.skip(f"git does not have {older} here")
     folder = tmp_path / "repository"
     run("git", "clone", "--quiet", "--shared", str(REPOSITORY), str(folder), cwd=tmp_path)
-    run("git", "checkout", "--quiet", "-b", "older", OLDER, cwd=folder)
+    run("git", "checkout", "--quiet", "-b", "older", older, cwd=folder)
     settings = (
         "-S",
         "variants=[matrix]",
@@ -28,7 +32,8 @@ def test_a_run_of_a_commit_before_pins_seals_and_formats_still_comes_out(tmp_pat
     run("dvc", "exp", "run", *settings, cwd=folder, extra={"PYTHONPATH": str(folder)})
     stored = search(default_store(folder))
     assert len(stored) == 2
-    assert not {"record_format", "kernels", "seal"} & stored[0].data.tags.keys()
+    known = {"fingerprint", "record_format", "kernels", "seal", "mlflow.pipeline.seal"}
+    assert stored[0].data.tags.keys() & known == OLDER[older]
     run("git", "stash", "--quiet", cwd=folder)
     run(
         "git",
