@@ -33,7 +33,7 @@ setup: .venv/installed .dvc/tmp/vega.js ## create .venv with the packages pinned
 	$(PYTHON) -m venv .venv
 	@python tools/torch_build.py '$(TORCH)' '$(TORCH_INDEX)'
 	pip install --quiet --editable '.[dev]'
-	python -m pipeline.tracking.empty
+	python -m pipeline.tracking.store.location
 	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
 	touch $@
 

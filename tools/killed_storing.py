@@ -34,9 +34,10 @@ from pipeline.config import params
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record
 from pipeline.system import repository
-from pipeline.tracking import tables, values
+from pipeline.tracking import values
 from pipeline.tracking.audit import audit
 from pipeline.tracking.direct import Direct
+from pipeline.tracking.store import database
 
 NOW = 1.7e9
 FILES = {"open", "os.mkdir", "os.remove", "os.rename"}  # Python's audit events
@@ -200,7 +201,7 @@ def main() -> None:
     time.time = lambda: NOW
     values.now = lambda: "2026-01-01T00:00:00+00:00"
     outs.summary = dict  # nothing was evaluated here
-    tables.AT_ONCE = 2  # so that a stack takes several statements
+    database.WRITTEN_AT_ONCE = 2  # so that a stack takes several statements
     place(begin, folder)
     for stage in (train, evaluate):  # a store with the experiment, and its saved views, but without runs
         stored(folder, stage, everything)

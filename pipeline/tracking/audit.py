@@ -10,7 +10,7 @@ from pipeline.system import machine
 from pipeline.tracking import parents, seals
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, StoredRun
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.values import weights_md5
 
 MEND = "recompute it: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"

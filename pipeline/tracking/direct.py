@@ -19,9 +19,7 @@ from pipeline.runs.run import Run
 from pipeline.runs.sweep import specification, sweep_id
 from pipeline.system import machine, processes, repository
 from pipeline.system.files import file_md5
-from pipeline.tracking import changes, datasets, finals, grids, leftovers, location, values
-from pipeline.tracking.changes import Change, New
-from pipeline.tracking.failures import PATIENCE_SECONDS, StoreError
+from pipeline.tracking import datasets, finals, grids, leftovers, values
 from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.pages import descriptions, figures, links, names, views
@@ -29,7 +27,10 @@ from pipeline.tracking.parents import Parent, is_evaluated
 from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import FINISHED, NOTE, NOTHING, PARENT, StoredRun
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.store import backend, location
+from pipeline.tracking.store.backend import Change, New
+from pipeline.tracking.store.location import PATIENCE_SECONDS, StoreError
+from pipeline.tracking.store.store import Store, answering
 
 KEPT = (
     "{} of {} runs were stored by another machine, which rounds differently; they are the same within rounding, and "
@@ -141,8 +142,8 @@ class Direct:
         for (fingerprint, _), made in zip(new, created, strict=True):
             self.own[fingerprint] = Opened(made, made.params, made.datasets)
         known = self.store.histories([one for _, one, _ in left], CURVE)
-        self.store.write([changes.taken(one, self.owner) for _, one, _ in left])
-        self.store.write([changes.completed(one, params, self.datasets) for _, one, params in left])
+        self.store.write([backend.taken(one, self.owner) for _, one, _ in left])
+        self.store.write([backend.completed(one, params, self.datasets) for _, one, params in left])
         for fingerprint, one, params in left:
             self.own[fingerprint] = Opened(one, params, self.datasets, known[one.run_id])
 
@@ -152,7 +153,7 @@ class Direct:
         tags["dvc_stage"] = f"train@{run.variant}"  # even if another stage, or none, stores it
         place = self.store.experiment.experiment_id, self.parent.run.run_id
         if "contradicts" in extra:
-            tags["went_wrong"] = changes.CONTRADICTS
+            tags["went_wrong"] = backend.CONTRADICTS
         tags[NOTE] = descriptions.run(run, self.title, *place, self.about)
         begun = values.milliseconds(self.started.get(run.fingerprint, self.clock()))
         name = self.names.get(run.fingerprint) or names.full_name(run)
@@ -312,7 +313,7 @@ class Direct:
                 location.count_rows(file)
             return
         at = values.milliseconds(self.clock())
-        self.store.write([changes.stopped(run, status, at, error) for run in (*opened, self.parent.run)])
+        self.store.write([backend.stopped(run, status, at, error) for run in (*opened, self.parent.run)])
 
 
 @answering()

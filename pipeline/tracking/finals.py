@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pipeline.tracking.pages.figures import FINAL_MSE
 from pipeline.tracking.runs import StoredRun
-from pipeline.tracking.store import Store
+from pipeline.tracking.store.store import Store
 
 SAME = ("data.target", "data.split.seed", "data.split.final_test")  # with the same table, these draw the same rows
 

@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pipeline.runs.records import CURVE
 from pipeline.system import processes
-from pipeline.tracking import changes
-from pipeline.tracking.changes import Change
 from pipeline.tracking.runs import KILLED, Point, StoredRun
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.store import backend
+from pipeline.tracking.store.backend import Change
+from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.values import milliseconds
 
 
@@ -38,7 +38,7 @@ def ended(run: StoredRun, curve: Sequence[Point]) -> Change:
     """Return how to end a run whose process is gone."""
     signs = [run.start, milliseconds(float(run.tags["heartbeat"])), *(point.at for point in curve)]
     owner = f"process {run.tags['pid']} on {run.tags['host']}"
-    return changes.stopped(run, KILLED, max(signs), f"{owner} is gone and did not end this run")
+    return backend.stopped(run, KILLED, max(signs), f"{owner} is gone and did not end this run")
 
 
 def delete_ghosts(store: Store, owner: Mapping[str, str], known: Collection[str]) -> None:

@@ -21,7 +21,7 @@ from pipeline.tracking.display import shown
 from pipeline.tracking.pages import views
 from pipeline.tracking.pages.links import run_link
 from pipeline.tracking.runs import StoredRun
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.store.store import Store, answering
 
 # Told of each run; other axes where they have not the default.
 ALWAYS = ("variant", *(axis.name for axis in AXES if axis.default is None), "epochs")

@@ -7,10 +7,11 @@ from dataclasses import replace
 from safetensors.numpy import save
 
 from pipeline.runs.records import CURVE, Record
-from pipeline.tracking import changes, seals
-from pipeline.tracking.changes import Change
+from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.runs import KILLED, WEIGHTS, Point, StoredRun, status_of
+from pipeline.tracking.store import backend
+from pipeline.tracking.store.backend import Change
 from pipeline.tracking.values import milliseconds, text, weights_md5
 
 
@@ -40,7 +41,7 @@ class Opened:
         """Return how to store the new points of the curve, step -> value; `at` is in seconds since 1970."""
         new = {step: value for step, value in points.items() if step not in self.points}
         self.points.update(new)
-        return Change(self.run.run_id, points=changes.curve(new, at))
+        return Change(self.run.run_id, points=backend.curve(new, at))
 
     def is_part_of(self, record: Record) -> bool:
         """Tell whether the stored points are a record's."""
@@ -79,4 +80,4 @@ class Opened:
     def give_up(self, at: float) -> Change:
         """Return how to end a run whose curve, stored by another attempt, is not the one trained here."""
         error = "its curve is not that of the attempt that finished; see the run beside it"
-        return changes.stopped(self.run, KILLED, milliseconds(at), error)
+        return backend.stopped(self.run, KILLED, milliseconds(at), error)

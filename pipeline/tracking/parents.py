@@ -10,11 +10,12 @@ from pydantic import BaseModel, ValidationError
 from pipeline.runs import outs
 from pipeline.runs.run import Run
 from pipeline.runs.sweep import identity
-from pipeline.tracking import changes, seals
-from pipeline.tracking.changes import Change, New
+from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.runs import FINISHED, NOTE, SCHEDULED, StoredRun
-from pipeline.tracking.store import Store
+from pipeline.tracking.store import backend
+from pipeline.tracking.store.backend import Change, New
+from pipeline.tracking.store.store import Store
 from pipeline.tracking.values import md5_of, milliseconds
 
 CONTENTS = "contents.json"
@@ -74,12 +75,12 @@ class Parent:
                 [run] = store.create([new])
             else:
                 run = found
-                store.write([changes.taken(run, owner)])
+                store.write([backend.taken(run, owner)])
             if is_evaluated(run):
                 known = contents(store, run)
                 return cls(store, run, known.files if known else {})
             parent = cls(store, run, {})  # new, or left by a process that may have been killed halfway
-            store.write([changes.completed(run, params, datasets)] if found else [])
+            store.write([backend.completed(run, params, datasets)] if found else [])
             parent.log_files([Path("params.yaml"), outs.SUMMARY])
         return parent
 
@@ -124,7 +125,7 @@ class Parent:
         tags["seal"] = stored.contents.with_(tags, metrics).seal()
         place = self.store.artifact_uri(self.run)
         listing = Change(self.run.run_id, folder=place, files={CONTENTS: content})
-        sealing = Change(self.run.run_id, tags=changes.texts(tags))
+        sealing = Change(self.run.run_id, tags=backend.texts(tags))
         self.store.write([listing, *self.store.measure(stored, metrics, at), sealing])
 
     def end(self, at: float) -> None:

@@ -269,7 +269,7 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
     """
     from pipeline.tracking import listings  # noqa: PLC0415 - with SQLAlchemy, 0.3 s: not in the stage
     from pipeline.tracking.direct import Direct  # noqa: PLC0415
-    from pipeline.tracking.failures import StoreError  # noqa: PLC0415
+    from pipeline.tracking.store.location import StoreError  # noqa: PLC0415
 
     at, message = receive(messages)
     if not isinstance(message, Begin):

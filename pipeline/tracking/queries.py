@@ -10,11 +10,11 @@ from pipeline.runs.records import CURVE, Record
 from pipeline.system import repository
 from pipeline.tracking import parents, stored
 from pipeline.tracking.display import first_line, shown
-from pipeline.tracking.failures import StoreError
 from pipeline.tracking.pages.links import run_link
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import PARENT, WEIGHTS, StoredRun
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.store.location import StoreError
+from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.stored import Stored
 
 

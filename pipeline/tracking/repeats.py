@@ -13,9 +13,9 @@ from pipeline.runs.records import CURVE, Array, Record
 from pipeline.system import machine
 from pipeline.table.prepared import Prepared
 from pipeline.tracking import seals
-from pipeline.tracking.changes import Change
 from pipeline.tracking.runs import WEIGHTS, Point, StoredRun
-from pipeline.tracking.store import Store
+from pipeline.tracking.store.backend import Change
+from pipeline.tracking.store.store import Store
 from pipeline.tracking.values import now, weights_md5
 
 

@@ -12,7 +12,8 @@ from pipeline.config.params import Params
 from pipeline.runs import outs
 from pipeline.system import repository
 from pipeline.system.files import file_md5
-from pipeline.tracking import location, seals
+from pipeline.tracking import seals
+from pipeline.tracking.store import location
 
 NOTE = Path(".dvc/tmp/synced")
 FOLD = "PRAGMA wal_checkpoint(TRUNCATE)"  # writes the -wal into the file, as whoever looks at the store next would

@@ -159,7 +159,7 @@ def test_a_further_experiment_in_postgresql_is_as_mlflow_makes_it(postgresql: st
     first = client.get_experiment(client.create_experiment("first", tags=KIND))
     repository = tmp_path / "repository"
     repository.mkdir()
-    opening = "from pipeline.tracking.store import Store; Store.open('second')"
+    opening = "from pipeline.tracking.store.store import Store; Store.open('second')"
     run(sys.executable, "-c", opening, cwd=copy_checkout(repository), extra={"MLFLOW_TRACKING_URI": postgresql})
     second = client.get_experiment_by_name("second")
     assert second is not None

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from pipeline.__main__ import main
 from pipeline.commands import doctor
 from pipeline.system import processes
-from pipeline.tracking.client import plain
+from pipeline.tracking.store.client import plain
 
 Diagnose = Callable[..., dict[str, str]]
 

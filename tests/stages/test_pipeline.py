@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from safetensors.numpy import load_file
 
 from pipeline.system import kernels
-from pipeline.tracking.client import plain
+from pipeline.tracking.store.client import plain
 
 METRICS = {"train/mse", "cv/mse", "cv/mae", "cv/r2", "excess_mse", "grad_error"}
 QUICK = ("-S", "train.epochs=20", "-S", "sweep.seed=[1]", "-S", "variants=[matrix,linear]")

@@ -16,7 +16,7 @@ from conftest import default_store, environment, points, run, search
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.tracking import empty
+from pipeline.tracking.store import location
 
 EMPTY = "empty.db"
 DYING = """
@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with prepared data, and a sweep of 4 short runs of each variant."""
     folder = chaos.prepare(tmp_path_factory.mktemp("recovery") / "repository")
     run("python", "-m", "pipeline.prepare", cwd=folder)
-    empty.create(folder / EMPTY)
+    location.create_empty(folder / EMPTY)
     return folder
 
 

@@ -57,7 +57,7 @@ def test_native_kernels_take_one_thread_unless_the_user_says_otherwise(tmp_path:
     assert threads("pipeline, torch", OMP_NUM_THREADS="2") == threads("torch", OMP_NUM_THREADS="2")
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "tracking.store"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "tracking.store.store"])
 def test_whatever_is_imported_first_mlflow_is_told_the_same_unless_the_user_says_otherwise(
     tmp_path: Path, module: str
 ) -> None:

@@ -13,13 +13,12 @@ from sqlalchemy.engine import Engine
 
 from pipeline.__main__ import main
 from pipeline.runs.records import CURVE
-from pipeline.tracking import bulk, location
-from pipeline.tracking.bulk import Bulk
-from pipeline.tracking.client import Client
-from pipeline.tracking.filters import Filter
-from pipeline.tracking.models import versions
 from pipeline.tracking.models.registry import Registry
 from pipeline.tracking.runs import FINISHED, StoredRun
+from pipeline.tracking.store import database, location
+from pipeline.tracking.store.backend import Filter
+from pipeline.tracking.store.client import Client
+from pipeline.tracking.store.database import Bulk
 
 RUN = {"role": "run"}
 
@@ -53,7 +52,7 @@ def altered(small: Path, tmp_path: Path) -> str:
 
 
 def test_every_search_finds_what_mlflows_client_finds(altered: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "AT_ONCE", 2)  # so that there are several queries
+    monkeypatch.setattr(database, "READ_AT_ONCE", 2)  # so that there are several queries
     tables, client = Bulk.of(altered), Client(altered, 0)
     assert tables is not None
     experiment = client.experiment("regression")
@@ -98,7 +97,7 @@ def test_a_store_of_another_schema_is_read_through_mlflow_to_the_same_end(
 
     assert Bulk.of(default_store(small)) is not None
     here = said()
-    monkeypatch.setattr(bulk, "SCHEMAS", set())
+    monkeypatch.setattr(database, "SCHEMAS", set())
     assert Bulk.of(default_store(small)) is None
     assert said() == here
     sqlite3.connect(tmp_path / "empty.db").close()
@@ -109,12 +108,12 @@ def test_a_store_of_another_schema_is_read_through_mlflow_to_the_same_end(
 def test_the_served_version_is_the_registrys(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables, registry = Bulk.of(default_store(small)), Registry(default_store(small))
     assert tables is not None
-    held = versions.served(tables, "regression-scores", "champion")
+    held = database.served(tables, "regression-scores", "champion")
     assert held is not None
     assert held == replace(registry.version("regression-scores", held.number), tags={})
-    assert versions.served(tables, "regression-scores", "none") is None
+    assert database.served(tables, "regression-scores", "none") is None
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///elsewhere.db")
-    assert versions.served(tables, "regression-scores", "champion") is None
+    assert database.served(tables, "regression-scores", "champion") is None
 
 
 def test_sqlite_does_not_compare_every_run_with_every_value_of_the_metric_that_a_page_is_sorted_by(

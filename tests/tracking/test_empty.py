@@ -11,16 +11,16 @@ import pytest
 from conftest import environment
 from mlflow import MlflowClient
 
-from pipeline.tracking import empty
+from pipeline.tracking.store import location
 
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store that MLflow made elsewhere and long ago, kept as `make setup` keeps it."""
-    monkeypatch.setattr(empty, "KEPT", tmp_path / "share/kept.db")
+    monkeypatch.setattr(location, "KEPT", tmp_path / "share/kept.db")
     monkeypatch.chdir(tmp_path)
-    empty.create(empty.KEPT)
-    return empty.KEPT
+    location.create_empty(location.KEPT)
+    return location.KEPT
 
 
 def written(file: Path) -> list[str]:
@@ -36,9 +36,9 @@ def test_a_copied_store_is_the_one_that_mlflow_makes(
     copied, made = tmp_path / "repository/copied.db", tmp_path / "repository/made.db"
     made.parent.mkdir()
     monkeypatch.chdir(made.parent)
-    empty.create(copied)
-    monkeypatch.setattr(empty, "KEPT", tmp_path / "nowhere.db")
-    empty.create(made)
+    location.create_empty(copied)
+    monkeypatch.setattr(location, "KEPT", tmp_path / "nowhere.db")
+    location.create_empty(made)
     assert written(copied) == written(made) != written(kept)
     [of_copy], [of_made], [old] = (
         MlflowClient(f"sqlite:///{one}").search_experiments() for one in (copied, made, kept)
@@ -54,9 +54,9 @@ def test_opening_a_new_store_does_not_load_mlflow(kept: Path, tmp_path: Path) ->
     code = f"""
 import sys
 from pathlib import Path
-from pipeline.tracking import empty
-from pipeline.tracking.store import Store
-empty.KEPT = Path({str(kept)!r})
+from pipeline.tracking.store import location
+from pipeline.tracking.store.store import Store
+location.KEPT = Path({str(kept)!r})
 print(Store.open("new").experiment.experiment_id, "mlflow" in sys.modules)
 """
     uri = f"sqlite:///{tmp_path / 'new.db'}"

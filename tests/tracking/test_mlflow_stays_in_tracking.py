@@ -103,11 +103,11 @@ def test_inside_of_the_room_few_modules_import_mlflow() -> None:
     [
         "import mlflow",
         "def f():\n    from mlflow.exceptions import MlflowException",
-        "from pipeline.tracking.client import MlflowException",
-        "from pipeline.tracking.store import Client",
-        "from pipeline.tracking import client",
+        "from pipeline.tracking.store.client import MlflowException",
+        "from pipeline.tracking.store.store import Client",
+        "from pipeline.tracking.store import client",
         "from pipeline.tracking.models import registry",
-        "from pipeline.tracking import store\nstore.client.MlflowClient('x')",
+        "from pipeline.tracking.store import client\nclient.MlflowClient('x')",
         "store.search(f\"tags.fingerprint = '{x}'\")",
         "store.search(f'metrics.`{key}` > 0')",
         "order = 'attributes.start_time'",
@@ -120,7 +120,7 @@ def test_each_way_through_the_wall_is_seen(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["from pipeline.tracking.store import Store", "path = 'metrics.json'", "'mlflow.db'"]
+    "source", ["from pipeline.tracking.store.store import Store", "path = 'metrics.json'", "'mlflow.db'"]
 )
 def test_the_door_is_open(source: str) -> None:
     assert breaches(source) == []

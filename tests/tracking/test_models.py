@@ -19,8 +19,8 @@ from pipeline.config import params
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.system.files import file_md5, read_csv
-from pipeline.tracking.client import plain
 from pipeline.tracking.models import champions, predictor
+from pipeline.tracking.store.client import plain
 
 NAME = "regression-scores"
 

@@ -10,10 +10,10 @@ from mlflow.entities import Run
 
 from pipeline.config import params
 from pipeline.runs import outs, records
-from pipeline.tracking.client import plain
 from pipeline.tracking.direct import Direct
 from pipeline.tracking.pages import figures
 from pipeline.tracking.runs import NOTE
+from pipeline.tracking.store.client import plain
 from pipeline.tracking.values import md5_of
 
 

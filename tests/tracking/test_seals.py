@@ -22,9 +22,10 @@ from pipeline.errors import InputError
 from pipeline.runs import records
 from pipeline.runs.records import Record
 from pipeline.system.tables import Row
-from pipeline.tracking import bulk, listings
-from pipeline.tracking.client import Client, plain
+from pipeline.tracking import listings
 from pipeline.tracking.direct import Direct
+from pipeline.tracking.store import database
+from pipeline.tracking.store.client import Client, plain
 
 Shown = Callable[..., list[dict[str, str]]]
 
@@ -222,7 +223,7 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
     uri = f"sqlite:///{tmp_path / 'new.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     if way == "client":
-        monkeypatch.setattr(bulk, "SCHEMAS", frozenset())
+        monkeypatch.setattr(database, "SCHEMAS", frozenset())
     everything = evaluated()
     direct = Direct(params.load(), [one.run for one in everything], os.getpid())
     direct.finish(everything)
@@ -235,7 +236,9 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
         log(*arguments, **given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"pipeline.tracking.{'tables.conclude' if way == 'tables' else 'client.Client.log'}", killed)
+        patched.setattr(
+            f"pipeline.tracking.store.{'database.conclude' if way == 'tables' else 'client.Client.log'}", killed
+        )
         with pytest.raises(KeyboardInterrupt):
             direct.complete(everything, [], "champion")
     left = [plain(one) for one in search(uri)]

@@ -18,7 +18,7 @@ from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.system import repository
 from pipeline.tracking import direct, piped
-from pipeline.tracking.store import Store
+from pipeline.tracking.store.store import Store
 
 BAD = [
     "mysql://ann:s3cr:et@host/db",

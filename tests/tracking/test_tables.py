@@ -16,9 +16,10 @@ from conftest import enter, points, search
 from pipeline.config import params
 from pipeline.runs import outs, records
 from pipeline.runs.records import Record
-from pipeline.tracking import bulk, tables, values
-from pipeline.tracking.client import plain
+from pipeline.tracking import values
 from pipeline.tracking.direct import Direct
+from pipeline.tracking.store import database
+from pipeline.tracking.store.client import plain
 
 NOW = 1.7e9
 TIMES = ("creation_time", "last_update_time")  # of experiments, which MLflow stamps itself
@@ -94,8 +95,8 @@ def test_both_ways_of_storing_make_the_same_rows_and_artifacts(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", fast)
     store(swept)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", slow)
-    monkeypatch.setattr(bulk, "SCHEMAS", frozenset())
-    monkeypatch.setattr(tables.Tables, "write", None)
+    monkeypatch.setattr(database, "SCHEMAS", frozenset())
+    monkeypatch.setattr(database.Tables, "write", None)
     store(swept)
     (made, files), (expected, expected_files) = (content(tmp_path / name) for name in ("fast.db", "slow.db"))
     assert files == expected_files

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from pipeline.system import processes
 from pipeline.tracking import leftovers
-from pipeline.tracking.store import Store
+from pipeline.tracking.store.store import Store
 
 
 def test_every_run_names_its_code_its_data_its_dataset_and_its_process(small: Path) -> None:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from pipeline.__main__ import main
 from pipeline.tracking.pages import views
-from pipeline.tracking.store import Store
+from pipeline.tracking.store.store import Store
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from pipeline.config import params
 from pipeline.runs import sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
-from pipeline.tracking import bulk
 from pipeline.tracking.direct import Direct
+from pipeline.tracking.store import database
 
 EPOCHS = 200  # and points of each curve
 SWEEPS = {12: (["matrix"], 1), 48: (["matrix", "linear", "module", "handwritten"], 1)}
@@ -118,7 +118,7 @@ def plain(store: Path, copy: Path) -> float:
 def measure(count: int, way: str) -> dict[str, float]:
     """Return milliseconds of CPU a run, by what was done."""
     if way == "client":
-        bulk.SCHEMAS = set()  # none is known
+        database.SCHEMAS = set()  # none is known
     gc.set_threshold(1_000_000)  # as in the storing process
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"

@@ -21,14 +21,15 @@ from pipeline.runs.fingerprints import PACKAGE
 from pipeline.runs.records import RUN_METRICS, Record
 from pipeline.system import repository
 from pipeline.tracking import stored
-from pipeline.tracking.failures import StoreError
 from pipeline.tracking.models import predictor
 from pipeline.tracking.models.predictor import Predictor
-from pipeline.tracking.models.versions import Version, served
 from pipeline.tracking.pages import links
 from pipeline.tracking.repeats import has_weights
 from pipeline.tracking.runs import WEIGHTS, StoredRun
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.store.backend import Version
+from pipeline.tracking.store.database import served
+from pipeline.tracking.store.location import StoreError
+from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.values import table_name
 
 if TYPE_CHECKING:  # it imports MLflow

@@ -17,11 +17,10 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.uri import append_to_uri_path
 
 from pipeline.system import repository
-from pipeline.tracking.client import Client
-from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
-from pipeline.tracking.location import local_path
-from pipeline.tracking.models.versions import RegisteredModel, Version
 from pipeline.tracking.runs import Experiment, StoredRun
+from pipeline.tracking.store.backend import RegisteredModel, Version
+from pipeline.tracking.store.client import Client
+from pipeline.tracking.store.location import WAIT_SECONDS, StoreError, failing, local_path
 
 
 @dataclass(frozen=True)

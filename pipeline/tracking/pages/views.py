@@ -19,7 +19,7 @@ from pipeline.runs.records import CURVE, RUN_METRICS
 from pipeline.system import repository
 from pipeline.tracking.pages import figures, links
 from pipeline.tracking.runs import FINISHED
-from pipeline.tracking.store import Store, answering
+from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.values import data_label, md5_of, milliseconds
 
 VERSIONS = frozenset({"3.17.2"})  # of MLflow, whose pages the browser test has passed

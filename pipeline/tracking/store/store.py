@@ -21,17 +21,16 @@ from pipeline.config.params import HIGHER_IS_BETTER
 from pipeline.errors import InputError
 from pipeline.runs.records import CURVE
 from pipeline.system import repository
-from pipeline.tracking import empty, location, seals, tables
-from pipeline.tracking.bulk import Bulk, has_tables
-from pipeline.tracking.changes import Change, New, Writer
-from pipeline.tracking.failures import WAIT_SECONDS, StoreError, failing
-from pipeline.tracking.filters import Filter
-from pipeline.tracking.requests import Requests
+from pipeline.tracking import seals
 from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun
+from pipeline.tracking.store import database, location
+from pipeline.tracking.store.backend import Change, Filter, New, Writer
+from pipeline.tracking.store.database import Bulk, has_tables
+from pipeline.tracking.store.location import WAIT_SECONDS, StoreError, failing
 from pipeline.tracking.values import milliseconds
 
 if TYPE_CHECKING:  # it imports MLflow
-    from pipeline.tracking.client import Client
+    from pipeline.tracking.store.client import Client
 
 PAGE = 1000  # most runs that MLflow finds at once
 FEW = 20  # fingerprints that a server is asked for one by one: a search takes 10 ms, and one for all runs 1 ms for each
@@ -66,7 +65,11 @@ class Store:
     @cached_property
     def writer(self) -> Writer:
         """What writes runs: into the store's tables, or through MLflow's client where they are not known."""
-        return tables.Tables(self.bulk, self._upload) if self.bulk else Requests(self.client)
+        if self.bulk:
+            return database.Tables(self.bulk, self._upload)
+        from pipeline.tracking.store.client import Requests  # noqa: PLC0415 - loads MLflow, 1 s
+
+        return Requests(self.client)
 
     def _upload(self, folder_uri: str, name: str, content: bytes) -> None:
         if folder := location.local_path(folder_uri):
@@ -85,7 +88,7 @@ class Store:
         uri = location.address()
         with failing(uri), location.writers_lock(uri):
             if file := repository.sqlite_file(uri):
-                empty.create(file)
+                location.create_empty(file)
             if (store := cls._of(name, uri, patience)) is None:
                 try:
                     create_experiment(name, uri, patience)
@@ -299,7 +302,7 @@ class Store:
 
 def connect(uri: str, patience: float) -> "Client":
     """Load MLflow, and connect to a store with its client."""
-    from pipeline.tracking.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
+    from pipeline.tracking.store.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
 
     return Client(uri, patience)
 
@@ -308,7 +311,7 @@ def create_experiment(name: str, uri: str, patience: float) -> None:
     """Create an experiment; its artifacts lie in the repository, or where a server says."""
     folder = (repository.root() / "mlartifacts").as_uri()
     if bulk := Bulk.of(uri):
-        tables.create_experiment(bulk, name, folder)
+        database.create_experiment(bulk, name, folder)
     else:
         client = connect(uri, patience)
         client.create_experiment(name, None if client.remote else folder)

@@ -1,7 +1,7 @@
-"""What to store of runs, in plain values: the one door through which every run is written. Does not import MLflow.
+"""What a store takes and returns, in plain values, and the one door through which every run is written.
 
-A stack's runs go through it together. tables.Tables carries all of them out in one transaction; where the tables are
-not known, requests.Requests asks MLflow's public client run by run. What is stored is the same.
+A stack's runs go through it together. database.Tables carries all of them out in one transaction; where the tables are
+not known, client.Requests asks MLflow's public client run by run. What is stored is the same.
 """
 
 import math
@@ -12,7 +12,8 @@ from typing import Protocol
 
 from pipeline.runs.records import CURVE
 from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import RUNNING, Point, StoredRun
+from pipeline.tracking.runs import RUNNING, Point, StoredRun, stored_key
+from pipeline.tracking.store.location import local_path
 from pipeline.tracking.values import milliseconds, text
 
 CONTRADICTS = "contradicts another run"  # what went wrong with a run that is stored beside one of its fingerprint
@@ -93,3 +94,61 @@ def taken(run: StoredRun, owner: Mapping[str, str]) -> Change:
 def stopped(run: StoredRun, status: str, end: int, error: str) -> Change:
     """End an incomplete run, and store why; `end` is in milliseconds since 1970."""
     return Change(run.run_id, tags=texts({"error": error, "went_wrong": status.lower()}), status=status, end=end)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which runs are meant; empty fields allow any.
+
+    tags: those that they have. status: theirs. id_start, fingerprint_start: with what their id or fingerprint starts,
+    in hexadecimal digits. best: the metrics, best first, by which they are ordered, key -> whether more is better;
+    those that lack the first one are not meant. earliest: whether they, or else equals, are ordered by their start,
+    earliest first; otherwise latest first.
+    """
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str = ""
+    id_start: str = ""
+    fingerprint_start: str = ""
+    best: Mapping[str, bool] = field(default_factory=dict)
+    earliest: bool = False
+
+    @property
+    def condition(self) -> str:
+        """The filter in MLflow's language."""
+        parts = [f"attributes.status = '{self.status}'"] if self.status else []
+        parts += [f"attributes.run_id LIKE '{self.id_start}%'"] if self.id_start else []
+        parts += [f"tags.fingerprint LIKE '{self.fingerprint_start}%'"] if self.fingerprint_start else []
+        parts += [f"tags.`{stored_key(key)}` = '{value}'" for key, value in self.tags.items()]
+        parts += [f"metrics.`{key}` > -1e308" for key in list(self.best)[:1]]
+        return " and ".join(parts)
+
+    @property
+    def order(self) -> list[str]:
+        """The order in MLflow's language."""
+        metrics = [f"metrics.`{key}` {'DESC' if more else 'ASC'}" for key, more in self.best.items()]
+        return [*metrics, f"attributes.start_time {'ASC' if self.earliest else 'DESC'}"]
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model: the number of each alias's version, and its tags."""
+
+    aliases: Mapping[str, int]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model: its number, the run that it was made of, its tags, and where its files lie."""
+
+    number: int
+    run_id: str
+    tags: Mapping[str, str]
+    source: str
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether its files are where they should be, if that is on this machine."""
+        folder = local_path(self.source)
+        return folder is None or folder.exists()
