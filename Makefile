@@ -37,8 +37,8 @@ setup: .venv/installed .dvc/tmp/vega.js ## create .venv with the packages pinned
 	grep -q MLFLOW_DISABLE_TELEMETRY .venv/bin/activate || echo 'export MLFLOW_DISABLE_TELEMETRY=true' >> .venv/bin/activate
 	touch $@
 
-.dvc/tmp/vega.js: .venv/installed pipeline/commands/vega.py
-	@python -m pipeline.commands.vega
+.dvc/tmp/vega.js: .venv/installed tools/vega.py
+	@python tools/vega.py
 
 ray: .venv-ray/installed ## create .venv-ray: the same packages and Ray, for PIPELINE_ENGINE=ray
 

@@ -39,7 +39,7 @@ localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
 
 def take(clone: Path, images: Path, browser: Browser) -> None:
     """Take every picture of a clone in which the guide's commands have run."""
-    for command in (["python", "-m", "pipeline.commands.vega"], ["dvc", "plots", "show", "-o", "dvc_plots"]):
+    for command in (["python", "tools/vega.py"], ["dvc", "plots", "show", "-o", "dvc_plots"]):
         subprocess.run(command, cwd=clone, env=environment(), check=True)
     images.mkdir(exist_ok=True)
     with serving(clone) as address:

@@ -1,4 +1,4 @@
-"""`pipeline …`: the commands that a person runs besides DVC's. Each stands in a file of pipeline/cli."""
+"""`pipeline …`: the commands that a person runs besides DVC's. Each is the file of its name in pipeline/cli."""
 
 import gc
 import signal
@@ -13,23 +13,7 @@ import click
 
 from pipeline.errors import say_why
 
-# command -> the file in pipeline/cli whose function of this name it is; only that file is loaded to run it.
-FILES = {
-    "compare": "compare",
-    "completion": "completion",
-    "doctor": "upkeep",
-    "importance": "importance",
-    "leaderboard": "results",
-    "plan": "plan",
-    "predict": "models",
-    "promote": "models",
-    "reproduce": "upkeep",
-    "runs": "results",
-    "show": "show",
-    "sync": "upkeep",
-    "top": "results",
-    "ui": "pages",
-}
+FOLDER = Path(__file__).with_name("cli")
 
 
 class Commands(click.Group):
@@ -37,13 +21,13 @@ class Commands(click.Group):
 
     def list_commands(self, _: click.Context) -> list[str]:
         """List the commands' names."""
-        return sorted(FILES)
+        return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in {"__init__", "options"})
 
-    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """Load a command; None if there is no such command."""
-        if name not in FILES:
+        if name not in self.list_commands(context):
             return None
-        command: click.Command = getattr(import_module(f"pipeline.cli.{FILES[name]}"), name)
+        command: click.Command = getattr(import_module(f"pipeline.cli.{name}"), name)
         return command
 
     def invoke(self, context: click.Context) -> None:

@@ -1,7 +1,6 @@
-"""What each command takes and prints: one file for each family of commands, loaded when one of them runs.
+"""What each command takes and prints: one file for each command, named after it and loaded when it runs.
 
-The work is done in pipeline/commands and pipeline/tracking, which a command imports when it is called: torch, DVC and
-MLflow take a second each to load.
+A command imports what does the work when it is called: torch, DVC and MLflow take a second each to load.
 """
 
 from collections.abc import Callable
@@ -13,11 +12,14 @@ from pipeline.system import repository
 P = ParamSpec("P")
 R = TypeVar("R")
 
+RUN = "RUN is a run id of MLflow, a fingerprint, or at least the first 8 digits of either."
+
 
 def in_repository(command: Callable[P, R]) -> Callable[P, R]:
-    """Run a command in the repository's folder, from whichever folder below it was called.
+    """Run a command in the repository's folder, even when it is called in a folder below.
 
-    Declare a path that a user gives as click.Path(resolve_path=True): it stays relative to where he is.
+    Declare a path that the user gives as click.Path(resolve_path=True), so that it is relative to the folder where the
+    command is called.
     """
 
     @wraps(command)

@@ -102,3 +102,8 @@ def print_rows(
     sys.stdout.flush()  # what stderr says of the rows comes after them, also where both go to one file
     if left_out:
         click.echo(f"not shown, for lack of width: {', '.join(left_out)}", err=True)
+
+
+def some(row: Row, keys: Sequence[str]) -> dict[str, object]:
+    """Take some of a row's columns."""
+    return {key: row.get(key) for key in keys}

@@ -33,10 +33,9 @@ def plan(overrides: Sequence[str], as_json: bool) -> None:
       pipeline plan -S train.epochs=500 -S 'sweep.lr=[1e-6,1e-5,1e-4]'
       pipeline plan -S 'train.epochs=100,200' --json
     """
-    from pipeline.commands import overrides as dvcs
     from pipeline.commands import plan as planning
 
-    planned = [(changed, planning.plan(params)) for changed, params in dvcs.apply(overrides)]
+    planned = [(changed, planning.plan(params)) for changed, params in planning.overridden(overrides)]
     if as_json:
         print(json.dumps([{"set": changed, **asdict(one)} for changed, one in planned], indent=2, allow_nan=False))
         return

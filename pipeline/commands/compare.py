@@ -1,19 +1,34 @@
 """`pipeline compare`: two sets of runs side by side, configuration by configuration."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
-from pipeline.commands import sides
-from pipeline.commands.sides import Side
-from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.config.params import HIGHER_IS_BETTER, METRICS
+from pipeline.config.where import number
 from pipeline.errors import InputError
 from pipeline.evaluation.paired import LEVEL, Paired, holm, pair
+from pipeline.runs import outs
+from pipeline.runs.run import Run
+from pipeline.system import repository
+from pipeline.system.files import read_csv
 from pipeline.system.progress import count
 from pipeline.system.tables import Row, spread
 
 Configuration = tuple[object, ...]
 TEST = "paired t-test over the seeds in common, two-sided"
+SHORTEST = 4  # digits of a sweep's id
+# What configures a run, and may differ between two; a seed is what pairs them.
+CONFIGURED = tuple(field.name for field in fields(Run) if field.name not in {"seed", "fingerprint"})
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: what it is, for people, and its runs, with axes, seed and metrics."""
+
+    what: str
+    runs: list[Row]
 
 
 @dataclass(frozen=True)
@@ -33,12 +48,12 @@ def compare(first: str, second: str, metric: str, experiment: str) -> Comparison
     Raises:
         InputError: a side is not found, has no runs, or shares no configuration with the other.
     """
-    found = [sides.find(named, experiment) for named in (first, second)]
+    found = [find(named, experiment) for named in (first, second)]
     for named, side in zip((first, second), found, strict=True):
         if not any(metric in run for run in side.runs):
             raise InputError(f"{named}: has no run with {metric}; its runs: pipeline runs --all")
     a, b = found
-    axes = sides.varying(found)
+    axes = varying(found)
     grouped = [_by_configuration(side, axes, metric) for side in found]
     both = [configuration for configuration in grouped[0] if configuration in grouped[1]]
     if not both:
@@ -53,6 +68,71 @@ def compare(first: str, second: str, metric: str, experiment: str) -> Comparison
     rows.sort(key=lambda row: worse * mean if isinstance(mean := row["A mean"], float) else math.inf)
     alone = [len(side) - len(both) for side in grouped]
     return Comparison(rows, [*_about(a, b, axes, metric), *_only(alone), _tested(compared)])
+
+
+def find(named: str, experiment: str) -> Side:
+    """Find the runs that are meant by a sweep's id or its first digits, a revision, or `workspace`.
+
+    Raises:
+        InputError: there are none, or more than one sweep or commit may be meant.
+    """
+    if named == "workspace":
+        return Side("the workspace", _of_revision(None))
+    sweeps = _sweeps(named, experiment) if re.fullmatch(f"[0-9a-f]{{{SHORTEST},12}}", named) else []
+    commit = repository.git("rev-parse", "--verify", "--quiet", f"{named}^{{commit}}")
+    meant = [*(f"sweep {one}" for one in sweeps), *([f"commit {commit[:12]}"] if commit else [])]
+    if len(meant) > 1:
+        raise InputError(f"{named}: may be any of: {', '.join(meant)}; give more digits")
+    if sweeps:
+        return Side(meant[0], _of_sweep(sweeps[0], experiment))
+    return Side(f"{named} ({meant[0]})" if commit else named, _of_revision(named))
+
+
+def _sweeps(start: str, experiment: str) -> list[str]:
+    from pipeline.tracking import listings  # noqa: PLC0415 - may load MLflow, 1 s
+
+    return [one for one in listings.sweep_ids(experiment) if one.startswith(start)]
+
+
+def _of_sweep(sweep: str, experiment: str) -> list[Row]:
+    from pipeline.tracking import listings  # noqa: PLC0415
+
+    return [_run(row, row) for row in listings.sound(experiment, listings.Scope(sweep=sweep))]
+
+
+def _of_revision(revision: str | None) -> list[Row]:
+    if revision is None and outs.EVALUATED.exists():
+        tables = [read_csv(path) for path in sorted(outs.TRAINED.glob("*/runs.csv"))]
+        evaluated = read_csv(outs.EVALUATED)
+    else:
+        from pipeline.commands import revisions  # noqa: PLC0415 - loads DVC, 1 s
+
+        tables = revisions.tables(revision, f"{outs.TRAINED}/*/runs.csv")
+        evaluated = [row for table in revisions.tables(revision, str(outs.EVALUATED)) for row in table]
+    metrics = {row["fingerprint"]: row for row in evaluated}
+    return [_run(row, metrics.get(row["fingerprint"], {})) for table in tables for row in table]
+
+
+def _run(configured: Row, metrics: Row) -> Row:
+    """Take a run's configuration, seed and metrics, numbers as numbers."""
+    own = {key: number(configured[key]) for key in (*CONFIGURED, "seed") if key in configured}
+    return own | {key: value for key in METRICS if isinstance(value := number(metrics.get(key, "")), int | float)}
+
+
+def varying(sides: Sequence[Side]) -> list[str]:
+    """List what differs within a side: the axes by which configurations are told apart."""
+    return [key for key in CONFIGURED if any(len(_values(side, key)) > 1 for side in sides)]
+
+
+def between(a: Side, b: Side, axes: Sequence[str]) -> Mapping[str, tuple[object, object]]:
+    """List what is the same for all runs of a side, and not that of the other."""
+    pairs = {key: (_values(a, key), _values(b, key)) for key in CONFIGURED if key not in axes}
+    return {key: (one.pop(), other.pop()) for key, (one, other) in pairs.items() if one and other and one != other}
+
+
+def _values(side: Side, key: str) -> set[object]:
+    """Return what a side's runs have of a key: nothing of a setting that is another optimizer's or loss's."""
+    return {run[key] for run in side.runs if run.get(key) not in {None, ""}}
 
 
 def _by_configuration(side: Side, axes: list[str], metric: str) -> dict[Configuration, dict[object, float]]:
@@ -93,7 +173,7 @@ def _spread(mean: object, deviation: object) -> str | None:
 
 def _about(a: Side, b: Side, axes: list[str], metric: str) -> list[str]:
     lines = [f"{metric} of A, {a.what}: {count(len(a.runs), 'run')}, and B, {b.what}: {count(len(b.runs), 'run')}"]
-    if apart := sides.between(a, b, axes):
+    if apart := between(a, b, axes):
         named = ", ".join(f"{key} {one} and {other}" for key, (one, other) in apart.items())
         lines.append(f"all runs of A and B differ in: {named}")
     return lines

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from safetensors.numpy import load_file
 from pipeline import train
 from pipeline.commands import measure
 from pipeline.config.axes import BatchSize
-from pipeline.config.params import Params
+from pipeline.config.params import Params, check, load
+from pipeline.config.yaml import parse
 from pipeline.errors import InputError
 from pipeline.execution import reuse
 from pipeline.execution.checkpoints import Checkpoints
@@ -33,6 +35,7 @@ from pipeline.tracking import queries
 from pipeline.training import parameters
 from pipeline.training.stacks import Stack
 
+FILE = "params.yaml"
 AS_DVC = {"DVC_STAGE": "train"}  # a stage that a person starts always trains
 
 
@@ -180,6 +183,40 @@ def beyond(runs: Sequence[Run], table: rounding.Table, k: int) -> Iterator[Beyon
 def is_bounded(run: Run, k: int) -> bool:
     """Tell whether a run is one of those whose stable learning rate is known: plain descent of a linear model's mse."""
     return not rounding.unlike_plain(run) and parameters.is_linear(run.variant, k)
+
+
+def overridden(given: Sequence[str]) -> list[tuple[str, Params]]:
+    """Return the params of each experiment that `dvc exp run` would run with these values of -S, and what changes.
+
+    A choice such as `train.epochs=100,200` gives an experiment for each combination, as --queue does.
+
+    Raises:
+        InputError: DVC refuses an override, or the params that it gives are wrong.
+    """
+    if not given:
+        return [("", load())]
+    from dvc.exceptions import DvcException  # noqa: PLC0415 - DVC and hydra take 0.5 s
+    from dvc.utils.cli_parse import to_path_overrides  # noqa: PLC0415
+    from dvc.utils.hydra import get_hydra_sweeps  # noqa: PLC0415
+    from hydra.errors import HydraException  # noqa: PLC0415
+
+    try:
+        by_path = to_path_overrides(given)
+        if others := by_path.keys() - {FILE}:
+            raise InputError(f"-S: got a key of {min(others)}, takes those of {FILE}")
+        return [(" ".join(one[FILE]), _changed(one[FILE])) for one in get_hydra_sweeps(by_path)]
+    except (DvcException, HydraException) as error:
+        why = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"-S {' -S '.join(given)}: DVC refuses this: {why}") from error
+
+
+def _changed(overrides: list[str]) -> Params:
+    from dvc.utils.hydra import apply_overrides  # noqa: PLC0415
+
+    with TemporaryDirectory() as folder:
+        shutil.copy(FILE, path := Path(folder) / FILE)
+        apply_overrides(path, overrides)
+        return check(parse(path.read_text(encoding="utf-8"), FILE), FILE)
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def test_the_pipeline_s_own_report_is_drawn(browser: "Browser", small: Path) -> 
 
 @pytest.mark.parametrize("command", ["show", "diff"])
 def test_dvc_s_plots_page_is_drawn_with_what_setup_installs(browser: "Browser", small: Path, command: str) -> None:
-    run("python", "-m", "pipeline.commands.vega", cwd=small)
+    run("python", "tools/vega.py", cwd=small)
     run("dvc", "plots", command, *(["other"] if command == "diff" else []), "-o", "dvc_plots", cwd=small)
     with shown(browser, small / "dvc_plots/index.html") as page:
         page.wait_for_function("document.querySelectorAll('#loss svg, #loss canvas').length > 0")

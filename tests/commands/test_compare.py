@@ -10,8 +10,8 @@ from conftest import enter
 from scipy.stats import ttest_rel
 
 from pipeline.__main__ import main
-from pipeline.commands import compare, sides
-from pipeline.commands.sides import Side
+from pipeline.commands import compare
+from pipeline.commands.compare import Side
 from pipeline.errors import InputError
 from pipeline.evaluation.paired import holm, pair
 from pipeline.runs import outs
@@ -33,7 +33,7 @@ def side(epochs: int, means: dict[float, float], seeds: range, chance: int, spre
 
 
 def compared(a: Side, b: Side, monkeypatch: pytest.MonkeyPatch) -> compare.Comparison:
-    monkeypatch.setattr(sides, "find", lambda named, _: {"a": a, "b": b}[named])
+    monkeypatch.setattr(compare, "find", lambda named, _: {"a": a, "b": b}[named])
     return compare.compare("a", "b", "cv/mse", "regression")
 
 

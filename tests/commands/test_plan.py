@@ -11,7 +11,8 @@ from conftest import enter
 from safetensors.numpy import load_file
 
 from pipeline.__main__ import main
-from pipeline.commands import measure, overrides
+from pipeline.commands import measure
+from pipeline.commands.plan import overridden
 from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.execution.cost import work
@@ -97,13 +98,13 @@ def test_other_data_are_prepared_for_the_plan_alone(capsys: pytest.CaptureFixtur
 )
 def test_what_dvc_or_the_pipeline_refuses_is_refused(given: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        overrides.apply([given])
+        overridden([given])
 
 
 @pytest.mark.usefixtures("inside")
 def test_without_overrides_the_params_are_the_files() -> None:
-    assert overrides.apply([]) == [("", load())]
-    assert overrides.apply(["train.epochs=20"]) == [("train.epochs=20", load())]
+    assert overridden([]) == [("", load())]
+    assert overridden(["train.epochs=20"]) == [("train.epochs=20", load())]
 
 
 def test_time_is_that_of_the_busiest_process(monkeypatch: pytest.MonkeyPatch) -> None:

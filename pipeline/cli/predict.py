@@ -1,13 +1,11 @@
-"""The commands that use a sweep's best model: predict and promote."""
+"""`pipeline predict`: a table's predictions."""
 
 import sys
 from pathlib import Path
 
 import click
 
-from pipeline.cli import in_repository
-
-RUN = "RUN is a run id of MLflow, a fingerprint, or at least the first 8 digits of either."
+from pipeline.cli import RUN, in_repository
 
 
 @click.command(epilog=RUN)
@@ -43,23 +41,3 @@ def predict(file: Path, output: Path | None, run: str, version: int | None) -> N
     if run and version:
         raise click.UsageError("--run and --version both name the model; give one")
     print(write_predictions(file, output, run, version), file=sys.stderr)
-
-
-@click.command(epilog=RUN)
-@click.argument("run", default="", metavar="[RUN]")
-@in_repository
-def promote(run: str) -> None:
-    r"""Make a run's model the champion of its table.
-
-    The run is registered in MLflow, unless it is already, and its version gets the alias `champion`, which
-    `pipeline predict` and `mlflow models serve` use. It keeps it, whatever later sweeps find, until you promote
-    another; without RUN, the last sweep's champion gets it, and so do those of later sweeps.
-
-    \b
-    Examples:
-      pipeline promote "$(pipeline top -n 1 | awk 'NR == 2 {print $NF}')"
-      pipeline promote
-    """
-    from pipeline.commands.promote import promote as give_alias
-
-    print(give_alias(run))

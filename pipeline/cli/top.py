@@ -1,0 +1,98 @@
+"""`pipeline top`: the best runs, or groups of runs."""
+
+from collections.abc import Sequence
+
+import click
+
+from pipeline.cli import in_repository
+from pipeline.cli.options import (
+    FORMAT,
+    SCOPE,
+    conditions_of,
+    only_one,
+    print_rows,
+    some,
+    with_options,
+    workspace_runs,
+)
+from pipeline.config.axes import AXES
+from pipeline.config.params import METRICS, load
+from pipeline.system.tables import Row
+
+GROUPED = (*(axis.name for axis in AXES), "data", "dvc_experiment", "git_commit", "sweep", "variant")  # completed
+
+
+@click.command()
+@click.option("-n", "count", type=click.IntRange(min=1), default=10, metavar="N", help="How many (default: 10).")
+@click.option(
+    "--by",
+    type=click.Choice(METRICS),
+    metavar="METRIC",
+    help=f"What to rank them by: {', '.join(METRICS)} (default: evaluate.metric).",
+)
+@click.option(
+    "--group",
+    "keys",
+    metavar="KEY[,KEY]",
+    callback=lambda _, __, text: [key.strip() for key in text.split(",")] if text else [],
+    shell_complete=lambda _, __, start: [key for key in GROUPED if key.startswith(start)],
+    help="Rank groups of runs that share these: axes, params, tags or columns.",
+)
+@with_options(*SCOPE, *FORMAT)
+@in_repository
+def top(
+    count: int,
+    by: str | None,
+    keys: Sequence[str],
+    every: bool,
+    sweep: str,
+    data: str,
+    conditions: Sequence[str],
+    form: str | None,
+) -> None:
+    """Print the best runs, with their MLflow ids.
+
+    The best comes first. Runs that diverged or were altered are never among them. Without further options, they are
+    the workspace's runs: ranking them against those of another table would mean little. A link to the best of them
+    follows on standard error.
+
+    With --group, groups are ranked by the mean over their runs, and shown with its standard deviation and the best.
+
+    \b
+    Examples:
+      pipeline top -n 3 --by cv/r2
+      pipeline top --where 'batch_size = full' --where 'lr >= 1e-5'
+      pipeline top --all --data scores --csv > best.csv
+      pipeline top --group lr,batch_size
+      pipeline top --all --group git_commit --by cv/r2
+      pipeline reproduce $(pipeline top -n 1 | awk 'NR == 2 {print $NF}')
+    """
+    from pipeline.tracking import listings
+
+    params = load()
+    metric = by or params.evaluate.metric
+    only_one({"--all": every, "--sweep": sweep})
+    scope = listings.Scope(
+        None if every or sweep or data else frozenset(workspace_runs()), sweep, data, conditions_of(conditions)
+    )
+    if keys:
+        print_groups(listings.sound(params.track.experiment, scope), keys, metric, count, form)
+        return
+    rows = listings.top(params.track.experiment, metric, count, scope)
+    columns = ("run", *dict.fromkeys((metric, *METRICS)), "data", "seal", "run_id")
+    optional = ("seal", "excess_mse", "cv/mae", "train/mse", "cv/r2", "cv/mse", "data")
+    print_rows(rows, form, [some(row, columns) for row in rows], [key for key in optional if key != metric])
+    if form:
+        return
+    if rows:
+        click.echo(f"the best: {rows[0]['link']}", err=True)
+    else:
+        click.echo(f"none is stored with a {metric}; those that diverged, or are missing: pipeline runs", err=True)
+
+
+def print_groups(runs: Sequence[Row], keys: Sequence[str], metric: str, most: int, form: str | None) -> None:
+    """Print the best groups of runs."""
+    from pipeline.evaluation import groups
+
+    rows = groups.rank(runs, keys, metric)[:most]
+    print_rows(rows, form, groups.rows_to_show(rows, metric), ("run_id", "best run", "behind", "diverged"))
