@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from pipeline.system import repository
 from pipeline.system.files import replacing, write_csv, write_json
-from pipeline.tracking import piped
+from pipeline.tracking import tracker
 
 if __name__ == "__main__":  # first, so that both load at once; a new champion's model is registered by MLflow
-    piped.launch_ahead(*(() if repository.in_experiment() else ("pipeline.tracking.models.registry",)))
+    tracker.launch_ahead(*(() if repository.in_experiment() else ("pipeline.tracking.models.registry",)))
 
 import numpy as np
 import pandas as pd
@@ -43,13 +43,13 @@ def main() -> None:
     forget_other_variants(params.variants)
     trained = [record for variant in params.variants for record in records.read(outs.TRAINED / variant)]
     runs = [record.run for record in trained]
-    with Display("evaluate") as display, piped.Piped(params, runs, display) as tracking:
+    with Display("evaluate") as display, tracker.Tracker(params, runs, display) as tracking:
         prepared = Prepared.load(outs.PREPARED)
         evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
         tracking.measure([replace(one, inner={}) for one in evaluated])
         board = leaderboard.ranked(evaluated, prepared, params.evaluate)
         write(evaluated, board, prepared, params)
-        tracking.complete(outs.evaluation(), outs.champion())
+        tracking.conclude(outs.evaluation(), outs.champion())
     conclude(display, len(evaluated), tracking)
     if "DVC_STAGE" in os.environ and os.environ.get("PIPELINE_SUMMARY") != "no":
         sweep_id = sweep.sweep_id(runs, sweep.specification(params))
@@ -59,9 +59,9 @@ def main() -> None:
             print(f"\n{tracking.news}" if tracking.news else "")
 
 
-def conclude(display: Display, runs: int, tracking: piped.Piped) -> None:
+def conclude(display: Display, runs: int, tracking: tracker.Tracker) -> None:
     """Say what was evaluated and stored."""
-    lacking = runs - tracking.stored
+    lacking = runs - tracking.count_stored()
     display.say(f"{count(runs, 'run')} evaluated; " + (f"{lacking:,} not stored" if lacking else "all stored"))
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking import piped
+from pipeline.tracking import tracker
 
 if __name__ == "__main__":  # before torch, so that both load at once
-    piped.launch_ahead()
+    tracker.launch_ahead()
 
 import psutil
 import torch
@@ -23,7 +23,8 @@ from pipeline.errors import InputError, leave
 from pipeline.execution import progress, reuse
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.choice import choose
-from pipeline.execution.engine import Engine, Watch
+from pipeline.execution.engine import Engine
+from pipeline.execution.listener import Listener, Listeners
 from pipeline.runs import outs, records, sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
@@ -67,20 +68,22 @@ def main() -> None:
     with (
         choose(os.environ, planned, every, checkpoints) as engine,
         Display(title) as display,
-        piped.Piped(params, runs, display) as tracking,
+        tracker.Tracker(params, runs, display) as tracking,
     ):
-        shown = progress.Training(display, tracking, planned, prepared.X.shape[1], len(found), splits)
+        shown = progress.Training(display, planned, prepared.X.shape[1], len(found), splits, tracking.count_stored)
+        listeners = Listeners(shown, tracking)
         outs.study(name).unlink(missing_ok=True)
 
-        def of_round(runs: Sequence[Run], prepared: Prepared, watch: Watch, engine: Engine) -> list[Record]:
+        def of_round(runs: Sequence[Run], prepared: Prepared, listener: Listener, engine: Engine) -> list[Record]:
             held = reuse.recall(runs, os.environ, params.train.nested)
             shown.known += len(held)
-            return complete(runs, held, prepared, watch, engine)
+            return complete(runs, held, prepared, listener, engine)
 
-        made = (
-            search.run(prepared, shown, engine, of_round) if search else complete(own, found, prepared, shown, engine)
-        )
-        made = nested.complete(made, every, splits, shown, engine) if further else made
+        if search:
+            made = search.run(prepared, listeners, engine, of_round)
+        else:
+            made = complete(own, found, prepared, listeners, engine)
+        made = nested.complete(made, every, splits, shown, engine) if further else made  # MLflow has no place for them
         write(outs.TRAINED / name, made)
         checkpoints.clear()
     shown.conclude()
@@ -106,11 +109,11 @@ def unknown(runs: Sequence[Run], found: Mapping[str, Record]) -> list[Run]:
 
 
 def complete(
-    runs: Sequence[Run], found: Mapping[str, Record], prepared: Prepared, watch: Watch, engine: Engine
+    runs: Sequence[Run], found: Mapping[str, Record], prepared: Prepared, listener: Listener, engine: Engine
 ) -> list[Record]:
     """Train those runs of one variant whose records are not found; return the records of all, in the runs' order."""
     missing = unknown(runs, found)
-    made = train(missing, prepared, watch, engine, runs[0].seed) if missing else []
+    made = train(missing, prepared, listener, engine, runs[0].seed) if missing else []
     every = {**found, **{record.run.fingerprint: record for record in made}}
     return [every[run.fingerprint] for run in runs]
 
@@ -162,15 +165,15 @@ def check_memory(runs: int, splits: int, epochs: int, available: int) -> None:
 
 
 def train(
-    runs: Sequence[Run], prepared: Prepared, watch: Watch, engine: Engine, seed: int | None = None
+    runs: Sequence[Run], prepared: Prepared, listener: Listener, engine: Engine, seed: int | None = None
 ) -> list[Record]:
     """Train one variant's runs stack by stack; keep the paths of those with `seed`, by default the first's."""
     done: dict[Run, Record] = {}
     fits: dict[tuple[Run, int], stacks.Fitted] = {}
     splits = range(len(prepared.train))
     planned = stacks.group(runs, prepared.train_rows, prepared.X.shape[1])
-    for stack, fitted in engine.train(planned, watch, runs[0].seed if seed is None else seed):
-        watch.end(stack)
+    for stack, fitted in engine.train(planned, listener, runs[0].seed if seed is None else seed):
+        listener.end(stack)
         fits |= zip(stack.fits, fitted, strict=True)
         trained = [
             run for run in dict.fromkeys(run for run, _ in stack.fits) if all((run, split) in fits for split in splits)
@@ -178,7 +181,7 @@ def train(
         collected = [stacks.collect(run, [fits.pop((run, split)) for split in splits], prepared) for run in trained]
         done |= zip(trained, collected, strict=True)
         if collected:
-            watch.finish(collected)
+            listener.finish(collected)
     return [done[run] for run in runs]
 
 

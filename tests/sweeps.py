@@ -11,7 +11,7 @@ from pipeline import train
 from pipeline.config.params import Params, check
 from pipeline.evaluation import leaderboard, metrics
 from pipeline.evaluation.results import Results
-from pipeline.execution.engine import Unwatched
+from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.runs import sweep
 from pipeline.runs.fingerprints import fingerprint
@@ -67,7 +67,7 @@ def records(prepared: Prepared, settings: Params) -> list[Record]:
         for point in sweep.points(settings):
             values = configured(settings, variant, point)
             runs.append(Run(**values, fingerprint=fingerprint(values)))
-        made += train.train(runs, prepared, Unwatched(), Here(prepared))
+        made += train.train(runs, prepared, Listeners(), Here(prepared))
     return [replace(record, metrics=metrics.compute(record, prepared)) for record in made]
 
 

@@ -66,19 +66,20 @@ def train(everything: list[Record]) -> None:
     first, diverged, third, _ = everything
     stage = opened(everything)
     stage.start([first.run, diverged.run])
-    stage.store_points({first.run.fingerprint: {0: float(first.curve[0]), 1: float(first.curve[1])}})
+    stage.grow({first.run.fingerprint: {0: float(first.curve[0]), 1: float(first.curve[1])}})
     stage.finish([first, diverged])
     stage.start([third.run])
     stage.finish([third])
     stage.finish([replace(third, curve=np.nextafter(third.curve, np.float32(np.inf)))])
-    stage.end("FINISHED", "")
+    stage.close("FINISHED", "")
 
 
 def evaluate(everything: list[Record]) -> None:
     """Store the evaluation, and with it the fourth run, which is not stored yet."""
     stage = opened(everything)
-    stage.complete(everything, [Path("params.yaml")], "")
-    stage.end("FINISHED", "")
+    stage.measure(everything)
+    stage.conclude([Path("params.yaml")], "")
+    stage.close("FINISHED", "")
     if findings := audit(params.load().track.experiment, everything).findings:
         raise AssertionError(findings)
 

@@ -71,7 +71,7 @@ def run_stages() -> None:
     from pipeline import evaluate, prepare, train  # noqa: PLC0415
     from pipeline.config.params import load  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, metrics  # noqa: PLC0415
-    from pipeline.execution.engine import Unwatched  # noqa: PLC0415
+    from pipeline.execution.listener import Listeners  # noqa: PLC0415
     from pipeline.execution.local import Here  # noqa: PLC0415
     from pipeline.runs import outs, records, sweep  # noqa: PLC0415
     from pipeline.table.prepared import Prepared  # noqa: PLC0415
@@ -82,7 +82,7 @@ def run_stages() -> None:
     for variant in params.variants:
         runs = [run for run in sweep.plan(params) if run.variant == variant]
         prepared = Prepared.load(outs.PREPARED)
-        trained = train.train(runs, prepared, Unwatched(), Here(prepared))
+        trained = train.train(runs, prepared, Listeners(), Here(prepared))
         records.write(outs.TRAINED / variant, trained)
         prepared = Prepared.load(outs.PREPARED)
         evaluated += [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]

@@ -22,7 +22,7 @@ from pipeline import train, variants
 from pipeline.config.axes import BatchSize
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
-from pipeline.execution.engine import Unwatched
+from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.execution.processes import Workers
 from pipeline.runs.records import Array, Record
@@ -36,10 +36,11 @@ STACKS = 4  # of minibatches of all rows, 6 and 5 are apart
 assert not kernels.LOADED
 
 
-class Seen(Unwatched):
+class Seen(Listeners):
     """Keeps what it sees, and kills workers when it first sees a curve grow."""
 
     def __init__(self, engine: Workers, doomed: int) -> None:
+        super().__init__()
         self.engine, self.doomed = engine, doomed
         self.started: list[Stack] = []
         self.grown: dict[str, tuple[int, Array]] = {}
@@ -85,7 +86,7 @@ def faults(word: str, folder: Path) -> Iterator[str]:
     with Workers(2, every, saved) as engine:
         seen = Seen(engine, {"one": 1, "all": 2}.get(word, 0))
         made = train.train(planned, prepared, seen, engine)
-        further = nested.complete(made, every, 7, Unwatched(), engine)
+        further = nested.complete(made, every, 7, Listeners(), engine)
         left = len(engine.workers)
         pids = [worker.pid for worker in engine.workers]
     yield from unclear(saved)
@@ -93,9 +94,9 @@ def faults(word: str, folder: Path) -> Iterator[str]:
         yield f"{left} workers are left"
     if any(Path(f"/proc/{pid}").exists() for pid in pids):
         yield "a worker has outlived its engine"
-    here = train.train(planned, prepared, Unwatched(), Here(every))
+    here = train.train(planned, prepared, Listeners(), Here(every))
     if [one.inner["W"].tobytes() for one in further] != [
-        one.inner["W"].tobytes() for one in nested.complete(here, every, 7, Unwatched(), Here(every))
+        one.inner["W"].tobytes() for one in nested.complete(here, every, 7, Listeners(), Here(every))
     ]:
         yield "other bits than here without two folds"
     if [bits(one) for one in made] != [bits(one) for one in here]:

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.execution.checkpoints import Checkpoints
-from pipeline.execution.engine import Watch
+from pipeline.execution.listener import Listener
 from pipeline.table.prepared import Prepared
 from pipeline.training import stacks
 from pipeline.training.stacks import Fitted, Stack
@@ -26,8 +26,8 @@ class Here:
     ) -> None:
         pass
 
-    def train(self, planned: Sequence[Stack], watch: Watch, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
+    def train(self, planned: Sequence[Stack], listener: Listener, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
         """Train stacks in the order in which they are given."""
         for stack in planned:
-            watch.start(stack)
-            yield stack, stacks.train(stack, self.prepared, watch.follow, self.checkpoints, seed)
+            listener.start(stack)
+            yield stack, stacks.train(stack, self.prepared, listener.follow, self.checkpoints, seed)

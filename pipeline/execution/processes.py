@@ -14,7 +14,7 @@ from typing import Self
 
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.cost import work
-from pipeline.execution.engine import Watch
+from pipeline.execution.listener import Listener
 from pipeline.execution.local import Here
 from pipeline.execution.worker import Failed, Grown, Trained, Worker, fork
 from pipeline.system.progress import count
@@ -43,19 +43,19 @@ class Workers:
         self._end(self.workers)
         os.close(self.lifeline)
 
-    def train(self, planned: Sequence[Stack], watch: Watch, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
+    def train(self, planned: Sequence[Stack], listener: Listener, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
         """Train stacks, those first that take longest; a killed worker's stack trains again in another."""
         waiting = sorted(planned, key=lambda stack: work(stack, self.prepared.X.shape[1]))  # the last one is next
         try:
-            while self._hand_out(waiting, watch, seed):
+            while self._hand_out(waiting, listener, seed):
                 for worker, stack in self._heard():
                     match worker.hear():
                         case Grown(_, epoch):
-                            watch.follow(stack, worker.curves, epoch)
+                            listener.follow(stack, worker.curves, epoch)
                         case Trained(fits, keys):
                             worker.stack = None
                             self.checkpoints.keys |= keys
-                            self._hand_out(waiting, watch, seed)
+                            self._hand_out(waiting, listener, seed)
                             yield stack, fits
                         case Failed(error):
                             raise error
@@ -64,7 +64,7 @@ class Workers:
                             waiting.append(stack)
         finally:
             self._end(self.busy)  # the caller wants no more
-        yield from Here(self.prepared, self.checkpoints).train(waiting[::-1], watch, seed)  # no worker is left
+        yield from Here(self.prepared, self.checkpoints).train(waiting[::-1], listener, seed)  # no worker is left
 
     @property
     def busy(self) -> list[Worker]:
@@ -76,13 +76,13 @@ class Workers:
         ready = wait([worker.pipe for worker in self.busy])
         return [(worker, worker.stack) for worker in self.busy if worker.stack and worker.pipe in ready]
 
-    def _hand_out(self, waiting: list[Stack], watch: Watch, seed: int) -> bool:
+    def _hand_out(self, waiting: list[Stack], listener: Listener, seed: int) -> bool:
         # Gives each idle worker a stack, if one is waiting; tells whether any worker trains.
         for worker in self.workers:
             if waiting and worker.stack is None:
                 stack = waiting.pop()
                 worker.begin(stack, seed)
-                watch.start(stack)
+                listener.start(stack)
         return bool(self.busy)
 
     def _mourn(self, worker: Worker) -> None:

@@ -3,19 +3,16 @@
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.execution.cost import work
+from pipeline.execution.listener import Listener
 from pipeline.runs.records import Array, Record
 from pipeline.system.progress import Display, count, duration
 from pipeline.training.stacks import Stack
-
-if TYPE_CHECKING:
-    from pipeline.tracking.piped import Piped
 
 FIRST_SECONDS = 3.0  # before the first estimate
 WORTH_SECONDS = 60.0  # an estimate that is announced on a line of its own
@@ -36,29 +33,29 @@ class Advance:
         return (self.epoch - self.first) / (time.monotonic() - self.begun) if self.epoch > self.first else 0.0
 
 
-class Training:
-    """Shows how the runs of one variant train, and passes on what the stage reports of them."""
+class Training(Listener):
+    """Shows how the runs of one variant train."""
 
     def __init__(
         self,
         display: Display,
-        tracking: "Piped",
         stacks: Sequence[Stack],
         k: int,
         known: int = 0,
         splits: int = sys.maxsize,
+        stored: Callable[[], int] | None = None,
     ) -> None:
-        """Begin.
+        """Take what is known of the training before it begins.
 
         Args:
             display: the stage's.
-            tracking: takes what the stage reports.
             stacks: all that will be trained, as far as they are known.
             k: the number of features.
             known: the number of runs that trained before.
             splits: the number of fits of a run; splits beyond are nested cross-validation's.
+            stored: returns the number of runs stored so far; None if nobody stores them.
         """
-        self.display, self.tracking, self.k, self.known, self.splits = display, tracking, k, known, splits
+        self.display, self.k, self.known, self.splits, self.stored = display, k, known, splits, stored
         self.planned = {stack.key: stack for stack in stacks}
         self.work = {stack: work(stack, k) for stack in stacks}
         self.runs = len({run for stack in stacks for run, split in stack.fits if split < splits})
@@ -75,13 +72,9 @@ class Training:
         self.work.pop(self.planned.pop(stack.key, stack), None)
         self.work.setdefault(stack, work(stack, self.k))
         self.at_work[stack] = Advance()
-        own = [run for run, split in stack.fits if split < self.splits]
-        if own and stack.until in {None, stack.fits[0][0].epochs}:  # else nobody knows yet which runs they become
-            self.tracking.start(own)
 
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
         """Show the epoch, if it is time to."""
-        self.tracking.follow(stack.places, curves, epoch)
         advance = self.at_work[stack]
         advance.epoch = epoch
         if not advance.first:
@@ -102,14 +95,13 @@ class Training:
         self.trained = self.display.elapsed
         self.diverged += sum(bool(record.diverged) for record in records)
         self.best = min([self.best, *(float(record.curve[record.last]) for record in records if not record.diverged)])
-        self.tracking.finish(records)
 
     def conclude(self) -> None:
         """Say what was trained, how long that took, and whether all of it is stored."""
         best = f"; best train/mse {self.best:.4g}" if math.isfinite(self.best) else ""
         diverged = f", of which {self.diverged:,} diverged" if self.diverged else ""
-        lacking = self.finished - self.tracking.stored
-        stored = f"; {lacking:,} not stored" if lacking else "; all stored"
+        lacking = self.finished - self.stored() if self.stored else 0
+        stored = f"; {lacking:,} not stored" if lacking else "; all stored" if self.stored else ""
         took = f" in {duration(self.trained)}" if self.finished else ""
         trained = f"{count(self.finished, 'run')} trained{took}{diverged}"
         known = f", {self.known:,} known" if self.known else ""
@@ -128,7 +120,7 @@ class Training:
             f"{done / sum(self.work.values()):.0%}",
             f"{duration(left)} left" if math.isfinite(left) else "",
             f"best train/mse {best:.4g}" if math.isfinite(best) else "",
-            f"{self.tracking.stored:,} of {count(self.runs, 'run')} stored",
+            f"{self.stored():,} of {count(self.runs, 'run')} stored" if self.stored else "",
             *(
                 f"batch size {stack.fits[0][0].batch_size}: epoch {one.epoch:,} of {_epochs(stack):,}"
                 for stack, one in list(self.at_work.items())[:LISTED]

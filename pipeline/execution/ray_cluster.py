@@ -21,7 +21,7 @@ import pipeline
 from pipeline.errors import InputError
 from pipeline.execution import ray_worker
 from pipeline.execution.cost import work
-from pipeline.execution.engine import Watch
+from pipeline.execution.listener import Listener
 from pipeline.runs.records import Array
 from pipeline.system import kernels, machine
 from pipeline.table.prepared import Prepared
@@ -86,7 +86,7 @@ class Cluster:
     ) -> None:
         ray.shutdown()  # ends a cluster that it started, and on another this stage's tasks
 
-    def train(self, planned: Sequence[Stack], watch: Watch, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
+    def train(self, planned: Sequence[Stack], listener: Listener, seed: int) -> Iterator[tuple[Stack, list[Fitted]]]:
         """Train each stack as a task, those first that take longest, and again where its worker or node is lost.
 
         Raises:
@@ -100,7 +100,7 @@ class Cluster:
                 [streamed], _ = ray.wait(list(tasks), num_returns=1)
                 task = tasks[streamed]
                 try:
-                    fitted = task.take(ray.get(next(streamed)), watch)
+                    fitted = task.take(ray.get(next(streamed)), listener)
                 except LOST as error:
                     del tasks[streamed]
                     tries[task.stack] += 1
@@ -147,18 +147,18 @@ class _Task:
         self.host = ""
         self.curves: Array | None = None
 
-    def take(self, told: object, watch: Watch) -> list[Fitted] | None:
+    def take(self, told: object, listener: Listener) -> list[Fitted] | None:
         """Take what the worker tells; return the fits if that is it."""
         match told:
             case ray_worker.Started(host, tags):
                 self.host = host
                 check(host, tags)
-                watch.start(self.stack)
+                listener.start(self.stack)
             case ray_worker.Grown(new, epoch, epochs):
                 if self.curves is None:
                     self.curves = np.zeros((len(self.stack.fits), epochs), dtype=np.float32)
                 self.curves[list(self.stack.places.values()), epoch - new.shape[1] : epoch] = new
-                watch.follow(self.stack, self.curves, epoch)
+                listener.follow(self.stack, self.curves, epoch)
             case ray_worker.Trained(packed):
                 fitted: list[Fitted] = ray_worker.unpack(packed)
                 return fitted

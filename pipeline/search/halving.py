@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from pipeline.config.axes import OF_CONFIGURATION
-from pipeline.execution.engine import Engine, Watch
+from pipeline.execution.engine import Engine
+from pipeline.execution.listener import Listener
 from pipeline.runs.fingerprints import left_fingerprint
 from pipeline.runs.records import BEHIND, Record
 from pipeline.runs.run import Run
@@ -45,7 +46,7 @@ def rungs(runs: Sequence[Run], most: int) -> list[Rung]:
 def halve(
     runs: Sequence[Run],
     prepared: Prepared,
-    watch: Watch,
+    listener: Listener,
     engine: Engine,
     most: int,
     metric: str,
@@ -59,7 +60,7 @@ def halve(
     Args:
         runs: of one variant.
         prepared: the data.
-        watch: told of each run that ends.
+        listener: hears of each run that ends.
         engine: where stacks train.
         most: the number of rungs.
         metric: decides, as the mean over the seeds.
@@ -70,8 +71,8 @@ def halve(
     splits, scores, trials = range(len(prepared.train)), dict[str, dict[int, float]](), list[Trial]()
     for rung in rungs(runs, most):
         planned = climbing(going, fits, rung, prepared)
-        for stack, fitted in engine.train(planned, watch, runs[0].seed):
-            watch.end(stack)
+        for stack, fitted in engine.train(planned, listener, runs[0].seed):
+            listener.end(stack)
             fits |= zip(stack.fits, fitted, strict=True)
         records = [stacks.collect(run, [fits[run, split] for split in splits], prepared) for run in going]
         losses = losses_of([score(so_far(record, rung)) for record in records], metric)
@@ -84,7 +85,7 @@ def halve(
             own[rung.epochs(run)] = sign_of(metric) * losses[one]
             if last or one in left:
                 trials.append(Trial(configured(run), sign_of(metric) * losses[one], rung.place, own, pruned=not last))
-        watch.finish([ended[run] for run in going if run in ended])
+        listener.finish([ended[run] for run in going if run in ended])
         told(trials)
         going = [run for run in going if run not in ended]
     return [ended[run] for run in runs]

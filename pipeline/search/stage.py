@@ -12,7 +12,8 @@ from pipeline.config.axes import OF_CONFIGURATION
 from pipeline.config.params import HIGHER_IS_BETTER, Params
 from pipeline.errors import InputError
 from pipeline.evaluation import metrics
-from pipeline.execution.engine import Engine, Watch
+from pipeline.execution.engine import Engine
+from pipeline.execution.listener import Listener
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
@@ -23,7 +24,7 @@ from pipeline.search.study import Study, sizes
 from pipeline.system.files import write_json
 from pipeline.table.prepared import Prepared
 
-Train = Callable[[Sequence[Run], Prepared, Watch, Engine], list[Record]]
+Train = Callable[[Sequence[Run], Prepared, Listener, Engine], list[Record]]
 
 
 class Search:
@@ -67,12 +68,12 @@ class Search:
         first = self.study().propose(sizes(self.settings.trials, self.settings.rounds)[0])
         return [run for one in first for run in self.runs(one)]
 
-    def run(self, prepared: Prepared, watch: Watch, engine: Engine, train: Train) -> list[Record]:
+    def run(self, prepared: Prepared, listener: Listener, engine: Engine, train: Train) -> list[Record]:
         """Search; return the records of all runs, and write the study.
 
         Args:
             prepared: the data.
-            watch: looks on.
+            listener: hears how they train.
             engine: where stacks train.
             train: trains the runs of a round.
         """
@@ -81,11 +82,11 @@ class Search:
             return replace(record, metrics=metrics.compute(record, prepared))
 
         def trained(runs: Sequence[Run]) -> list[Record]:
-            return [evaluated(record) for record in train(runs, prepared, watch, engine)]
+            return [evaluated(record) for record in train(runs, prepared, listener, engine)]
 
         if self.settings.method == "halving":
             most, metric = self.settings.rounds, self.settings.metric
-            found = halving.halve(self.likely(), prepared, watch, engine, most, metric, evaluated, self.tell)
+            found = halving.halve(self.likely(), prepared, listener, engine, most, metric, evaluated, self.tell)
         else:
             found = rounds.search(self.study(), self.settings, self.runs, trained, self.tell)
         return [replace(record, metrics={}) for record in found]

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from pipeline.config.params import Params
 from pipeline.evaluation.choice import costs
 from pipeline.runs import outs
-from pipeline.runs.records import CURVE, FORMAT, Array, Record
+from pipeline.runs.records import CURVE, FORMAT, Record
 from pipeline.runs.run import Run
 from pipeline.runs.sweep import specification, sweep_id
 from pipeline.system import machine, processes, repository
@@ -24,9 +24,8 @@ from pipeline.tracking.models import champions
 from pipeline.tracking.opened import Opened
 from pipeline.tracking.pages import descriptions, figures, links, names, views
 from pipeline.tracking.parents import Parent, is_evaluated
-from pipeline.tracking.protocol import Growth, Points
 from pipeline.tracking.repeats import Repeats, has_weights
-from pipeline.tracking.runs import FINISHED, NOTE, NOTHING, PARENT, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTE, NOTHING, PARENT, Points, StoredRun
 from pipeline.tracking.store import backend, location
 from pipeline.tracking.store.backend import Change, New
 from pipeline.tracking.store.location import PATIENCE_SECONDS, StoreError
@@ -72,7 +71,6 @@ class Direct:
         """
         self.params, self.runs, self.clock, self.report = params, runs, clock, report
         self.specified = specification(params)
-        self.growth = Growth(params.track.points)
         self.own: dict[str, Opened] = {}  # fingerprint -> run that this process has opened and not ended
         self.said: list[str] = []  # what a person should know when the stage has ended
         self.evaluated: Sequence[Record] = ()  # the sweep's runs, once they are
@@ -166,13 +164,9 @@ class Direct:
             return False
         return stored.params.items() <= params.items()
 
-    def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
-        """Store, every few seconds, the new points of running runs' curves."""
-        self.store_points(self.growth.new(places, curves, epoch))
-
-    def store_points(self, grown: Points) -> None:
+    def grow(self, added: Points) -> None:
         """Store new points of the curves of running runs."""
-        own = [(self.own[fingerprint], points) for fingerprint, points in grown.items() if fingerprint in self.own]
+        own = [(self.own[fingerprint], points) for fingerprint, points in added.items() if fingerprint in self.own]
         self.store.write(opened.grow(points, self.clock()) for opened, points in own)
 
     def finish(self, records: Sequence[Record]) -> None:
@@ -225,13 +219,8 @@ class Direct:
 
     def _ending(self, record: Record, made_with: Mapping[str, str]) -> Change:
         opened = self.own[record.run.fingerprint]
-        steps, folder = record.steps(self.growth.points), self.store.artifact_uri(opened.run)
+        steps, folder = record.steps(self.params.track.points), self.store.artifact_uri(opened.run)
         return opened.end(record, steps, made_with, self.clock(), folder)
-
-    def complete(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> None:
-        """Store an evaluation: `measure` and `conclude`."""
-        self.measure(evaluated)
-        self.conclude(artifacts, champion)
 
     def measure(self, evaluated: Sequence[Record]) -> None:
         """Store the evaluation's metrics with the runs.
@@ -302,7 +291,7 @@ class Direct:
             self.store.write(self.store.measure(close, metrics, self.clock()))
         return close is not None
 
-    def end(self, status: str, error: str) -> None:
+    def close(self, status: str, error: str) -> None:
         """End the stage: runs left open get `status`; the sweep is finished, or waits for its next stage."""
         opened = [one.run for one in self.own.values()]
         if self.store.is_server:
@@ -324,6 +313,7 @@ def restore(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Pat
         InputError: the store fails.
     """
     direct = Direct(params, [record.run for record in evaluated], os.getpid(), values.now())
-    direct.complete(evaluated, artifacts, champion)
-    direct.end(FINISHED, "")
+    direct.measure(evaluated)
+    direct.conclude(artifacts, champion)
+    direct.close(FINISHED, "")
     print("\n".join(direct.said))

@@ -14,6 +14,7 @@ from pipeline.tracking.datasets import Dataset
 from pipeline.tracking.pages import figures
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+Points = Mapping[str, Mapping[int, float]]  # of curves that grow: fingerprint -> step -> value
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
 PARENT = "mlflow.parentRunId"  # the tag with the id of the sweep's run
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # of experiments: MLflow's pages then show training

@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pipeline.execution.engine import Engine, Watch
+from pipeline.execution.engine import Engine
+from pipeline.execution.listener import Listener
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
@@ -36,20 +37,20 @@ def group(runs: Sequence[Run], every: Prepared, splits: int) -> list[Stack]:
     return stacks.group(runs, every.train_rows[splits:], every.X.shape[1], first=splits)
 
 
-def complete(made: Sequence[Record], every: Prepared, splits: int, watch: Watch, engine: Engine) -> list[Record]:
+def complete(made: Sequence[Record], every: Prepared, splits: int, listener: Listener, engine: Engine) -> list[Record]:
     """Train the further fits of those records of one variant that lack them; return all, in their order.
 
     Args:
         made: the records.
         every: the data, with the pairs of folds after the runs' own splits.
         splits: the number of these.
-        watch: looks on.
+        listener: hears how they train.
         engine: where stacks train.
     """
     lacking = [record.run for record in made if not record.inner]
     values: dict[tuple[Run, int], Tensor] = {}
-    for stack, fitted in engine.train(group(lacking, every, splits), watch, made[0].run.seed):
-        watch.end(stack)
+    for stack, fitted in engine.train(group(lacking, every, splits), listener, made[0].run.seed):
+        listener.end(stack)
         for one, fit in zip(stack.fits, fitted, strict=True):
             values[one] = fit.values if fit.diverged < 0 else torch.full_like(fit.values, torch.nan)
     return [record if record.inner else _with_inner(record, values, every, splits) for record in made]

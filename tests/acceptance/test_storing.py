@@ -36,8 +36,9 @@ direct = Direct(settings, runs, os.getpid())
 begin = time.perf_counter()
 direct.start(runs)
 direct.finish(records)
-direct.complete(records, [], "")
-direct.end("FINISHED", "")
+direct.measure(records)
+direct.conclude([], "")
+direct.close("FINISHED", "")
 print(time.perf_counter() - begin)
 """
 

@@ -41,12 +41,12 @@ from pathlib import Path
 from pipeline.table.prepared import Prepared
 from pipeline import train
 from pipeline.config import params
-from pipeline.execution.engine import Unwatched
+from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.runs import outs, records, sweep
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]
 prepared = Prepared.load(outs.PREPARED)
-records.write(Path(sys.argv[1]), train.train(runs, prepared, Unwatched(), Here(prepared)))
+records.write(Path(sys.argv[1]), train.train(runs, prepared, Listeners(), Here(prepared)))
 """
 AVX2 = {"architecture": "x86_64", "kernels": "avx2", "torch": "2.13.0"}
 WITHOUT = {**AVX2, "kernels": "default"}
@@ -151,7 +151,8 @@ def test_a_repeat_elsewhere_is_counted_apart_and_leaves_the_record_that_of_its_m
         on_machine(monkeypatch, tags)
         stage = direct(record)
         stage.finish([record])
-        stage.complete([record], [], "")
+        stage.measure([record])
+        stage.conclude([], "")
         said += stage.said
     assert confirmations(of(uri, here)) == [{"confirmed": "1", "confirmed_within_rounding": "2", "kernels": "avx2"}]
     [stored] = of(uri, here)
@@ -187,7 +188,8 @@ def test_a_restored_run_is_confirmed_within_rounding_by_any_machine(
     uri: str, pair: tuple[Record, Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    direct(here).complete([here], [], "")
+    direct(here).measure([here])
+    direct(here).conclude([], "")
     on_machine(monkeypatch, AVX2)
     direct(there).finish([there])
     assert confirmations(of(uri, here)) == [{"confirmed_within_rounding": "1"}]
@@ -202,7 +204,8 @@ def test_a_run_that_its_machine_did_not_evaluate_gets_the_figures_of_its_own_wei
     direct(here).finish([here])
     on_machine(monkeypatch, WITHOUT)
     direct(there).finish([there])
-    direct(there).complete([there], [], "")
+    direct(there).measure([there])
+    direct(there).conclude([], "")
     [stored] = of(uri, here)
     assert stored.data.metrics == here.metrics
 
@@ -214,8 +217,8 @@ def test_a_run_that_one_machine_began_and_another_made_holds_the_curve_of_the_se
     here, there = pair
     stage = direct(here)
     stage.start([here.run])
-    stage.store_points({here.run.fingerprint: dict(enumerate(here.curve[:19].tolist()))})
-    stage.end("KILLED", "killed")
+    stage.grow({here.run.fingerprint: dict(enumerate(here.curve[:19].tolist()))})
+    stage.close("KILLED", "killed")
     [begun] = of(uri, here)
     assert points(uri, begun) == list(enumerate(here.curve[:19].tolist()))
     assert here.curve[:19].tolist() != there.curve[:19].tolist()

@@ -21,7 +21,8 @@ from pipeline.evaluation import leaderboard, metrics, nested
 from pipeline.evaluation.choice import costs
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
-from pipeline.execution.engine import Engine, Unwatched
+from pipeline.execution.engine import Engine
+from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.runs.records import Array, Record
 from pipeline.runs.run import Run
@@ -57,7 +58,7 @@ def table(standardize: bool, noise: float = 3.0, rows: int = 12, k: int = 3, see
 def trained(prepared: Prepared, params: Params, engine: Engine | None = None) -> list[Record]:
     made, splits = sweeps.records(prepared, params), len(prepared.train)
     every = prepared.with_pairs(params.data.standardize)
-    return training.complete(made, every, splits, Unwatched(), engine or Here(every))
+    return training.complete(made, every, splits, Listeners(), engine or Here(every))
 
 
 def estimated(made: Sequence[Record], prepared: Prepared, params: Params) -> dict[str, Any]:
@@ -260,10 +261,11 @@ def test_what_a_run_s_own_fits_are_does_not_depend_on_the_further_ones() -> None
         assert all(one.tensors[name].tobytes() == own.tobytes() for name, own in other.tensors.items())
 
 
-class Killed(Unwatched):
+class Killed(Listeners):
     """Ends training in the middle of a stack, or notes the first epoch that it sees."""
 
     def __init__(self, at: int = 0) -> None:
+        super().__init__()
         self.at, self.first = at, 0
 
     def follow(self, stack: Stack, curves: Array, epoch: int) -> None:  # noqa: ARG002
@@ -283,7 +285,7 @@ def test_killed_in_the_middle_the_further_fits_resume_with_the_same_bits(
     resumed = Killed()
     again = training.complete(made, every, 5, resumed, Here(every, Checkpoints(tmp_path)))
     assert resumed.first > 1
-    for one, other in zip(again, training.complete(made, every, 5, Unwatched(), Here(every)), strict=True):
+    for one, other in zip(again, training.complete(made, every, 5, Listeners(), Here(every)), strict=True):
         assert one.inner["W"].tobytes() == other.inner["W"].tobytes()
 
 

@@ -15,7 +15,7 @@ from dvc.repo import Repo
 from pipeline import train
 from pipeline.errors import InputError
 from pipeline.execution import reuse
-from pipeline.execution.engine import Unwatched
+from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.runs import outs, records
 from pipeline.runs.fingerprints import fingerprint
@@ -42,8 +42,8 @@ def trained(
 ) -> dict[str, bytes]:
     """Write the outs of runs, of which those found are not trained, if wanted with further fits; return the files."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    made = train.complete(runs, found or {}, TABLE, Unwatched(), Here(TABLE))
-    train.write(FOLDER, nested.complete(made, EVERY, 4, Unwatched(), Here(EVERY)) if further else made)
+    made = train.complete(runs, found or {}, TABLE, Listeners(), Here(TABLE))
+    train.write(FOLDER, nested.complete(made, EVERY, 4, Listeners(), Here(EVERY)) if further else made)
     return {path.name: path.read_bytes() for path in FOLDER.iterdir()}
 
 
@@ -85,10 +85,11 @@ def test_a_wider_sweep_trains_what_is_missing_and_writes_the_same_bytes(
     assert trained(runs, found) == trained(runs)
 
 
-class Started(Unwatched):
+class Started(Listeners):
     """Counts the fits that train, by whether they are a run's own."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.fits = {True: 0, False: 0}
 
     def start(self, stack: Stack) -> None:
@@ -117,8 +118,8 @@ def test_of_several_earlier_outs_those_with_further_fits_are_taken(
     order: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = runs_with([0.01], [1, 2])
-    made = train.complete(runs, {}, TABLE, Unwatched(), Here(TABLE))
-    whole = nested.complete(made, EVERY, 4, Unwatched(), Here(EVERY))
+    made = train.complete(runs, {}, TABLE, Listeners(), Here(TABLE))
+    whole = nested.complete(made, EVERY, 4, Listeners(), Here(EVERY))
     monkeypatch.setattr(reuse, "earlier", lambda *_: map(str, order))
     monkeypatch.setattr(reuse, "_read", lambda md5, _: whole if md5 == "True" else made)
     found = reuse.recall(runs, STAGE, nested=True)

@@ -11,7 +11,7 @@ from bench.__main__ import PARTS, SLOW, main
 from bench.rows import Row, line, number
 from bench.stored_here import Here, nothing
 
-from pipeline.tracking import piped
+from pipeline.tracking import tracker
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_what_is_clocked_is_there(stage: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in vars(Here) if not name.startswith("_")])
 def test_a_stage_can_store_in_its_own_process(name: str) -> None:
-    own, piped_one = getattr(Here, name), getattr(piped.Piped, name)
-    assert isinstance(piped_one, property) or signature(own) == signature(piped_one)
+    own, tracked = getattr(Here, name), getattr(tracker.Tracker, name)
+    assert isinstance(tracked, property) or signature(own) == signature(tracked)
 
 
 def test_no_process_is_launched_with_what_a_stage_loads_ahead() -> None:
-    assert signature(nothing) == signature(piped.launch_ahead)
+    assert signature(nothing) == signature(tracker.launch_ahead)
 
 
 def test_a_search_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

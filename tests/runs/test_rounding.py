@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import prepare, train
 from pipeline.config.params import Split
 from pipeline.evaluation import metrics
-from pipeline.execution.engine import Unwatched
+from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.runs import rounding
 from pipeline.runs.records import CURVE, Record
@@ -38,7 +38,7 @@ def prepared(n: int, k: int, standardize: bool, centre: float = 2.0) -> Tensors:
 def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, epochs: int, seed: int = 1) -> Record:
     run = Run(variant, batch_size, lr, seed, epochs, "zeros", "cpu", f"{seed}")  # type: ignore[arg-type]
     prepared = Prepared(**tensors)
-    [record] = train.train([run], prepared, Unwatched(), Here(prepared))
+    [record] = train.train([run], prepared, Listeners(), Here(prepared))
     return replace(record, metrics=metrics.compute(record, Prepared(**tensors)))
 
 

@@ -20,7 +20,8 @@ from pipeline.config.axes import AXES
 from pipeline.config.params import Params
 from pipeline.evaluation import leaderboard, metrics
 from pipeline.evaluation.importance import effect, grouped, ranked
-from pipeline.execution.engine import Engine, Unwatched, Watch
+from pipeline.execution.engine import Engine
+from pipeline.execution.listener import Listener, Listeners
 from pipeline.execution.local import Here
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record
@@ -117,7 +118,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_search(settings: Params) -> list[Record]:
-    return Search(settings, "matrix").run(table(), Unwatched(), Here(table()), train.train)
+    return Search(settings, "matrix").run(table(), Listeners(), Here(table()), train.train)
 
 
 @pytest.mark.usefixtures("here")
@@ -130,7 +131,7 @@ def test_a_search_finds_the_best_of_a_table_and_each_of_its_runs_is_one_like_any
     assert min(scores) <= board["excess_mse mean"][3]  # of 32 configurations
     assert any(one["score"] is None for one in study["tried"])  # lr 1 diverges
     for record in records[::7]:
-        (alone,) = train.train([record.run], table(), Unwatched(), Here(table()))
+        (alone,) = train.train([record.run], table(), Listeners(), Here(table()))
         assert alone.curve.tobytes() == record.curve.tobytes()
         assert all(alone.tensors[name].tobytes() == record.tensors[name].tobytes() for name in alone.tensors)
         own = {f"sweep_{axis.name}": [getattr(record.run, axis.name)] for axis in AXES}
@@ -142,14 +143,14 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
     whole = run_search(searched())
     rounds: list[Sequence[Run]] = []
 
-    def stopped(runs: Sequence[Run], prepared: Prepared, watch: Watch, engine: Engine) -> list[Record]:
+    def stopped(runs: Sequence[Run], prepared: Prepared, listener: Listener, engine: Engine) -> list[Record]:
         rounds.append(runs)
         if len(rounds) == 2:
             raise KeyboardInterrupt
-        return train.train(runs, prepared, watch, engine)
+        return train.train(runs, prepared, listener, engine)
 
     with pytest.raises(KeyboardInterrupt):
-        Search(searched(), "matrix").run(table(), Unwatched(), Here(table()), stopped)
+        Search(searched(), "matrix").run(table(), Listeners(), Here(table()), stopped)
     again = run_search(searched())
     assert [one.run for one in again] == [one.run for one in whole]
     assert [one for runs in rounds for one in runs] == [one.run for one in whole[:16]]
@@ -158,7 +159,7 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
 @pytest.mark.usefixtures("here")
 def test_halving_keeps_the_bits_of_those_that_stay_and_others_leave_at_their_rung() -> None:
     settings = searched("halving")
-    every = {one.run.name: one for one in train.train(sweep.plan(settings), table(), Unwatched(), Here(table()))}
+    every = {one.run.name: one for one in train.train(sweep.plan(settings), table(), Listeners(), Here(table()))}
     records = run_search(settings)
     assert [one.run.name for one in records] == list(every)
     assert Counter(one.left for one in records) == {  # 32 configurations, then 16, then 8, each twice

@@ -14,7 +14,7 @@ from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs
 from pipeline.table.checked import check_prepared
-from pipeline.tracking.piped import Piped
+from pipeline.tracking.tracker import Tracker
 
 TABLE = "a,b,c,y\n1,2,1,3\n4,5,0,7\n6,8,2,9\n"
 AGAIN = "; run: dvc repro prepare"
@@ -77,7 +77,7 @@ def test_every_stage_and_sync_refuse_before_they_do_anything(
 ) -> None:
     enter(small, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["train", "matrix"])
-    monkeypatch.setattr(Piped, "__enter__", lambda _: pytest.fail("a run was begun"))
+    monkeypatch.setattr(Tracker, "__enter__", lambda _: pytest.fail("a run was begun"))
     table = small / "data/raw/scores.csv"
     before = table.read_text()
     table.write_text(before + "1,2,3,4\n")

@@ -19,17 +19,16 @@ from mlflow.entities import Run as StoredRun
 
 from pipeline import train
 from pipeline.config import params
-from pipeline.execution import progress
-from pipeline.execution.local import Here
+from pipeline.execution import local
+from pipeline.execution.listener import Listeners
 from pipeline.runs import outs, records, sweep
-from pipeline.runs.records import Record
+from pipeline.runs.records import Array, Record
 from pipeline.runs.run import Run
 from pipeline.system import processes
-from pipeline.system.progress import Display
 from pipeline.table.prepared import Prepared
 from pipeline.tracking.direct import Direct
-from pipeline.tracking.piped import Piped
-from pipeline.tracking.protocol import Tracking
+from pipeline.tracking.tracker import CurvePoints, Tracker
+from pipeline.training.stacks import Stack
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +68,23 @@ def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, 
         assert points(uri, again) == list(enumerate(record.curve.tolist()))
 
 
+class Here(Listeners):
+    """Stores what it hears from this process."""
+
+    def __init__(self, session: Direct, points: int) -> None:
+        super().__init__()
+        self.session, self.points = session, CurvePoints(points)
+
+    def start(self, stack: Stack) -> None:
+        self.session.start([run for run, _ in stack.fits])
+
+    def follow(self, stack: Stack, curves: Array, epoch: int) -> None:
+        self.session.grow(self.points.new(stack.places, curves, epoch))
+
+    def finish(self, records: Sequence[Record]) -> None:
+        self.session.finish(records)
+
+
 def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,14 +92,14 @@ def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path / 'mlflow.db'}")
     settings = params.load()
     runs = sweep.plan(settings)
-    here: Tracking = Direct(settings, runs, os.getpid())
+    here = Direct(settings, runs, os.getpid())
     for variant in settings.variants:
         own = [run for run in runs if run.variant == variant]
-        shown = progress.Training(Display("train"), here, [], 0)  # type: ignore[arg-type]
         prepared = Prepared.load(outs.PREPARED)
-        train.train(own, prepared, shown, Here(prepared))
-    here.complete(records.read_evaluated(settings.variants), outs.evaluation(), outs.champion())
-    here.end("FINISHED", "")
+        train.train(own, prepared, Here(here, settings.track.points), local.Here(prepared))
+    here.measure(records.read_evaluated(settings.variants))
+    here.conclude(outs.evaluation(), outs.champion())
+    here.close("FINISHED", "")
 
     def told(uri: str, one: StoredRun) -> tuple[object, ...]:
         datasets = sorted(str(part) for part in one.inputs.dataset_inputs)
@@ -100,9 +116,9 @@ def test_a_run_lasts_as_long_as_its_training_however_late_it_is_stored(
     uri: str, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "stop_when_told", lambda: None)  # it would change this whole test run's signals
-    with Piped(params.load(), [record.run]) as tracking:
+    with Tracker(params.load(), [record.run]) as tracking:
         begin = time.time()
-        tracking.start([record.run])
+        tracking.start(Stack(((record.run, 0),), (5,)))
         time.sleep(1)
         tracking.finish([record])
         end = time.time()
@@ -146,7 +162,8 @@ def test_of_a_run_that_diverged_only_finite_numbers_are_stored(uri: str, record:
     metrics = {"cv/mse": float("nan"), "cv/mae": float("inf"), "cv/r2": 0.5}
     stage = direct([record.run])
     stage.finish([broken])
-    stage.complete([replace(broken, metrics=metrics)], [], "")
+    stage.measure([replace(broken, metrics=metrics)])
+    stage.conclude([], "")
     [stored] = of(uri, record)
     assert (stored.info.status, stored.data.tags["diverged"]) == ("FAILED", "all training rows, epoch 2")
     assert points(uri, stored) == [(0, 3.5), (1, float(curve[1])), (4, 2.5)]

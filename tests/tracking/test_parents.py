@@ -35,8 +35,9 @@ def evaluate_again() -> None:
     settings = params.load()
     evaluated = records.read_evaluated(settings.variants)
     direct = Direct(settings, [record.run for record in evaluated], os.getpid())
-    direct.complete(evaluated, outs.evaluation(), outs.champion())
-    direct.end("FINISHED", "")
+    direct.measure(evaluated)
+    direct.conclude(outs.evaluation(), outs.champion())
+    direct.close("FINISHED", "")
 
 
 def test_a_sweeps_run_has_a_readable_name_its_champions_figures_and_a_description(store: str) -> None:
@@ -79,4 +80,4 @@ def test_metrics_stand_at_step_0_also_after_a_change_to_one_of_an_older_version(
     stored = plain(client.get_run(one.info.run_id))
     direct.store.write(direct.store.measure(stored, {"cv/mse": one.data.metrics["cv/mse"]}, direct.clock()))
     assert client.get_run(one.info.run_id).data.metrics == one.data.metrics
-    direct.end("FINISHED", "")
+    direct.close("FINISHED", "")

@@ -192,8 +192,8 @@ def test_a_killed_attempt_is_continued_unless_it_was_altered(store: str, alterat
     record = replace(everything[0], run=replace(everything[0].run, fingerprint=uuid4().hex))
     attempt = Direct(settings, [record.run], os.getpid())
     attempt.start([record.run])
-    attempt.store_points({record.run.fingerprint: {0: float(record.curve[0]), 1: float(record.curve[1])}})
-    attempt.end("KILLED", "on purpose")
+    attempt.grow({record.run.fingerprint: {0: float(record.curve[0]), 1: float(record.curve[1])}})
+    attempt.close("KILLED", "on purpose")
     [killed] = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     where = f"WHERE run_uuid = '{killed.info.run_id}'"
     if alteration == "point":
@@ -203,7 +203,7 @@ def test_a_killed_attempt_is_continued_unless_it_was_altered(store: str, alterat
     again = Direct(settings, [record.run], os.getpid())
     again.start([record.run])
     again.finish([record])
-    again.end("FINISHED", "")
+    again.close("FINISHED", "")
     found = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     assert {one.info.run_id: one.info.status for one in found}[killed.info.run_id] == (
         "FINISHED" if alteration == "nothing" else "KILLED"
@@ -240,13 +240,14 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
             f"pipeline.tracking.store.{'database.conclude' if way == 'tables' else 'client.Client.log'}", killed
         )
         with pytest.raises(KeyboardInterrupt):
-            direct.complete(everything, [], "champion")
+            direct.measure(everything)
     left = [plain(one) for one in search(uri)]
     assert {one.seal_state for one in left} == {"sealed"}
     assert {len(one.tags["seal"].split()) for one in left} == ({1} if way == "tables" else {1, 2})
     assert {tuple(one.metrics) for one in left} == {("train/mse",)}
-    direct.complete(everything, [], "champion")
-    direct.end("FINISHED", "")
+    direct.measure(everything)
+    direct.conclude([], "champion")
+    direct.close("FINISHED", "")
     assert {plain(one).seal_state for one in search(uri, "")} == {"sealed"}
     assert doctor.examine(deep=True).findings == []
 

@@ -17,7 +17,7 @@ from pipeline.__main__ import main
 from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.system import repository
-from pipeline.tracking import direct, piped
+from pipeline.tracking import direct, tracker
 from pipeline.tracking.store.store import Store
 
 BAD = [
@@ -49,9 +49,9 @@ BAD = [
 def stored(patience: float, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(direct, "PATIENCE_SECONDS", patience)
     pipe = io.BytesIO()
-    piped.send(pipe, piped.Begin(load(), [], os.getpid()))
+    tracker.send(pipe, tracker.Begin(load(), [], os.getpid()))
     pipe.seek(0)
-    return piped.serve(pipe)
+    return tracker.serve(pipe)
 
 
 @pytest.mark.parametrize("uri", BAD)
@@ -60,7 +60,7 @@ def test_a_store_that_cannot_be_opened_is_one_message_to_stage_and_person(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.delattr(signal, "SIGPIPE")  # which `main` would set, for this whole test run
-    assert stored(0.0, monkeypatch) == piped.STORE_LOST
+    assert stored(0.0, monkeypatch) == tracker.STORE_LOST
     said = capsys.readouterr().err
     assert "MLflow's store" in said
     monkeypatch.setattr(Store, "look", partial(Store.look, patience=0.0))
@@ -94,7 +94,7 @@ def test_a_server_that_refuses_access_is_asked_once(
     server = ThreadingHTTPServer(("127.0.0.1", free_port()), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-    assert stored(3.0, monkeypatch) == piped.STORE_LOST
+    assert stored(3.0, monkeypatch) == tracker.STORE_LOST
     server.shutdown()
     assert len(asked) == 1
     assert "MLFLOW_TRACKING_TOKEN" in capsys.readouterr().err
@@ -110,10 +110,10 @@ def test_an_error_of_the_storing_process_costs_no_training(
     monkeypatch.setattr(sys, "executable", str(failing))
     monkeypatch.setattr("pipeline.system.processes.stop_when_told", lambda: None)
     trained = False
-    with piped.Piped(load(), []):
+    with tracker.Tracker(load(), []):
         trained = True
     assert trained
-    assert capsys.readouterr().err.count(piped.LOST) == 1
+    assert capsys.readouterr().err.count(tracker.LOST) == 1
 
 
 def ending_with(code: int, folder: Path) -> str:
@@ -124,26 +124,26 @@ def ending_with(code: int, folder: Path) -> str:
     return str(program)
 
 
-@pytest.mark.parametrize("code", [1, piped.STORE_LOST, piped.INPUT_WRONG])
+@pytest.mark.parametrize("code", [1, tracker.STORE_LOST, tracker.INPUT_WRONG])
 def test_the_trainings_own_error_is_kept_however_the_storing_process_ends(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", ending_with(code, tmp_path))
     monkeypatch.setattr("pipeline.system.processes.stop_when_told", lambda: None)
-    with pytest.raises(ValueError, match="on purpose"), piped.Piped(load(), []):
+    with pytest.raises(ValueError, match="on purpose"), tracker.Tracker(load(), []):
         raise ValueError("on purpose")
 
 
 def test_runs_that_the_store_refuses_end_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", ending_with(piped.INPUT_WRONG, tmp_path))
+    monkeypatch.setattr(sys, "executable", ending_with(tracker.INPUT_WRONG, tmp_path))
     monkeypatch.setattr("pipeline.system.processes.stop_when_told", lambda: None)
-    with pytest.raises(InputError), piped.Piped(load(), []):
+    with pytest.raises(InputError), tracker.Tracker(load(), []):
         pass
 
 
 def test_a_file_of_the_workspace_that_is_missing_is_not_the_stores_failure(tmp_path: Path) -> None:
     told = io.BytesIO()
-    piped.send(told, piped.Begin(load(), [], os.getpid()))
+    tracker.send(told, tracker.Begin(load(), [], os.getpid()))
     command = [sys.executable, "-m", "pipeline.tracking", "1"]  # it reports to standard output
     ended = subprocess.run(
         command,

@@ -47,17 +47,18 @@ def store(everything: list[Record]) -> None:
     first, diverged, third, _ = everything
     killed = begin(everything)
     killed.start([first.run, diverged.run])
-    killed.store_points({first.run.fingerprint: {0: float(first.curve[0]), 1: float(first.curve[1])}})
-    killed.end("KILLED", "on purpose")
+    killed.grow({first.run.fingerprint: {0: float(first.curve[0]), 1: float(first.curve[1])}})
+    killed.close("KILLED", "on purpose")
     stage = begin(everything)
     stage.start([one.run for one in (first, diverged, third)])
     stage.finish([first, diverged, third])
     other = replace(third, curve=np.nextafter(third.curve, np.float32(np.inf)))
     stage.finish([first, other])
-    stage.end("FINISHED", "")
+    stage.close("FINISHED", "")
     evaluation = begin(everything)
-    evaluation.complete(everything, outs.evaluation(), "")
-    evaluation.end("FINISHED", "")
+    evaluation.measure(everything)
+    evaluation.conclude(outs.evaluation(), "")
+    evaluation.close("FINISHED", "")
 
 
 def content(file: Path) -> tuple[dict[str, list[str]], dict[str, bytes]]:

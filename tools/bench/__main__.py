@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 # Engines first: before torch, pipeline pins its kernels.
-from bench import engines, growth, peers, piped, search, stacks, storing, sweeps
+from bench import engines, growth, peers, search, stacks, storing, storing_process, sweeps
 from bench.rows import HEAD, Row, line
 from pipeline.system import machine
 
@@ -20,11 +20,11 @@ PARTS: Mapping[str, Callable[[], Iterator[Row]]] = {
     "kernels": stacks.pinning,
     "engines": engines.rows,
     "search": search.rows,
-    "piped": piped.rows,
+    "storing-process": storing_process.rows,
     "growth": growth.rows,
     "peers": peers.rows,
 }
-SLOW = ("kernels", "piped", "growth", "peers")
+SLOW = ("kernels", "storing-process", "growth", "peers")
 
 
 def main(parts: Sequence[str]) -> None:

@@ -8,14 +8,14 @@ from pkgutil import resolve_name
 
 import psutil
 
-from pipeline.tracking import piped
+from pipeline.tracking import tracker
 
 CLOCKED = {
     "train": [
         ("pipeline.table.checked", "check_prepared", "checking the prepared data"),
         ("pipeline.train", "complete", "training"),
         ("pipeline.train", "write", "writing its outs"),
-        ("pipeline.tracking.piped", "Piped.end", "waiting for the store"),
+        ("pipeline.tracking.tracker", "Tracker.close", "waiting for the store"),
     ],
     "evaluate": [
         ("pipeline.evaluation.metrics", "compute", "computing metrics"),
@@ -23,7 +23,7 @@ CLOCKED = {
         ("pipeline.evaluation.pictures", "draw", "drawing pictures"),
         ("pipeline.evaluation.pictures", "write", "writing pictures"),
         ("pipeline.evaluation.report", "write", "writing the report"),
-        ("pipeline.tracking.piped", "Piped.end", "waiting for the store"),
+        ("pipeline.tracking.tracker", "Tracker.close", "waiting for the store"),
     ],
 }
 spent: dict[str, float] = {}
@@ -50,7 +50,7 @@ def clocked(function: Callable[..., object], told: str) -> Callable[..., object]
 def main(stage: str) -> None:
     """Run a stage as `python -m` does."""
     begun = psutil.Process().create_time()
-    piped.launch_ahead()
+    tracker.launch_ahead()
     own = import_module(f"pipeline.{stage}")
     spent["Python and imports"] = time.time() - begun
     for place in CLOCKED[stage]:

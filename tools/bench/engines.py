@@ -14,7 +14,7 @@ from bench.rows import Row
 from pipeline import train
 from pipeline.config.axes import BatchSize
 from pipeline.execution.checkpoints import Checkpoints
-from pipeline.execution.engine import Unwatched
+from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.execution.processes import Workers
 from pipeline.runs.run import Run
@@ -37,7 +37,7 @@ def seconds(planned: list[Run], count: int) -> float:
     begin = time.perf_counter()
     prepared = table()
     with Workers(count, prepared, Checkpoints()) if count else Here(prepared) as engine:
-        train.train(planned, prepared, Unwatched(), engine)
+        train.train(planned, prepared, Listeners(), engine)
     return time.perf_counter() - begin
 
 

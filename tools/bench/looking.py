@@ -23,7 +23,6 @@ from pipeline.execution import progress
 from pipeline.runs import outs, records, sweep
 from pipeline.system.progress import Display
 from pipeline.table.prepared import Prepared
-from pipeline.tracking.protocol import Untracked
 from pipeline.training import stacks
 
 COMMANDS = {"--help": 0.5, "--version": 0.5, "leaderboard": 0.5, "show": 0.5, "top": 2.0, "runs": 2.0}  # seconds wanted
@@ -80,13 +79,10 @@ def told() -> float:
     one = next(run for run in sweep.plan(load()) if run.variant == "linear" and run.batch_size == 1)
     stack = stacks.group([one], prepared.train_rows, prepared.X.shape[1])[0]
 
-    class Stored(Untracked):
-        stored = 0
-
     def shown() -> None:
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             display = Display("train linear", Console(file=nowhere, force_terminal=True, width=120))
-            training = progress.Training(display, Stored(), [stack], prepared.X.shape[1])  # type: ignore[arg-type]
+            training = progress.Training(display, [stack], prepared.X.shape[1])
             training.start(stack)
             stacks.train(stack, prepared, training.follow)
 

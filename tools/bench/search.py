@@ -16,7 +16,7 @@ import sweeps  # before torch: pipeline pins its kernels
 from bench.rows import Row
 from pipeline import train
 from pipeline.config.params import Params
-from pipeline.execution.engine import Unwatched
+from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.runs import outs
 from pipeline.runs.records import Record
@@ -35,14 +35,14 @@ def settings(method: str, seed: int) -> Params:
 
 def searched(method: str, seed: int) -> list[Record]:
     """Search."""
-    return Search(settings(method, seed), "matrix").run(sweeps.table(), Unwatched(), Here(sweeps.table()), train.train)
+    return Search(settings(method, seed), "matrix").run(sweeps.table(), Listeners(), Here(sweeps.table()), train.train)
 
 
 def best(method: str, seed: int) -> float:
     """Return the best score that a search found."""
     records = searched(method, seed)
     for record in records:
-        (alone,) = train.train([record.run], sweeps.table(), Unwatched(), Here(sweeps.table()))
+        (alone,) = train.train([record.run], sweeps.table(), Listeners(), Here(sweeps.table()))
         assert alone.curve.tobytes() == record.curve.tobytes()
         assert all(alone.tensors[name].tobytes() == record.tensors[name].tobytes() for name in alone.tensors)
     (study,) = Path(outs.TRAINED).glob("*/study.json")

@@ -1,11 +1,11 @@
-"""Stores a stage's runs in the stage's own process, in place of piped.Piped, to measure what the second process buys.
+"""Stores a stage's runs in the stage's own process, in place of tracker.Tracker, to measure what the latter buys.
 
-bench.piped lets the end of a clone's pipeline/tracking/piped.py import it.
+bench.storing_process lets the end of a clone's pipeline/tracking/tracker.py import it.
 """
 
 import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -15,17 +15,19 @@ from pipeline.runs.records import Array, Record
 from pipeline.runs.run import Run
 from pipeline.system import processes
 from pipeline.tracking.runs import FAILED, FINISHED
+from pipeline.tracking.tracker import CurvePoints
 
 if TYPE_CHECKING:
     from pipeline.system.progress import Display
+    from pipeline.training.stacks import Stack
 
 
 class Here:
-    """Has what a stage uses of Piped."""
+    """Has what a stage uses of Tracker."""
 
     def __init__(self, params: Params, runs: Sequence[Run], display: "Display | None" = None) -> None:  # noqa: ARG002
         self.params, self.runs = params, list(runs)
-        self.stored = 0
+        self.stored, self.points = 0, CurvePoints(params.track.points)
 
     def __enter__(self) -> Self:
         from pipeline.tracking.direct import Direct  # noqa: PLC0415 - loads SQLAlchemy, after workers were forked
@@ -35,19 +37,28 @@ class Here:
         self.direct = Direct(self.params, self.runs, os.getpid(), report=self._count)
         return self
 
+    def count_stored(self) -> int:
+        return self.stored
+
     def _count(self) -> None:
         self.stored += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.direct.end(FAILED if error else FINISHED, str(error or ""))
+        self.close(FAILED if error else FINISHED, str(error or ""))
 
-    def start(self, runs: Sequence[Run]) -> None:
-        self.direct.start(list(dict.fromkeys(runs)))
+    def close(self, status: str, error: str) -> None:
+        self.direct.close(status, error)
 
-    def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
-        self.direct.follow(places, curves, epoch)
+    def start(self, stack: "Stack") -> None:
+        self.direct.start(list(dict.fromkeys(run for run, _ in stack.fits)))
+
+    def follow(self, stack: "Stack", curves: Array, epoch: int) -> None:
+        self.direct.grow(self.points.new(stack.places, curves, epoch))
+
+    def end(self, stack: "Stack") -> None:
+        pass
 
     def finish(self, records: Sequence[Record]) -> None:
         self.direct.finish(records)
@@ -55,7 +66,7 @@ class Here:
     def measure(self, evaluated: Sequence[Record]) -> None:
         self.direct.measure(evaluated)
 
-    def complete(self, artifacts: Sequence[Path], champion: str) -> None:
+    def conclude(self, artifacts: Sequence[Path], champion: str) -> None:
         self.direct.conclude(artifacts, champion)
 
     @property

@@ -81,13 +81,14 @@ def store(count: int) -> Clock:
             direct.start([one.run for one in stack])
         with clock.time("finish"):
             direct.finish(stack)
-    direct.end("FINISHED", "")
+    direct.close("FINISHED", "")
     again = Direct(chosen, runs, os.getpid())  # another process's, as a stage's
     with clock.time("evaluation"):
         again._complete(records, "")
     with clock.time("close"):
-        again.complete(records[:1], [], "")
-        again.end("FINISHED", "")
+        again.measure(records[:1])
+        again.conclude([], "")
+        again.close("FINISHED", "")
     return clock
 
 

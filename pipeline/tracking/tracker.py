@@ -21,15 +21,16 @@ from typing import IO, TYPE_CHECKING, Self
 from pipeline.config.params import Params
 from pipeline.errors import InputError
 from pipeline.runs.records import Array, Record
-from pipeline.runs.run import Run
+from pipeline.runs.run import Run, curve_steps
 from pipeline.system import processes
-from pipeline.tracking.protocol import Growth, Points
-from pipeline.tracking.runs import FAILED, FINISHED, KILLED
+from pipeline.tracking.runs import FAILED, FINISHED, KILLED, Points
 
-if TYPE_CHECKING:  # it imports MLflow
+if TYPE_CHECKING:  # torch, and what imports MLflow
     from pipeline.system.progress import Display
     from pipeline.tracking.direct import Direct
+    from pipeline.training.stacks import Stack
 
+FOLLOW_SECONDS = 5.0  # between two batches of a curve's points
 STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
 STORED = b"\0"  # reports a stored run
 LOST = "WARNING: lost MLflow; the results are in DVC's outs; store them later with: pipeline sync"
@@ -74,7 +75,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Complete:
+class Conclude:
     """The evaluation's files are written."""
 
     artifacts: Sequence[Path]
@@ -82,14 +83,14 @@ class Complete:
 
 
 @dataclass(frozen=True)
-class End:
-    """The last message."""
+class Close:
+    """The last message: how the stage ended, and its error."""
 
     status: str
     error: str
 
 
-Message = Begin | Start | Grow | Finish | Measure | Complete | End
+Message = Begin | Start | Grow | Finish | Measure | Conclude | Close
 
 
 def send(pipe: IO[bytes], message: Message) -> None:
@@ -99,11 +100,11 @@ def send(pipe: IO[bytes], message: Message) -> None:
 
 
 def receive(pipe: IO[bytes]) -> tuple[float, Message]:
-    """Read a message and its time, in seconds since 1970; if they stop without an End, the stage was killed."""
+    """Read a message and its time, in seconds since 1970; if they stop without a Close, the stage was killed."""
     try:
         at, message = pickle.load(pipe)  # noqa: S301 - from our own parent process
     except (EOFError, pickle.UnpicklingError):
-        return time.time(), End(KILLED, "the stage's process was killed")
+        return time.time(), Close(KILLED, "the stage's process was killed")
     return at, message
 
 
@@ -133,15 +134,44 @@ def launch_ahead(*modules: str) -> None:
     _ahead.append(launch(*modules))
 
 
-class Piped:
-    """The stage's end of the pipe; leaving it waits until everything is stored.
+class CurvePoints:
+    """Chooses which points of growing curves to store, every few seconds."""
 
-    SIGINT, SIGTERM and the end of the DVC that runs the stage end its runs as KILLED, any other exception as FAILED.
+    def __init__(self, most: int) -> None:
+        """Start with empty curves, of which at most so many points are stored."""
+        self.most = most
+        self.done: dict[str, int] = {}  # fingerprint -> epochs of the curve already returned
+        self.followed = time.monotonic()
+
+    def new(self, places: Mapping[str, int], curves: Array, epoch: int) -> Points:
+        """Return the points added since the last time, fingerprint -> step -> value; none if that is too recent.
+
+        Args:
+            places: fingerprint -> row of `curves`.
+            curves: (R, epochs), float32.
+            epoch: the number of epochs done.
+        """
+        if time.monotonic() - self.followed <= FOLLOW_SECONDS:
+            return {}
+        added, steps = {}, curve_steps(curves.shape[1], self.most)
+        for fingerprint, r in places.items():
+            new = [step for step in steps if self.done.get(fingerprint, 0) <= step < epoch]
+            added[fingerprint] = dict(zip(new, curves[r, new].tolist(), strict=True))
+            self.done[fingerprint] = epoch
+        self.followed = time.monotonic()
+        return added
+
+
+class Tracker:
+    """The stage's end of the pipe, and a listener of its training; leaving it waits until everything is stored.
+
+    A run goes through start, follow and finish, then through measure and conclude once the sweep is evaluated. SIGINT,
+    SIGTERM and the end of the DVC that runs the stage end its runs as KILLED, any other exception as FAILED.
     """
 
     def __init__(self, params: Params, runs: Sequence[Run], display: "Display | None" = None) -> None:
         """Prepare to send a sweep's runs; `display` shows that the stage waits for the store."""
-        self.growth = Growth(params.track.points)
+        self.points = CurvePoints(params.track.points)
         self.begin = Begin(params, list(runs), os.getpid())
         self.display = display
         self.sent = 0
@@ -159,19 +189,26 @@ class Piped:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            self.end(FINISHED, "")
+            self.close(FINISHED, "")
             return
         with suppress(InputError):  # the stage's own error says more
-            self.end(FAILED if isinstance(error, Exception) else KILLED, f"{type(error).__name__}: {error}")
+            self.close(FAILED if isinstance(error, Exception) else KILLED, f"{type(error).__name__}: {error}")
 
-    def start(self, runs: Sequence[Run]) -> None:
-        """Open runs that start to train."""
-        self._send(Start(list(dict.fromkeys(runs))))
+    def start(self, stack: "Stack") -> None:
+        """Open the runs of a stack that starts to train, unless it pauses before their end.
 
-    def follow(self, places: Mapping[str, int], curves: Array, epoch: int) -> None:
-        """Send, every few seconds, the new points of running runs' curves."""
-        if grown := self.growth.new(places, curves, epoch):
-            self._send(Grow(grown))
+        What a run is that a search may end early, and so its fingerprint, is known only when it ends.
+        """
+        if stack.until in {None, stack.fits[0][0].epochs}:
+            self._send(Start(list(dict.fromkeys(run for run, _ in stack.fits))))
+
+    def follow(self, stack: "Stack", curves: Array, epoch: int) -> None:
+        """Send, every few seconds, the new points of running runs' curves; may be called after every epoch."""
+        if added := self.points.new(stack.places, curves, epoch):
+            self._send(Grow(added))
+
+    def end(self, stack: "Stack") -> None:
+        """Do nothing: what is stored of a stack are its runs."""
 
     def finish(self, records: Sequence[Record]) -> None:
         """Store and end trained runs."""
@@ -183,13 +220,12 @@ class Piped:
         self.sent += len(evaluated)
         self._send(Measure(list(evaluated)))
 
-    def complete(self, artifacts: Sequence[Path], champion: str) -> None:
+    def conclude(self, artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation's files, and end the sweep."""
-        self._send(Complete(list(artifacts), champion))
+        self._send(Conclude(list(artifacts), champion))
 
-    @property
-    def stored(self) -> int:
-        """The number of runs that are stored so far."""
+    def count_stored(self) -> int:
+        """Count the runs that are stored so far."""
         while self._hear(0):
             pass
         return self.heard.count(STORED)
@@ -210,11 +246,11 @@ class Piped:
         self.reports = 0
         return False
 
-    def end(self, status: str, error: str) -> None:
-        """End the stage, and wait until everything is stored."""
-        self._send(End(status, error))
+    def close(self, status: str, error: str) -> None:
+        """End the stage: runs left open get the status, and the error unless it is FINISHED; wait for the store."""
+        self._send(Close(status, error))
         if not self.lost:
-            self._close()
+            self._shut()
 
     def _send(self, message: Message) -> None:
         if self.lost:
@@ -223,9 +259,9 @@ class Piped:
         try:
             send(self.process.stdin, message)
         except BrokenPipeError:
-            self._close()
+            self._shut()
 
-    def _close(self) -> None:
+    def _shut(self) -> None:
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -246,7 +282,7 @@ class Piped:
         while self.reports:
             self._hear(0.1)
             if self.display:
-                self.display.storing(self.stored, self.sent)
+                self.display.storing(self.count_stored(), self.sent)
         self.process.wait()
 
 
@@ -276,7 +312,7 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
         return 0  # the stage was killed before it sent anything
     try:
         direct = Direct(message.params, message.runs, message.pid, clock=lambda: at, report=lambda: report(STORED))
-        while not isinstance(message, End):
+        while not isinstance(message, Close):
             at, message = receive(messages)
             carry_out(message, direct)
         report("\n".join([*direct.said, *listings.links(direct.store, direct.parent.run.run_id)]).encode())
@@ -297,12 +333,12 @@ def carry_out(message: Message, direct: "Direct") -> None:
         case Start(runs):
             direct.start(runs)
         case Grow(points):
-            direct.store_points(points)
+            direct.grow(points)
         case Finish(records):
             direct.finish(records)
         case Measure(evaluated):
             direct.measure(evaluated)
-        case Complete(artifacts, champion):
+        case Conclude(artifacts, champion):
             direct.conclude(artifacts, champion)
-        case End(status, error):
-            direct.end(status, error)
+        case Close(status, error):
+            direct.close(status, error)

@@ -11,7 +11,7 @@ from bench.rows import Row
 from bench.sweeps import MANY
 
 SWEEPS = {"dvc repro, 48 runs": ["dvc", "repro"], "dvc exp run, 1,008 runs": experiment(*MANY)}
-HERE = "\nfrom stored_here import Here as Piped, nothing as launch_ahead  # noqa\n"
+HERE = "\nfrom stored_here import Here as Tracker, nothing as launch_ahead  # noqa\n"
 TURNS = 5
 
 
@@ -19,16 +19,16 @@ def rows() -> Iterator[Row]:
     """Measure in turn, each time into an empty store."""
     for name, command in SWEEPS.items():
         turns = [(sweep(command, HERE), sweep(command, "")) for _ in range(TURNS)]
-        here, piped = (median(times) for times in zip(*turns, strict=True))
-        yield Row(f"{name}, stored by a process of its own (median of {TURNS})", piped, "s")
+        here, apart = (median(times) for times in zip(*turns, strict=True))
+        yield Row(f"{name}, stored by a process of its own (median of {TURNS})", apart, "s")
         yield Row(f"{name}, stored in the stages", here, "s")
-        yield Row("  in the stages ÷ by a process of its own", here / piped, "×")
+        yield Row("  in the stages ÷ by a process of its own", here / apart, "×")
 
 
 def sweep(command: list[str], addition: str) -> float:
     """Return a sweep's seconds, with an addition to what sends runs to the storing process."""
     with cloned() as repository:
-        file = repository / "pipeline/tracking/piped.py"
+        file = repository / "pipeline/tracking/tracker.py"
         file.write_text(file.read_text(encoding="utf-8") + addition, encoding="utf-8")
         (repository / "stored_here.py").write_bytes((Path(__file__).parent / "stored_here.py").read_bytes())
         run("git", "add", "--all", cwd=repository)
