@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.metrics import RUN_METRICS
 from pipeline.system import repository
 from pipeline.system.files import replacing, write_csv, write_json
 from pipeline.tracking import tracker
@@ -23,10 +24,10 @@ from numpy.typing import NDArray
 
 from pipeline.config.params import Params, load
 from pipeline.errors import leave
-from pipeline.evaluation import boards, choice, leaderboard, metrics, nested, pictures, report
+from pipeline.evaluation import boards, choice, leaderboard, nested, outcome, pictures, report
 from pipeline.evaluation.results import Results
 from pipeline.runs import outs, records, sweep
-from pipeline.runs.records import RUN_METRICS, Record
+from pipeline.runs.records import Record
 from pipeline.system.kernels import check_pins
 from pipeline.system.progress import Display, count, unheard
 from pipeline.table.checked import check_prepared
@@ -45,7 +46,7 @@ def main() -> None:
     runs = [record.run for record in trained]
     with Display("evaluate") as display, tracker.Tracker(params, runs, display) as tracking:
         prepared = Prepared.load(outs.PREPARED)
-        evaluated = [replace(one, metrics=metrics.compute(one, prepared)) for one in display.evaluating(trained)]
+        evaluated = [replace(one, metrics=outcome.metrics(one, prepared)) for one in display.evaluating(trained)]
         tracking.measure([replace(one, inner={}) for one in evaluated])
         board = leaderboard.ranked(evaluated, prepared, params.evaluate)
         write(evaluated, board, prepared, params)
@@ -89,7 +90,7 @@ def write(
     with replacing(outs.LEADERBOARD) as temporary:
         board.to_csv(temporary, index=False, float_format="%.9g")
     champion = [one for one in groups[board.iloc[0]["configuration"]] if one.is_whole]
-    final = metrics.final(champion, prepared)
+    final = outcome.final(champion, prepared)
     summary = leaderboard.summary(board, params.evaluate.metric, final)
     if params.train.nested:
         summary["nested"] = nested.estimate(evaluated, board, prepared, params.data.standardize, params.evaluate)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline import train
 from pipeline.config.params import Params, check
-from pipeline.evaluation import leaderboard, metrics
+from pipeline.evaluation import leaderboard, outcome
 from pipeline.evaluation.results import Results
 from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
@@ -68,7 +68,7 @@ def records(prepared: Prepared, settings: Params) -> list[Record]:
             values = configured(settings, variant, point)
             runs.append(Run(**values, fingerprint=fingerprint(values)))
         made += train.train(runs, prepared, Listeners(), Here(prepared))
-    return [replace(record, metrics=metrics.compute(record, prepared)) for record in made]
+    return [replace(record, metrics=outcome.metrics(record, prepared)) for record in made]
 
 
 def results(prepared: Prepared, settings: Params, evaluated: list[Record] | None = None) -> Results:

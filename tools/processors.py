@@ -70,7 +70,7 @@ def run_stages() -> None:
     """Run all stages in this process and the working folder, without a store."""
     from pipeline import evaluate, prepare, train  # noqa: PLC0415
     from pipeline.config.params import load  # noqa: PLC0415
-    from pipeline.evaluation import leaderboard, metrics  # noqa: PLC0415
+    from pipeline.evaluation import leaderboard, outcome  # noqa: PLC0415
     from pipeline.execution.listener import Listeners  # noqa: PLC0415
     from pipeline.execution.local import Here  # noqa: PLC0415
     from pipeline.runs import outs, records, sweep  # noqa: PLC0415
@@ -85,7 +85,7 @@ def run_stages() -> None:
         trained = train.train(runs, prepared, Listeners(), Here(prepared))
         records.write(outs.TRAINED / variant, trained)
         prepared = Prepared.load(outs.PREPARED)
-        evaluated += [replace(record, metrics=metrics.compute(record, prepared)) for record in trained]
+        evaluated += [replace(record, metrics=outcome.metrics(record, prepared)) for record in trained]
     board = leaderboard.rank(evaluated, params.evaluate.metric)
     evaluate.write(evaluated, board, prepared, params)
 

@@ -4,7 +4,8 @@ import click
 
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, print_rows, with_options
-from pipeline.config.params import METRICS, load
+from pipeline.config.params import load
+from pipeline.metrics import CHOOSING
 
 
 @click.command()
@@ -12,9 +13,9 @@ from pipeline.config.params import METRICS, load
 @click.argument("b", metavar="B")
 @click.option(
     "--metric",
-    type=click.Choice(METRICS),
+    type=click.Choice(CHOOSING),
     metavar="METRIC",
-    help=f"What to compare: {', '.join(METRICS)} (default: evaluate.metric).",
+    help=f"What to compare: {', '.join(CHOOSING)} (default: evaluate.metric).",
 )
 @with_options(*FORMAT)
 @in_repository

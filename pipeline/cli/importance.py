@@ -4,13 +4,14 @@ import click
 
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, print_rows, with_options
-from pipeline.config.params import METRICS, load
+from pipeline.config.params import load
 from pipeline.errors import InputError
+from pipeline.metrics import CHOOSING
 from pipeline.system import repository
 
 
 @click.command()
-@click.option("--by", type=click.Choice(METRICS), metavar="METRIC", help="A metric (default: evaluate.metric).")
+@click.option("--by", type=click.Choice(CHOOSING), metavar="METRIC", help="A metric (default: evaluate.metric).")
 @with_options(*FORMAT)
 @in_repository
 def importance(by: str | None, form: str | None) -> None:

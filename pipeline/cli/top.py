@@ -16,7 +16,8 @@ from pipeline.cli.options import (
     workspace_runs,
 )
 from pipeline.config.axes import AXES
-from pipeline.config.params import METRICS, load
+from pipeline.config.params import load
+from pipeline.metrics import CHOOSING
 from pipeline.system.tables import Row
 
 GROUPED = (*(axis.name for axis in AXES), "data", "dvc_experiment", "git_commit", "sweep", "variant")  # completed
@@ -26,9 +27,9 @@ GROUPED = (*(axis.name for axis in AXES), "data", "dvc_experiment", "git_commit"
 @click.option("-n", "count", type=click.IntRange(min=1), default=10, metavar="N", help="How many (default: 10).")
 @click.option(
     "--by",
-    type=click.Choice(METRICS),
+    type=click.Choice(CHOOSING),
     metavar="METRIC",
-    help=f"What to rank them by: {', '.join(METRICS)} (default: evaluate.metric).",
+    help=f"What to rank them by: {', '.join(CHOOSING)} (default: evaluate.metric).",
 )
 @click.option(
     "--group",
@@ -79,7 +80,7 @@ def top(
         print_groups(listings.sound(params.track.experiment, scope), keys, metric, count, form)
         return
     rows = listings.top(params.track.experiment, metric, count, scope)
-    columns = ("run", *dict.fromkeys((metric, *METRICS)), "data", "seal", "run_id")
+    columns = ("run", *dict.fromkeys((metric, *CHOOSING)), "data", "seal", "run_id")
     optional = ("seal", "excess_mse", "cv/mae", "train/mse", "cv/r2", "cv/mse", "data")
     print_rows(rows, form, [some(row, columns) for row in rows], [key for key in optional if key != metric])
     if form:

@@ -5,16 +5,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from pipeline.config.params import HIGHER_IS_BETTER, METRICS
 from pipeline.config.where import number
 from pipeline.errors import InputError
 from pipeline.evaluation.paired import LEVEL, Paired, holm, pair
+from pipeline.metrics import CHOOSING, as_loss
 from pipeline.runs import outs
 from pipeline.runs.run import Run
 from pipeline.system import repository
 from pipeline.system.files import read_csv
 from pipeline.system.progress import count
-from pipeline.system.tables import Row, spread
+from pipeline.system.tables import Row, measured
 
 Configuration = tuple[object, ...]
 TEST = "paired t-test over the seeds in common, two-sided"
@@ -64,8 +64,7 @@ def compare(first: str, second: str, metric: str, experiment: str) -> Comparison
         _row(dict(zip(axes, configuration, strict=True)), one, p)
         for configuration, one, p in zip(both, compared, corrected, strict=True)
     ]
-    worse = -1 if metric in HIGHER_IS_BETTER else 1
-    rows.sort(key=lambda row: worse * mean if isinstance(mean := row["A mean"], float) else math.inf)
+    rows.sort(key=lambda row: as_loss(metric, row["A mean"]))
     alone = [len(side) - len(both) for side in grouped]
     return Comparison(rows, [*_about(a, b, axes, metric), *_only(alone), _tested(compared)])
 
@@ -116,7 +115,7 @@ def _of_revision(revision: str | None) -> list[Row]:
 def _run(configured: Row, metrics: Row) -> Row:
     """Take a run's configuration, seed and metrics, numbers as numbers."""
     own = {key: number(configured[key]) for key in (*CONFIGURED, "seed") if key in configured}
-    return own | {key: value for key in METRICS if isinstance(value := number(metrics.get(key, "")), int | float)}
+    return own | {key: value for key in CHOOSING if isinstance(value := number(metrics.get(key, "")), int | float)}
 
 
 def varying(sides: Sequence[Side]) -> list[str]:
@@ -158,17 +157,12 @@ def rows_to_show(rows: list[Row]) -> list[Row]:
     shown: list[Row] = []
     for row in rows:
         cells = {key: row[key] for key in list(row)[: list(row).index("A mean")]}
-        cells |= {name: _spread(row[f"{name} mean"], row[f"{name} std"]) for name in "AB"}
-        cells |= {"B − A": _spread(row["difference"], row["difference std"]), "pairs": row["pairs"]}
+        cells |= {name: measured(row[f"{name} mean"], row[f"{name} std"]) for name in "AB"}
+        cells |= {"B − A": measured(row["difference"], row["difference std"]), "pairs": row["pairs"]}
         p = row["p corrected"]
         cells |= {"p": f"{p:.2g}" if isinstance(p, float) else "no test", "": "*" if row["beyond"] else ""}
         shown.append(cells)
     return shown
-
-
-def _spread(mean: object, deviation: object) -> str | None:
-    around = f" ± {spread(deviation)}" if isinstance(deviation, float) else ""
-    return f"{mean:.6g}{around}" if isinstance(mean, float) else None
 
 
 def _about(a: Side, b: Side, axes: list[str], metric: str) -> list[str]:

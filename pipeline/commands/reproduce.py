@@ -16,8 +16,9 @@ from pipeline.commands import revisions, worktrees
 from pipeline.commands.verdict import Answer, compare, differing_params
 from pipeline.config.axes import AXES
 from pipeline.errors import InputError
+from pipeline.metrics import RUN_METRICS
 from pipeline.runs import outs, records, rounding
-from pipeline.runs.records import BEHIND, RUN_METRICS, Record
+from pipeline.runs.records import BEHIND, Record
 from pipeline.system import repository
 from pipeline.system.files import file_md5, read_csv
 from pipeline.system.kernels import unpinned

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, load_file
 
-from pipeline.config.params import HIGHER_IS_BETTER, Params
+from pipeline.config.params import Params
 from pipeline.errors import InputError, printable
+from pipeline.evaluation.choice import best_run
 from pipeline.runs import outs, records, sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import FIELDS, Run, run_name
@@ -64,9 +65,8 @@ def in_workspace(params: Params, named: str | None) -> Shown | None:
             return None
         said = "no such file here, so this workspace has no champion; run: dvc repro, or name a run that MLflow holds"
         raise InputError(f"{error.filename or error}: {said}") from error
-    found = (
-        [one for one in evaluated if one.run.fingerprint.startswith(named)] if named else of(evaluated, best, params)
-    )
+    own = best_run(evaluated, best, params.evaluate.metric)
+    found = [one for one in evaluated if one.run.fingerprint.startswith(named)] if named else [own] if own else []
     if not found and named is None:
         raise InputError("there is no champion: every run diverged; try a smaller sweep.lr, or data.standardize=true")
     if len(found) > 1 and named:
@@ -77,13 +77,6 @@ def in_workspace(params: Params, named: str | None) -> Shown | None:
 def described(record: Record) -> str:
     """Name a run unmistakably."""
     return f"{record.run.fingerprint} ({record.run.name})"
-
-
-def of(evaluated: Sequence[Record], configuration: str, params: Params) -> list[Record]:
-    """List the runs of a configuration that did not diverge, best first."""
-    metric = params.evaluate.metric
-    own = [one for one in evaluated if one.run.configuration == configuration and metric in one.metrics]
-    return sorted(own, key=lambda one: one.metrics[metric], reverse=metric in HIGHER_IS_BETTER)
 
 
 def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[Run], params: Params) -> Shown:

@@ -7,8 +7,9 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from pipeline.config.axes import AXES
+from pipeline.metrics import RUN_METRICS
 from pipeline.runs import rounding
-from pipeline.runs.records import CURVE, RUN_METRICS, Array, Record
+from pipeline.runs.records import CURVE, Array, Record
 from pipeline.runs.run import FIELDS
 from pipeline.system import machine
 from pipeline.tracking import seals

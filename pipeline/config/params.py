@@ -22,15 +22,12 @@ from pydantic.fields import FieldInfo
 from pipeline.config import ranges
 from pipeline.config.yaml import parse, read
 from pipeline.errors import InputError, brief, printable, refuse
+from pipeline.metrics import CHOOSING, TESTED, WITH_ERROR
 
-Metric = Literal["cv/mse", "cv/mae", "cv/r2", "train/mse", "excess_mse"]
-METRICS: tuple[str, ...] = get_args(Metric)
 Init = Literal["zeros", "default"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
 Schedule = Literal["constant", "step", "cosine"]
 Loss = Literal["mse", "huber", "mae"]
-TESTED = ("cv/mse", "cv/mae", "cv/r2")  # the metrics of rows that were not trained on, which have a standard error
-HIGHER_IS_BETTER = frozenset({"cv/r2"})
 VARIANTS = Path(__file__).parents[1] / "variants"
 RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "schedule", "loss", "epochs", "init"})
 LEAST_FOLDS = 3  # of nested cross-validation, which leaves out two
@@ -70,6 +67,12 @@ def _rules(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return values
 
 
+def _metric(value: str) -> str:
+    if value not in CHOOSING:
+        raise ValueError(value)
+    return value
+
+
 def _text(value: str) -> str:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         raise ValueError(value)  # paths and databases take no NUL, other control characters or surrogates
@@ -105,6 +108,9 @@ _ENTRIES = "; or ranges {from, to, num, scale: linear or log}, or samples {sampl
 _RULES = f"a list of mappings from an axis, of {', '.join(sorted(RULED))}, to a value or a list of them"
 _NUMBERS = BeforeValidator(lambda given: ranges.values(given, whole=False))
 _WHOLE = BeforeValidator(lambda given: ranges.values(given, whole=True))
+
+
+Metric = Annotated[str, AfterValidator(_metric)]
 
 
 class _Block(BaseModel):
@@ -169,7 +175,7 @@ class Search(_Block):
     )
     trials: int = _takes("a whole number, 1 or more", ge=1, le=10**6, default=100)
     rounds: int = _takes("a whole number, 1 or more", ge=1, le=10**6, default=5)
-    metric: Metric = _takes("one of " + ", ".join(METRICS), default="cv/mse")
+    metric: Metric = _takes("one of " + ", ".join(CHOOSING), default="cv/mse")
     seed: int = _takes("a whole number from 0 to 4294967295", ge=0, lt=2**32, default=0)
 
 
@@ -223,7 +229,7 @@ class Sweep(_Block):
 class Evaluate(_Block):
     """How the champion is chosen."""
 
-    metric: Metric = _takes("one of " + ", ".join(METRICS))
+    metric: Metric = _takes("one of " + ", ".join(CHOOSING))
     choose: Literal["best", "one_se"] = _takes("best or one_se", default="best")
 
 
@@ -280,8 +286,8 @@ def check(values: object, name: str = "params.yaml") -> Params:
         refuse(name, [_message(fault["type"], fault["loc"], fault["input"]) for fault in faults])
     if params.data.target in params.data.features:
         raise InputError(f"{name}: data.target: got {brief(params.data.target)}, takes a column that is not a feature")
-    if params.evaluate.choose == "one_se" and params.evaluate.metric not in TESTED:
-        takes = f"takes best, or an evaluate.metric that has a standard error: {', '.join(TESTED)}"
+    if params.evaluate.choose == "one_se" and params.evaluate.metric not in WITH_ERROR:
+        takes = f"takes best, or an evaluate.metric that has a standard error: {', '.join(WITH_ERROR)}"
         raise InputError(f"{name}: evaluate.choose: got 'one_se' for {params.evaluate.metric}, {takes}")
     refuse(name, [f"train.nested: got true with {fault}, or train.nested: false" for fault in _not_nested(params)])
     return params
@@ -298,8 +304,9 @@ def _not_nested(params: Params) -> list[str]:
     elif split.folds < LEAST_FOLDS:
         why = "a fit without both has no row to train on"
         faults.append(f"data.split.folds {split.folds}, where {why}; takes {LEAST_FOLDS} or more")
-    if metric not in TESTED:
-        faults.append(f"evaluate.metric {metric}, which no fold left out decides; takes {', '.join(TESTED)}")
+    tested = [one.key for one in TESTED]
+    if metric not in tested:
+        faults.append(f"evaluate.metric {metric}, which no fold left out decides; takes {', '.join(tested)}")
     if method not in {"none", "random"}:
         why = "which chose its runs by their scores on all folds, so that none is unseen"
         faults.append(f"sweep.search.method {method}, {why}; takes none or random")

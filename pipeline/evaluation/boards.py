@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.config.params import METRICS
 from pipeline.config.where import number
 from pipeline.evaluation.choice import costs, lucky
+from pipeline.metrics import CHOOSING
 from pipeline.runs import outs
 from pipeline.system.files import read_csv
-from pipeline.system.tables import Row, as_table, spread
+from pipeline.system.tables import Row, as_table, measured
 
 OPTIONAL = (
     "excess_mse",
@@ -36,11 +36,9 @@ def rows_to_show(rows: Sequence[Row]) -> list[Row]:
             key: row.get(key)
             for key in ("configuration", "data", "sweep", "runs", "diverged", "behind", "tested rows", "folds")
         }
-        for metric in METRICS:
+        for metric in CHOOSING:
             mean, std, error = (row.get(f"{metric} {kind}") for kind in ("mean", "std", "se"))
-            around = f" ± {spread(std)}" if isinstance(std, int | float) else ""
-            rests = f" (se {spread(error)})" if isinstance(error, int | float) else ""
-            cells[metric] = f"{mean:.6g}{around}{rests}" if isinstance(mean, int | float) else None
+            cells[metric] = measured(mean, std, error)
         shown.append(cells | ({"seal": row["seal"]} if row.get("seal") == "altered" else {}))
     return shown
 

@@ -1,4 +1,4 @@
-"""Which configuration is the champion: the best, or the plainest of those that are as good within one standard error.
+"""The champion: the best configuration, or the plainest of those that are as good within one standard error.
 
 See: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 3.4.3; Hastie, Tibshirani and Friedman,
 The Elements of Statistical Learning, 7.10. A model that is trained from its initial values is plainer the less it was
@@ -7,17 +7,19 @@ trained: least squares stopped at the time t = lr · updates is close to ridge r
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.metrics import COST, CURVE, NAMED, as_loss
 from pipeline.runs.run import Run
 
 if TYPE_CHECKING:  # it loads in 0.3 s
     import pandas as pd
 
+    from pipeline.runs.records import Record
+
 MOST = 5  # configurations that were chosen without a fold, named one by one
-FAR_MORE = 10  # configurations a tested row, beyond which choosing the best of them is told to be luck as well
+FAR_MORE = 10  # configurations for each tested row; beyond it, the best one is partly luck
 
 
 def choose(board: "pd.DataFrame", runs: Mapping[str, Run], metric: str, rule: str, rows: int) -> "pd.DataFrame":
@@ -26,16 +28,16 @@ def choose(board: "pd.DataFrame", runs: Mapping[str, Run], metric: str, rule: st
     Args:
         board: the best first, with standard errors.
         runs: configuration -> one of its runs.
-        metric: that ranked the board, one with a standard error.
-        rule: best or one_se, of evaluate.choose.
+        metric: the one that ranked the board; it has a standard error.
+        rule: evaluate.choose, best or one_se.
         rows: the number of training rows of the first split.
     """
     best = board.iloc[0]
     error = best.get(f"{metric} se", math.nan)
     if rule == "best" or best["diverged"] or not math.isfinite(error):
         return board
-    sign = -1 if metric in HIGHER_IS_BETTER else 1
-    within = (board["diverged"] == 0) & (sign * (board[f"{metric} mean"] - best[f"{metric} mean"]) <= error)
+    losses = board[f"{metric} mean"].map(lambda mean: as_loss(metric, mean))
+    within = (board["diverged"] == 0) & (losses - losses.iloc[0] <= error)
     chosen = min(board.index[within], key=lambda at: (*plainness(runs[board["configuration"][at]], rows), at))
     return board.loc[[chosen, *board.index.drop(chosen)]].reset_index(drop=True)
 
@@ -50,8 +52,24 @@ def plainness(run: Run, rows: int) -> tuple[float, ...]:
     return run.lr * updates, -getattr(run, "weight_decay", 0.0), updates
 
 
+def place(metric: str, values: Mapping[str, object]) -> tuple[float, float]:
+    """Return what orders runs by a metric, the best first; of equals, the one with the smaller training loss.
+
+    Args:
+        metric: the metric.
+        values: a run's metrics.
+    """
+    return as_loss(metric, values.get(metric)), as_loss(CURVE, values.get(CURVE))
+
+
+def best_run(evaluated: Iterable["Record"], configuration: str, metric: str) -> "Record | None":
+    """Choose a configuration's best run, the first of equals; None if each of them diverged or fell behind."""
+    ordered = sorted((one for one in evaluated if one.is_whole), key=lambda one: place(metric, one.metrics))
+    return next((one for one in ordered if one.run.configuration == configuration), None)  # a name takes 0.05 ms
+
+
 def costs(summary: Mapping[str, Any]) -> str:
-    """Say what choosing costs, and what was chosen without each fold; empty if nobody asked, or nothing is to be said.
+    """Say what choosing costs, and what was chosen without each fold; empty without nested cross-validation.
 
     Args:
         summary: metrics.json.
@@ -60,10 +78,10 @@ def costs(summary: Mapping[str, Any]) -> str:
         return ""
     if not nested["chosen"]:
         return "what choosing costs is unknown: without one of the folds, every configuration has a run that diverged"
-    if (cost := nested.get("nested/cost")) is None:
+    if (cost := nested.get(COST)) is None:
         return ""  # cv/r2 of a constant target
     metric, count = summary["metric"], nested["configurations"]
-    key = metric.replace("cv/", "nested/")
+    key = NAMED[metric].on("nested")
     said = f"choosing costs {cost:.3g}" if cost > 0 else "choosing seems to cost nothing"
     figures = f"{metric} {summary['champion'][metric]:.6g}, {key} {nested[key]:.6g}"
     folds: dict[str, list[str]] = {}
@@ -76,7 +94,7 @@ def costs(summary: Mapping[str, Any]) -> str:
 
 
 def lucky(configurations: int, rows: object) -> str:
-    """Say that far more configurations than tested rows were compared; empty if they were not."""
+    """Warn that far more configurations than tested rows were compared; empty if they were not."""
     if not isinstance(rows, int) or not 0 < FAR_MORE * rows < configurations:
         return ""
     return (

@@ -1,15 +1,15 @@
 """Runs in groups: those with the same values of some keys together, best first."""
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from pipeline.config.params import HIGHER_IS_BETTER
 from pipeline.config.where import number
 from pipeline.errors import InputError
-from pipeline.runs.records import BEHIND, CURVE
-from pipeline.system.tables import Row, spread
+from pipeline.evaluation.choice import place
+from pipeline.metrics import as_loss, summarized
+from pipeline.runs.records import BEHIND
+from pipeline.system.tables import Row, measured
 
 
 def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
@@ -32,12 +32,11 @@ def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for run in runs:
         groups.setdefault(tuple(str(run.get(key, "")) for key in keys), []).append(run)
-    worse = -1 if metric in HIGHER_IS_BETTER else 1
     ends = ("diverged", BEHIND) if any(_end(run) == BEHIND for run in runs) else ("diverged",)
     rows = [
         _group(dict(zip(keys, map(number, values), strict=True)), own, metric, ends) for values, own in groups.items()
     ]
-    return sorted(rows, key=lambda row: worse * mean if isinstance(mean := row[f"{metric} mean"], float) else math.inf)
+    return sorted(rows, key=lambda row: as_loss(metric, row[f"{metric} mean"]))
 
 
 def rows_to_show(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -49,13 +48,12 @@ def _group(of: Mapping[str, object], runs: Sequence[Row], metric: str, ends: Seq
     scored = [run for run in runs if not _end(run) and math.isfinite(_value(run, metric))]
     counts = Counter(map(_end, runs))
     values = [_value(run, metric) for run in scored]
+    mean, deviation = summarized(values)
     row: dict[str, object] = {**of, "runs": len(values), **{end: counts[end] for end in ends}}
-    row[f"{metric} mean"] = statistics.fmean(values) if values else None
-    row[f"{metric} std"] = statistics.stdev(values) if len(values) > 1 else None
+    row[f"{metric} mean"] = mean if values else None
+    row[f"{metric} std"] = deviation if len(values) > 1 else None
     if values:
-        worse = -1 if metric in HIGHER_IS_BETTER else 1
-        # Of equals, as in `pipeline top`: the one with the smaller training loss, then the earlier one.
-        best = min(reversed(scored), key=lambda run: (worse * _value(run, metric), _value(run, CURVE)))
+        best = min(reversed(scored), key=lambda run: place(metric, run))  # of equals, the earliest
         row |= {f"{metric} best": best[metric], "best run": best["run"], "run_id": best["run_id"]}
     return row
 
@@ -71,11 +69,10 @@ def _value(run: Row, metric: str) -> float:
 
 
 def _shown(row: Row, metric: str) -> Row:
-    mean, std = row[f"{metric} mean"], row[f"{metric} std"]
-    around = f" ± {spread(std)}" if isinstance(std, float) else ""
-    cells = dict(row)
-    del cells[f"{metric} mean"], cells[f"{metric} std"]
-    place = list(row).index(f"{metric} mean")
-    written = {metric: f"{mean:.6g}{around}" if isinstance(mean, float) else None}
-    items = list(cells.items())
-    return dict([*items[:place], *written.items(), *items[place:]])
+    cells: dict[str, object] = {}
+    for key, value in row.items():
+        if key == f"{metric} mean":
+            cells[metric] = measured(value, row[f"{metric} std"])
+        elif key != f"{metric} std":
+            cells[key] = value
+    return cells

@@ -6,13 +6,12 @@ the runs and their metrics alone, and takes milliseconds.
 See: Tomczak and Tomczak, The need to report effect size estimates revisited, 2014: (H - k + 1) / (n - k).
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from pipeline.config.axes import AXES
-from pipeline.config.params import HIGHER_IS_BETTER
+from pipeline.metrics import as_loss
 from pipeline.runs.run import Run
 
 BINS = 10  # the most groups of an axis of many numbers, such as a searched one
@@ -20,14 +19,14 @@ RUNS = 5  # the fewest in such a group, on average
 Axes = Mapping[str, object]
 
 
-def importance(runs: Sequence[Run], values: Sequence[float | None]) -> dict[str, float]:
+def importance(runs: Sequence[Run], losses: Sequence[float]) -> dict[str, float]:
     """Return the importance of each axis that varies, from 0 to 1, the largest first.
 
     Args:
         runs: the sweep's.
-        values: each run's metric; None, for one that diverged or fell behind, ranks behind all others.
+        losses: each run's, the smaller the better; infinity for one that diverged or fell behind.
     """
-    ranks = ranked([math.inf if value is None else value for value in values])
+    ranks = ranked(losses)
     columns = {axis: [getattr(run, axis) for run in runs] for axis in ("variant", *(axis.name for axis in AXES))}
     found = {axis: effect(grouped(column), ranks) for axis, column in columns.items()}
     known = {axis: value for axis, value in found.items() if value is not None}
@@ -36,8 +35,7 @@ def importance(runs: Sequence[Run], values: Sequence[float | None]) -> dict[str,
 
 def of_metric(runs: Sequence[Run], metrics: Sequence[Mapping[str, float]], metric: str) -> dict[str, float]:
     """Return the importance of each axis for one of the runs' metrics, each with its run's place."""
-    sign = -1 if metric in HIGHER_IS_BETTER else 1
-    return importance(runs, [sign * one[metric] if metric in one else None for one in metrics])
+    return importance(runs, [as_loss(metric, one.get(metric)) for one in metrics])
 
 
 def ranked(values: Sequence[float]) -> list[int]:

@@ -1,7 +1,6 @@
 """The configurations of a sweep, best first, and the champion."""
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.config.axes import OF_CONFIGURATION
-from pipeline.config.params import HIGHER_IS_BETTER, TESTED, Evaluate
+from pipeline.config.params import Evaluate
 from pipeline.evaluation import choice, standard_errors
 from pipeline.evaluation.standard_errors import Errors
-from pipeline.runs.records import BEHIND, CURVE, RUN_METRICS, Record
+from pipeline.metrics import RUN_METRICS, WITH_ERROR, as_loss, summarized
+from pipeline.runs.records import BEHIND, CURVE, Record
 from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]
@@ -30,13 +30,13 @@ def ranked(evaluated: Sequence[Record], prepared: Prepared, settings: Evaluate) 
 def rank(evaluated: Sequence[Record], metric: str, errors: Errors | None = None) -> pd.DataFrame:
     """Rank the configurations by `metric`, best first, with the mean and standard deviation of each metric over seeds.
 
-    Given `errors`, a line also has the numbers of tested rows and folds, and standard errors (`se`).
+    With `errors`, a line also has the numbers of tested rows and folds, and standard errors (`se`).
 
-    `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged; a configuration with a
-    diverged run ranks below all those without. Of equals, the one with the smaller training loss ranks first: a fold
-    with fewer rows than all may hide that the fit on all rows is worse. Those that fell behind, if any did, are
-    counted too; they have no metrics, and rank below those that have. An axis that has its default everywhere is left
-    out.
+    `runs` counts the seeds whose metrics are averaged, `diverged` those whose run diverged. A configuration with a
+    diverged run ranks below all those without. Of equals, the one with the smaller training loss ranks first, as the
+    folds, which have fewer rows, may hide that the fit on all rows is worse. Runs that fell behind have a column if
+    there are any; they have no metrics, and rank below those that have. An axis that has its default everywhere has no
+    column.
     """
     rows, told = [], [axis for axis in OF_CONFIGURATION if axis.is_told([record.run for record in evaluated])]
     for configuration, group in by_configuration(evaluated).items():
@@ -50,16 +50,15 @@ def rank(evaluated: Sequence[Record], metric: str, errors: Errors | None = None)
         row |= {"tested rows": errors.rows, "folds": errors.folds} if errors else {}
         own = errors.of.get(configuration, {}) if errors else {}
         for key in RUN_METRICS:
-            values = [record.metrics[key] for record in group if key in record.metrics]
-            row[f"{key} mean"] = statistics.fmean(values) if values else math.nan
-            row[f"{key} std"] = statistics.stdev(values) if len(values) > 1 else math.nan
-            if errors and key in TESTED:
+            values = (record.metrics[key] for record in group if key in record.metrics)
+            row[f"{key} mean"], row[f"{key} std"] = summarized(values)
+            if errors and key in WITH_ERROR:
                 row[f"{key} se"] = own.get(key, math.nan)
         rows.append(row)
     board = pd.DataFrame(rows)
     if BEHIND in board:
         board[BEHIND] = board[BEHIND].fillna(0).astype(int)
-    board["worse"] = board[f"{metric} mean"] * (-1 if metric in HIGHER_IS_BETTER else 1)
+    board["worse"] = board[f"{metric} mean"].map(lambda mean: as_loss(metric, mean))
     board["any"] = board["diverged"] > 0
     order = ["any", "worse", f"{CURVE} mean"]
     return board.sort_values(order, kind="stable", ignore_index=True).drop(columns=["any", "worse"])
@@ -83,7 +82,7 @@ def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) 
 def summary(board: pd.DataFrame, metric: str, final: Mapping[str, float] | None = None) -> dict[str, object]:
     """Reduce the leaderboard to the champion, its metrics and the number of runs, for `dvc metrics`.
 
-    `final` are the champion's figures on rows that only champions are measured on.
+    `final` holds the champion's metrics on the final rows, on which only champions are measured.
     """
     champion = board.iloc[0]
     metrics = {
@@ -91,7 +90,7 @@ def summary(board: pd.DataFrame, metric: str, final: Mapping[str, float] | None 
     }
     errors = {
         f"{key} se": float(champion[f"{key} se"])
-        for key in TESTED
+        for key in WITH_ERROR
         if math.isfinite(champion.get(f"{key} se", math.nan))
     }
     rests = {key: int(champion[key]) for key in ("tested rows", "folds") if key in champion}

@@ -1,11 +1,12 @@
-"""Whether two sides of a comparison differ by more than their seeds' spread: a paired t-test over the seeds."""
+"""A paired t-test over the seeds: whether two sides of a comparison differ by more than their seeds' spread."""
 
 import math
-import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-DIGITS = 2e-8  # metrics are written with nine digits: a smaller difference, relative to the metric, is none
+from pipeline.metrics import summarized
+
+DIGITS = 2e-8  # metrics are written with nine digits: a smaller difference, relative to the metric, counts as 0
 LEVEL = 0.05
 
 
@@ -13,8 +14,8 @@ LEVEL = 0.05
 class Paired:
     """Two sides of one configuration: means, standard deviations and numbers of runs, and the test of their pairs.
 
-    difference: B − A, the mean over the pairs. spread: its standard deviation. p: two-sided; None with less than two
-    pairs.
+    difference: B − A, the mean over the pairs. spread: its standard deviation. p: two-sided; None if there are fewer
+    than two pairs.
     """
 
     means: tuple[float, float]
@@ -29,18 +30,18 @@ class Paired:
 def pair(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> Paired:
     """Pair the values of two sides by their keys, the seeds, and test whether they differ.
 
-    The seeds' values are taken to be normal. Where the seeds make no difference, as on full batches that start from
-    zeros, any difference is beyond them, and p is 0.
+    The test assumes that the seeds' values are normal. Where seeds make no difference, as on full batches that start
+    from zeros, any difference between the sides is beyond the seeds' spread, and p is 0.
 
     See: Student, The Probable Error of a Mean, 1908.
     """
     both = [seed for seed in a if seed in b]
     apart = [b[seed] - a[seed] if abs(b[seed] - a[seed]) > DIGITS * abs(a[seed]) else 0.0 for seed in both]
-    mean, spread = _mean(apart), _deviation(apart)
-    sides = list(a.values()), list(b.values())
+    mean, spread = summarized(apart)
+    (mean_a, deviation_a), (mean_b, deviation_b) = summarized(a.values()), summarized(b.values())
     return Paired(
-        (_mean(sides[0]), _mean(sides[1])),
-        (_deviation(sides[0]), _deviation(sides[1])),
+        (mean_a, mean_b),
+        (deviation_a, deviation_b),
         (len(a), len(b)),
         len(both),
         mean,
@@ -50,7 +51,7 @@ def pair(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> Paired:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Correct p values for how many they are, so that the chance of any false mark stays below the level.
+    """Correct p values for the number of tests, so that the chance of any false mark stays below the level.
 
     See: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """
@@ -69,11 +70,3 @@ def _two_sided(mean: float, spread: float, count: int) -> float:
     from scipy.special import stdtr  # noqa: PLC0415 - takes 0.2 s
 
     return 2 * float(stdtr(count - 1, -abs(mean) / (spread / math.sqrt(count))))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else math.nan
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else math.nan

@@ -9,14 +9,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pipeline.config.axes import AXES, OF_CONFIGURATION
-from pipeline.config.params import HIGHER_IS_BETTER, TESTED
-from pipeline.evaluation.choice import lucky
+from pipeline.evaluation.choice import best_run, lucky
 from pipeline.evaluation.importance import of_metric
 from pipeline.evaluation.plots.drawing import Picture, number, svg
 from pipeline.evaluation.results import Results
+from pipeline.metrics import RUN_METRICS, WITH_ERROR
 from pipeline.runs import rounding
-from pipeline.runs.records import RUN_METRICS, Record
+from pipeline.runs.records import Record
 from pipeline.runs.run import train_settings
+from pipeline.system.tables import measured
 
 OPEN = 50  # rows of a table that are shown at once
 ALWAYS = ("epochs", "init")  # axes that are told even where they have their default
@@ -34,7 +35,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    champion = best_run(results)
+    champion = best_run(results.evaluated, results.board.iloc[0]["configuration"], results.metric)
     return environment.get_template(TEMPLATE).render(
         target=results.target,
         champion=champion,
@@ -98,7 +99,7 @@ def chosen(results: Results) -> str:
     said = f"{metric}, mean over the seeds"
     if results.params.evaluate.choose == "one_se":
         said += "; of those within one standard error of the best, the plainest: the least trained"
-    if metric in TESTED and "tested rows" in champion:
+    if metric in WITH_ERROR and "tested rows" in champion:
         error, rows, folds = float(champion[f"{metric} se"]), int(champion["tested rows"]), int(champion["folds"])
         over = f"in {folds:,} folds" if folds > 1 else "held out"
         said += f"; it rests on {rows:,} tested row{'s' * (rows > 1)} {over}, and its standard error is "
@@ -119,14 +120,6 @@ def final(results: Results) -> dict[str, str]:
     return {f"on {on}": f"{figures}; how many champions were measured on them so far stands with the sweep in MLflow"}
 
 
-def best_run(results: Results) -> Record | None:
-    """Return the champion's best run; None if every run diverged."""
-    own = results.runs_of[results.board.iloc[0]["configuration"]]
-    sign = -1 if results.metric in HIGHER_IS_BETTER else 1
-    whole = (one for one in own if one.is_whole)
-    return min(whole, key=lambda one: sign * one.metrics.get(results.metric, sign * math.inf), default=None)
-
-
 def board(results: Results) -> list[dict[str, object]]:
     """Return the leaderboard's rows as texts."""
     rows = []
@@ -137,11 +130,8 @@ def board(results: Results) -> list[dict[str, object]]:
             **{key: row[key] for key in ("batch_size", "lr", "runs", "diverged")},
         }
         for key in RUN_METRICS:
-            mean, deviation = float(row[f"{key} mean"]), float(row[f"{key} std"])
-            error = float(str(row.get(f"{key} se", math.nan)))
-            own[key] = number(mean) + (f" ± {number(deviation)}" if math.isfinite(deviation) else "")
-            rests = f"{error:.2g}" if error < 100 else number(error)
-            own[key] = f"{own[key]} (se {rests})" if math.isfinite(error) else own[key]
+            mean, std, error = (row.get(f"{key} {kind}") for kind in ("mean", "std", "se"))
+            own[key] = measured(mean, std, error, digits=3) or "—"
         rows.append(own)
     return rows
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.axes import BatchSize
 from pipeline.config.params import Params
-from pipeline.evaluation import leaderboard, metrics
+from pipeline.evaluation import leaderboard, outcome
 from pipeline.evaluation.predictions import is_linear
 from pipeline.runs import rounding
 from pipeline.runs.records import Record
@@ -48,8 +48,8 @@ class Group:
 class Results:
     """An evaluated sweep.
 
-    final: the champion's figures on the final rows, empty if there are none. costs: what nested cross-validation says
-    that choosing it costs, empty if nobody asked.
+    final: the champion's metrics on the final rows, empty if there are no such rows. costs: what choosing it costs, by
+    nested cross-validation; empty without that.
     """
 
     evaluated: Sequence[Record]
@@ -91,7 +91,7 @@ class Results:
     def optimum(self) -> float:
         """The least-squares optimum of the loss, 6 digits."""
         x, y = self.rows
-        found = metrics.least_squares_mse(x[:, :-1], y[:, None])
+        found = outcome.least_squares_mse(x[:, :-1], y[:, None])
         return float(f"{found:.6g}") if found > 1e-12 * float(y.var()) else 0.0
 
     @cached_property

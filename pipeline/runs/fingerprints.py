@@ -37,8 +37,9 @@ SOURCES = (
 
 # The sources, without .py, that choose a searched sweep's runs; train's deps too, but no part of what a run is.
 SEARCH = (
-    "evaluation/metrics",
+    "evaluation/outcome",
     "evaluation/predictions",
+    "metrics",
     "search/halving",
     "search/rounds",
     "search/space",

@@ -10,19 +10,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline.config.params import METRICS
+from pipeline import metrics
 from pipeline.errors import InputError
 from pipeline.runs import outs
 from pipeline.runs.run import FIELDS, Run, curve_steps
 from pipeline.system.files import read_csv, replacing, write_csv
 
 Array = NDArray[np.float32]
-CURVE = "train/mse"
+CURVE = metrics.CURVE
 FORMAT = 2  # of a run in MLflow; format 1 held linear models only, and no format number
 BEHIND = "behind"  # how `left` begins for a run that halving dropped
-RUN_METRICS = (*METRICS, "grad_error")  # what evaluate computes for each run
-FINAL = ("final/mse", "final/mae", "final/r2")  # and for the champion alone, on rows that nothing else saw
-NESTED = ("nested/mse", "nested/mae", "nested/r2")  # and what choosing it reaches on rows that it was not chosen by
 NESTED_FILE = "nested.safetensors"
 
 
@@ -125,7 +122,7 @@ def read_evaluated(variants: Sequence[str]) -> list[Record]:
         InputError: the outs are damaged.
     """
     try:
-        metrics = {
+        evaluated = {
             row.pop("fingerprint"): {key: float(value) for key, value in row.items() if key != "name" and value}
             for row in read_csv(outs.EVALUATED)
         }
@@ -133,7 +130,7 @@ def read_evaluated(variants: Sequence[str]) -> list[Record]:
     except (ValueError, KeyError, IndexError, TypeError, csv.Error, SafetensorError) as error:
         folders = f"{outs.TRAINED} or {outs.EVALUATED}"
         raise InputError(f"{folders}: is damaged: {error}; see pipeline doctor --deep") from error
-    return [replace(record, metrics=metrics.get(record.run.fingerprint, {})) for record in trained]
+    return [replace(record, metrics=evaluated.get(record.run.fingerprint, {})) for record in trained]
 
 
 def _run(row: Mapping[str, str]) -> Run:

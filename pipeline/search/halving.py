@@ -11,10 +11,11 @@ from itertools import groupby
 from pipeline.config.axes import OF_CONFIGURATION
 from pipeline.execution.engine import Engine
 from pipeline.execution.listener import Listener
+from pipeline.metrics import of_loss
 from pipeline.runs.fingerprints import left_fingerprint
 from pipeline.runs.records import BEHIND, Record
 from pipeline.runs.run import Run
-from pipeline.search.rounds import loss, sign_of
+from pipeline.search.rounds import loss
 from pipeline.search.space import Value
 from pipeline.search.storage import Trial
 from pipeline.table.prepared import Prepared
@@ -82,9 +83,9 @@ def halve(
                 ended[run] = record if last else behind(record, rung)
         for one, run in {run.configuration: run for run in going}.items():
             own = scores.setdefault(one, {})
-            own[rung.epochs(run)] = sign_of(metric) * losses[one]
+            own[rung.epochs(run)] = reached = of_loss(metric, losses[one])
             if last or one in left:
-                trials.append(Trial(configured(run), sign_of(metric) * losses[one], rung.place, own, pruned=not last))
+                trials.append(Trial(configured(run), reached, rung.place, own, pruned=not last))
         listener.finish([ended[run] for run in going if run in ended])
         told(trials)
         going = [run for run in going if run not in ended]

@@ -1,10 +1,10 @@
 """A search: rounds of proposed configurations, trained and scored, until its trials are spent."""
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 
-from pipeline.config.params import HIGHER_IS_BETTER, Search
+from pipeline.config.params import Search
+from pipeline.metrics import as_loss, of_loss, summarized
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.search.space import Configuration
@@ -41,15 +41,10 @@ def search(
         losses = [loss([made[run] for run in runs], settings.metric) for _, runs in proposed]
         study.tell({key(one): worse for (one, _), worse in zip(proposed, losses, strict=True)})
         records += trained
-        sign = sign_of(settings.metric)
-        trials += [Trial(one, sign * worse, place) for (one, _), worse in zip(proposed, losses, strict=True)]
+        scores = [of_loss(settings.metric, worse) for worse in losses]
+        trials += [Trial(one, score, place) for (one, _), score in zip(proposed, scores, strict=True)]
         told(trials)
     return records
-
-
-def sign_of(metric: str) -> int:
-    """Return what makes a loss, the smaller the better, of a metric."""
-    return -1 if metric in HIGHER_IS_BETTER else 1
 
 
 def loss(records: Sequence[Record], metric: str) -> float:
@@ -57,6 +52,5 @@ def loss(records: Sequence[Record], metric: str) -> float:
 
     Nine digits, as the metrics themselves have: what comes after them differs with rounding.
     """
-    values = [record.metrics.get(metric) for record in records]
-    whole = [value for value in values if value is not None]
-    return sign_of(metric) * float(f"{statistics.fmean(whole):.9g}") if len(whole) == len(values) else math.inf
+    mean, _ = summarized(record.metrics.get(metric, math.nan) for record in records)
+    return as_loss(metric, float(f"{mean:.9g}"))

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pipeline.config.axes import OF_CONFIGURATION
-from pipeline.config.params import HIGHER_IS_BETTER, Params
+from pipeline.config.params import Params
 from pipeline.errors import InputError
-from pipeline.evaluation import metrics
+from pipeline.evaluation import outcome
 from pipeline.execution.engine import Engine
 from pipeline.execution.listener import Listener
+from pipeline.metrics import HIGHER_IS_BETTER
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
@@ -79,7 +80,7 @@ class Search:
         """
 
         def evaluated(record: Record) -> Record:
-            return replace(record, metrics=metrics.compute(record, prepared))
+            return replace(record, metrics=outcome.metrics(record, prepared))
 
         def trained(runs: Sequence[Run]) -> list[Record]:
             return [evaluated(record) for record in train(runs, prepared, listener, engine)]

@@ -4,6 +4,8 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import TypeGuard
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -81,9 +83,27 @@ def text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else printable(value)
 
 
+def measured(mean: object, deviation: object, error: object = None, digits: int = 6) -> str | None:
+    """Show a mean ± its standard deviation (se its standard error), without those that are no numbers."""
+    if not is_number(mean):
+        return None
+    around = f" ± {spread(deviation)}" if is_number(deviation) else ""
+    return plain(mean, digits) + around + (f" (se {spread(error)})" if is_number(error) else "")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Tell whether a value is a finite number."""
+    return isinstance(value, int | float) and isfinite(value)
+
+
 def spread(deviation: float) -> str:
-    """Show a deviation or standard error: two digits, without an exponent below a million."""
-    return f"{float(f'{deviation:.2g}'):g}"
+    """Show a deviation or standard error: two digits."""
+    return plain(deviation, 2)
+
+
+def plain(value: float, digits: int) -> str:
+    """Show a number, without an exponent below a million."""
+    return f"{float(f'{value:.{digits}g}'):g}"
 
 
 def too_wide(widths: Mapping[str, int], console: Console) -> int:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+from pipeline.metrics import RUN_METRICS
 from pipeline.runs import outs
-from pipeline.runs.records import CURVE, RUN_METRICS, Record
+from pipeline.runs.records import CURVE, Record
 from pipeline.system import machine
 from pipeline.tracking import parents, seals
 from pipeline.tracking.repeats import Repeats, has_weights

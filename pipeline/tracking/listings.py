@@ -9,12 +9,12 @@ from itertools import chain
 from pathlib import PurePosixPath
 
 from pipeline.config.axes import AXES
-from pipeline.config.params import HIGHER_IS_BETTER
 from pipeline.config.where import Condition, number
 from pipeline.errors import InputError
 from pipeline.evaluation.boards import configuration
+from pipeline.metrics import RUN_METRICS, as_loss
 from pipeline.runs import outs
-from pipeline.runs.records import BEHIND, RUN_METRICS
+from pipeline.runs.records import BEHIND
 from pipeline.system.tables import Row
 from pipeline.tracking import parents, seals
 from pipeline.tracking.display import shown
@@ -207,9 +207,8 @@ def leaderboards(experiment: str, metric: str, scope: Scope) -> list[Row]:
         scope.refuse_unknown({name for row in known for name in row})
 
     def place(row: Row) -> tuple[object, ...]:
-        value = row.get(f"{metric} mean")
-        worse = float("inf") if not isinstance(value, int | float) else -value if metric in HIGHER_IS_BETTER else value
-        return row["seal"] == seals.ALTERED, row["data"], str(row.get("diverged")) != "0", worse
+        diverged, worse = str(row.get("diverged")) != "0", as_loss(metric, row.get(f"{metric} mean"))
+        return row["seal"] == seals.ALTERED, row["data"], diverged, worse
 
     return sorted(rows, key=place)
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save
 
-from pipeline.evaluation import metrics
+from pipeline.evaluation import outcome
 from pipeline.runs import outs, rounding
 from pipeline.runs.records import CURVE, Array, Record
 from pipeline.system import machine
@@ -79,7 +79,7 @@ class Repeats:
     def own_metrics(self, run: StoredRun, record: Record) -> dict[str, float]:
         """Evaluate a stored run's own weights, not the record's; its curve's last value is already stored."""
         own = replace(record, tensors=self.tensors(run))
-        return {key: value for key, value in metrics.compute(own, Prepared.load(outs.PREPARED)).items() if key != CURVE}
+        return {key: value for key, value in outcome.metrics(own, Prepared.load(outs.PREPARED)).items() if key != CURVE}
 
     def tensors(self, run: StoredRun) -> dict[str, Array]:
         """Read a stored run's weights; none if they are gone, or do not have the md5 of its tag."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Self
 
-from pipeline.runs.records import RUN_METRICS
+from pipeline.metrics import RUN_METRICS
 from pipeline.tracking.pages import figures
 
 TAGS = frozenset(

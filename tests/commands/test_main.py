@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY, run
 
 from pipeline.__main__ import commands, main
-from pipeline.config.params import METRICS
+from pipeline.metrics import CHOOSING
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_a_shell_completes_commands_options_and_metrics() -> None:
     assert completed("re") == {"reproduce"}
     assert completed("reproduce", "--allow-") == {"--allow-patch", "--allow-commit"}
     assert completed("top", "--group", "opt") == {"optimizer"}
-    assert completed("top", "--by", "cv/") == {metric for metric in METRICS if metric.startswith("cv/")}
+    assert completed("top", "--by", "cv/") == {metric for metric in CHOOSING if metric.startswith("cv/")}
 
 
 def test_a_reader_that_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
         "configuration",
         "runs",
         "diverged",
-        *(f"{metric} {part}" for metric in METRICS for part in ("mean", "std")),
+        *(f"{metric} {part}" for metric in CHOOSING for part in ("mean", "std")),
     ]
     rows = [",".join(columns), *[",".join(["linear", "1", "0", *["1.5"] * (len(columns) - 3)])] * 20_000]
     (tmp_path / ".dvc").mkdir()

@@ -23,7 +23,7 @@ from safetensors.numpy import load, load_file, save
 from pipeline.__main__ import main
 from pipeline.commands import reproduce, sync, verdict
 from pipeline.config import params
-from pipeline.evaluation import metrics
+from pipeline.evaluation import outcome
 from pipeline.runs import outs, records, rounding
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
@@ -60,7 +60,7 @@ def train_again(repository: Path, folder: Path, emulator: Sequence[str] = (), **
     environment = {"PYTHONPATH": packages, **extra}
     run(*emulator, program, "-c", TRAIN, str(folder), cwd=repository, extra=environment)
     prepared = Prepared.load(repository / outs.PREPARED)
-    return [replace(one, metrics=metrics.compute(one, prepared)) for one in records.read(folder)]
+    return [replace(one, metrics=outcome.metrics(one, prepared)) for one in records.read(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_outs_of_another_machine_are_all_stored_where_they_agree_and_beside_the_
     settings = params.load()
     assert [sync.store_lacking(settings, [one], [], "c") for one in (here, here, there)] == [1, 0, 0]
     far = altered(there)
-    far = replace(far, metrics=metrics.compute(far, Prepared.load(outs.PREPARED)))
+    far = replace(far, metrics=outcome.metrics(far, Prepared.load(outs.PREPARED)))
     assert [sync.store_lacking(settings, [one], [], "c") for one in (far, far, here, there)] == [1, 0, 0, 0]
     first, second = of(uri, here)
     assert second.data.tags["contradicts"] == first.info.run_id

@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 from pipeline import train
 from pipeline.config.params import Params
 from pipeline.errors import InputError
-from pipeline.evaluation import leaderboard, metrics, nested
+from pipeline.evaluation import leaderboard, nested, outcome
 from pipeline.evaluation.choice import costs
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
@@ -190,7 +190,7 @@ def constants(prepared: Prepared, count: int, random: np.random.Generator) -> li
         further = {"W": np.zeros((6, 3, 1)), "b": inner}
         single = [{name: value.astype(np.float32) for name, value in part.items()} for part in (tensors, further)]
         record = Record(run, "", np.ones(1, dtype=np.float32), single[0], inner=single[1])
-        return replace(record, metrics=metrics.compute(record, prepared))
+        return replace(record, metrics=outcome.metrics(record, prepared))
 
     return [one(lr) for lr in range(1, count + 1)]
 

@@ -13,7 +13,7 @@ from pipeline import prepare
 from pipeline.config.params import Split, check
 from pipeline.config.yaml import parse
 from pipeline.errors import InputError
-from pipeline.evaluation import leaderboard, metrics, standard_errors
+from pipeline.evaluation import leaderboard, outcome, standard_errors
 from pipeline.evaluation.choice import choose, lucky
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
@@ -55,7 +55,7 @@ def test_without_folds_of_several_rows_each_tested_row_counts_as_one(split: str)
     train = np.array([[True] * 5 + [False] * 3]) if split == "holdout" else leave_one_out(8)
     data = prepared(X, X.sum(axis=1), train)
     one = drawn(data, 0, run("f"))
-    held = metrics.out_of_sample(metrics.predictions(one, Prepared(**data)), ~train)[:, 0] - data["y"][:, 0]
+    held = outcome.out_of_sample(outcome.predictions(one, Prepared(**data)), ~train)[:, 0] - data["y"][:, 0]
     off = [abs(value) for value in held.tolist() if not math.isnan(value)]
     found = standard_errors.compute({"a": [one]}, Prepared(**data))
     assert (found.rows, found.folds) == ((3, 1) if split == "holdout" else (8, 8))
@@ -119,7 +119,7 @@ def test_the_champion_s_final_figures_are_those_of_its_fit_on_all_training_rows(
     one = drawn(data, 0, run("f"))
     off = seen(data, 0)[final] @ one.tensors["W"][0, :, 0].astype(np.float64) + one.tensors["b"][0, 0]
     off -= data["y"][final, 0]
-    found = metrics.final([one], Prepared(**data))
+    found = outcome.final([one], Prepared(**data))
     assert found["final/mse"] == pytest.approx(float((off**2).mean()))
     assert found["final/mae"] == pytest.approx(float(np.abs(off).mean()))
-    assert metrics.final([one], Prepared(**random_data())) == {}
+    assert outcome.final([one], Prepared(**random_data())) == {}

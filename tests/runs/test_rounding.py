@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline import prepare, train
 from pipeline.config.params import Split
-from pipeline.evaluation import metrics
+from pipeline.evaluation import outcome
 from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.runs import rounding
@@ -39,7 +39,7 @@ def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, ep
     run = Run(variant, batch_size, lr, seed, epochs, "zeros", "cpu", f"{seed}")  # type: ignore[arg-type]
     prepared = Prepared(**tensors)
     [record] = train.train([run], prepared, Listeners(), Here(prepared))
-    return replace(record, metrics=metrics.compute(record, Prepared(**tensors)))
+    return replace(record, metrics=outcome.metrics(record, Prepared(**tensors)))
 
 
 def in_float64(tensors: Tensors, run: Run) -> Record:
@@ -71,7 +71,7 @@ def in_float64(tensors: Tensors, run: Run) -> Record:
         np.asarray(curves[0], dtype=np.float32),
         {key: np.asarray(value, dtype=np.float32) for key, value in arrays.items()},
     )
-    return replace(record, metrics=metrics.compute(record, Prepared(**tensors)))
+    return replace(record, metrics=outcome.metrics(record, Prepared(**tensors)))
 
 
 def used(made: Record, other: Record, tensors: Tensors) -> dict[str, float]:

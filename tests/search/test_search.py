@@ -18,7 +18,7 @@ from sweeps import params, table
 from pipeline import train
 from pipeline.config.axes import AXES
 from pipeline.config.params import Params
-from pipeline.evaluation import leaderboard, metrics
+from pipeline.evaluation import leaderboard, outcome
 from pipeline.evaluation.importance import effect, grouped, ranked
 from pipeline.execution.engine import Engine
 from pipeline.execution.listener import Listener, Listeners
@@ -172,7 +172,7 @@ def test_halving_keeps_the_bits_of_those_that_stay_and_others_leave_at_their_run
         same = [whole.tensors[name].tobytes() == record.tensors[name].tobytes() for name in whole.tensors]
         assert record.curve[trained].tobytes() == whole.curve[trained].tobytes()
         assert (record.run == whole.run) == record.is_whole == (all(same) and trained.all())
-    board = leaderboard.rank([replace(one, metrics=metrics.compute(one, table())) for one in records], "cv/mse")
+    board = leaderboard.rank([replace(one, metrics=outcome.metrics(one, table())) for one in records], "cv/mse")
     assert list(board["runs"]) == [2] * 8 + [0] * 24
 
 

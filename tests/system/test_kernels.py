@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, run
 
-from pipeline.evaluation import metrics
+from pipeline.evaluation import outcome
+from pipeline.metrics import round_to
 from pipeline.system import kernels
 
 FOUND = """
@@ -97,7 +98,7 @@ def test_a_process_that_is_to_choose_for_itself_gets_the_environment_as_it_was(t
 def test_a_product_is_that_of_blas_within_rounding() -> None:
     chance = np.random.default_rng(0)
     X, W = chance.normal(size=(50, 7)), chance.normal(size=(7, 1))
-    np.testing.assert_allclose(metrics.product(X, W), X @ W, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(outcome.product(X, W), X @ W, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_product_is_that_of_blas_within_rounding() -> None:
     [(2.04348158e-07, 1e-13, 2.043482e-07), (1.5e-16, 1e-13, 0.0), (123.456, 1.0, 123.0), (1.25, 0.0, 1.25)],
 )
 def test_a_figure_keeps_the_digits_that_its_terms_support(value: float, unit: float, rounded: float) -> None:
-    assert metrics.round_to(value, unit) == pytest.approx(rounded, rel=1e-15, abs=0)
+    assert round_to(value, unit) == pytest.approx(rounded, rel=1e-15, abs=0)
 
 
 def test_this_test_run_is_pinned_itself() -> None:

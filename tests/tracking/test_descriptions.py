@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from test_names import sweep
 
+from pipeline.evaluation import choice
 from pipeline.runs.records import Record
 from pipeline.tracking.pages import descriptions, figures
 
@@ -44,10 +45,10 @@ def test_a_sweeps_figures_are_its_champions_means_and_spreads_and_counts() -> No
 
 def test_the_champions_best_run_follows_the_metrics_direction() -> None:
     for metric, seed in (("cv/mse", 2), ("cv/r2", 2)):
-        best = figures.best_run(evaluated(), "matrix bs=1 lr=1e-05", metric)
+        best = choice.best_run(evaluated(), "matrix bs=1 lr=1e-05", metric)
         assert best is not None
         assert best.run.seed == seed
-    assert figures.best_run(evaluated(), "", "cv/mse") is None
+    assert choice.best_run(evaluated(), "", "cv/mse") is None
 
 
 def test_a_sweeps_description_says_what_won_what_was_lost_and_how_to_make_it_again() -> None:

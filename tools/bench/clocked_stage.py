@@ -18,7 +18,7 @@ CLOCKED = {
         ("pipeline.tracking.tracker", "Tracker.close", "waiting for the store"),
     ],
     "evaluate": [
-        ("pipeline.evaluation.metrics", "compute", "computing metrics"),
+        ("pipeline.evaluation.outcome", "metrics", "computing metrics"),
         ("pipeline.evaluation.leaderboard", "ranked", "ranking"),
         ("pipeline.evaluation.pictures", "draw", "drawing pictures"),
         ("pipeline.evaluation.pictures", "write", "writing pictures"),

@@ -24,13 +24,6 @@ INK, QUIET, GRID = "#1b1f24", "#656d76", "#d0d7de"
 PALETTE = ("#0072b2", "#d55e00", "#008763", "#b5579a", "#54575c", "#8a6d00", "#2a7f9e", "#a0522d")
 DASHES: Sequence[Any] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 MOST = len(PALETTE)  # lines that can be told apart
-WORDS = {
-    "cv/mse": "mean squared error on rows held out",
-    "cv/mae": "mean absolute error on rows held out",
-    "cv/r2": "R² on rows held out",
-    "train/mse": "mean squared error on training rows",
-    "excess_mse": "mean squared error above the optimum",
-}
 STYLE: dict[Any, Any] = {  # names of rcParams
     "axes.axisbelow": True,
     "axes.edgecolor": QUIET,
@@ -154,12 +147,6 @@ def readable(name: str, other: str, most: int = 24) -> str:
 def drawn() -> frozenset[int]:
     """Return the characters that the font has."""
     return frozenset(FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
-
-
-def metric_label(metric: str, target: str, words: bool = True) -> str:
-    """Name a metric, in words or by its key, with its unit."""
-    unit = {"cv/r2": "", "cv/mae": f" [{target}]"}.get(metric, f" [{target}²]")
-    return (WORDS[metric] if words else metric) + unit
 
 
 def some(values: Sequence[object]) -> list[int]:

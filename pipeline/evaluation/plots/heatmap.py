@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
-from pipeline.config.params import HIGHER_IS_BETTER
-from pipeline.evaluation.plots.drawing import QUIET, Picture, logarithmic, metric_label, number, panels, readable
+from pipeline.evaluation.plots.drawing import QUIET, Picture, logarithmic, number, panels, readable
 from pipeline.evaluation.results import Results
+from pipeline.metrics import HIGHER_IS_BETTER, label
 from pipeline.runs.records import BEHIND
 
 TITLE = "Learning rate and batch size"
@@ -55,7 +55,7 @@ def draw(results: Results) -> Picture:
         bar.ax.tick_params(labelsize=7)
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         bar.ax.yaxis.set_minor_formatter(lambda *_: "")
-        bar.set_label(metric_label(results.metric, readable(results.target, "target"), words=False), fontsize=8)
+        bar.set_label(label(results.metric, readable(results.target, "target"), words=False), fontsize=8)
     alt = f"A grid of {len(sizes)} batch sizes and {len(lrs)} learning rates, coloured by {results.metric}."
     return Picture("heatmap", TITLE, table, figure, says(results, table), alt)
 

@@ -7,19 +7,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.config.params import HIGHER_IS_BETTER
 from pipeline.evaluation.plots.drawing import (
     QUIET,
     Picture,
     lines,
     log_axis,
     logarithmic,
-    metric_label,
     number,
     panels,
     readable,
 )
 from pipeline.evaluation.results import Group, Results
+from pipeline.metrics import HIGHER_IS_BETTER, label
 from pipeline.runs.records import BEHIND
 
 COLUMNS = ["variant", "batch_size", "lr", "diverged", "metric", "mean", "lowest", "highest"]
@@ -43,7 +42,7 @@ def draw(results: Results) -> Picture:
             one.axvline(results.largest_stable_lr, color=QUIET, linestyle=":", linewidth=1.2, label="2/λ, all rows")
         one.set_title(readable(group.label, group.shown, 48))
         one.legend(title="batch size", ncols=2)
-    axes[0].set_ylabel(metric_label(results.metric, readable(results.target, "target")))
+    axes[0].set_ylabel(label(results.metric, readable(results.target, "target")))
     alt = "The metric against the learning rate, a line for each batch size; crosses mark configurations that diverged."
     return Picture("lr", TITLE, table, figure, says(results, table), alt)
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from pipeline.evaluation.metrics import product
+from pipeline.evaluation.outcome import product
 from pipeline.evaluation.plots.drawing import INK, PALETTE, QUIET, Picture, number, panels, some
 from pipeline.evaluation.predictions import in_float64
 from pipeline.evaluation.results import Results

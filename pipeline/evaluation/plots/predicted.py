@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from pipeline.evaluation.metrics import out_of_sample, predictions
+from pipeline.evaluation.outcome import out_of_sample, predictions
 from pipeline.evaluation.plots.drawing import PALETTE, QUIET, Picture, number, panels, readable
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import Record

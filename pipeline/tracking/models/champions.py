@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.params import HIGHER_IS_BETTER, Params
+from pipeline.config.params import Params
 from pipeline.errors import InputError
+from pipeline.evaluation.choice import best_run
+from pipeline.metrics import RUN_METRICS
 from pipeline.runs import outs
 from pipeline.runs.fingerprints import PACKAGE
-from pipeline.runs.records import RUN_METRICS, Record
+from pipeline.runs.records import Record
 from pipeline.system import repository
 from pipeline.tracking import stored
 from pipeline.tracking.models import predictor
@@ -114,16 +116,13 @@ def _said(name: str, number: int, run: StoredRun) -> str:
 
 
 def best(evaluated: Sequence[Record], configuration: str, metric: str) -> Record:
-    """Choose a configuration's best run, the first of equals.
+    """Choose a configuration's best run.
 
     Raises:
         InputError: it has none.
     """
-    sign = -1 if metric in HIGHER_IS_BETTER else 1
-    ordered = sorted(evaluated, key=lambda one: (metric not in one.metrics, sign * one.metrics.get(metric, 0)))
-    for one in ordered:  # to name a run's configuration takes 0.05 ms
-        if not one.diverged and one.run.configuration == configuration:
-            return one
+    if found := best_run(evaluated, configuration, metric):
+        return found
     raise InputError(f"{configuration}: no run of this configuration has weights to serve")
 
 

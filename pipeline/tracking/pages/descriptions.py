@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.runs.records import RUN_METRICS, Record
+from pipeline.evaluation import choice
+from pipeline.metrics import RUN_METRICS
+from pipeline.runs.records import Record
 from pipeline.runs.run import Run
+from pipeline.system.tables import measured
 from pipeline.tracking.display import shown
 from pipeline.tracking.pages import figures, links
 
@@ -58,7 +61,7 @@ def sweep(
         pages: what to look at, title -> link.
     """
     parts = [_champion(evaluated, champion, metric), about, _counts(evaluated, elsewhere)]
-    if best := figures.best_run(evaluated, champion, metric):
+    if best := choice.best_run(evaluated, champion, metric):
         parts.append(f"Make the champion's best run again, and compare: `pipeline reproduce {best.run.fingerprint}`")
     parts.append(" · ".join(f"[{title}]({link})" for title, link in pages.items()))
     return "\n\n".join(parts)
@@ -82,9 +85,8 @@ def _champion(evaluated: Sequence[Record], champion: str, metric: str) -> str:
     found = figures.compute(evaluated, champion)
     said = {}
     for key in (metric, *(key for key in RUN_METRICS if key != metric)):
-        if (mean := found.get(f"champion/{key}")) is not None:
-            std = found.get(f"champion/{key} std")
-            said[key] = f"{mean:.6g}" + ("" if std is None else f" ± {std:.2g}")
+        if value := measured(found.get(f"champion/{key}"), found.get(f"champion/{key} std")):
+            said[key] = value
     seeds = f"{found[figures.CHAMPION_RUNS]:.0f} seed{'s' * (found[figures.CHAMPION_RUNS] > 1)}"
     rest = " · ".join(f"{key} {value}" for key, value in said.items() if key != metric)
     return f"**Champion: {champion}, {metric} {said.get(metric, 'unknown')}** over {seeds}\n\n{rest}"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.axes import AXES
-from pipeline.config.params import HIGHER_IS_BETTER, METRICS
 from pipeline.errors import InputError
-from pipeline.runs.records import CURVE, RUN_METRICS
+from pipeline.metrics import CHOOSING, HIGHER_IS_BETTER, RUN_METRICS
+from pipeline.runs.records import CURVE
 from pipeline.system import repository
 from pipeline.tracking.pages import figures, links
 from pipeline.tracking.runs import FINISHED
@@ -152,7 +152,7 @@ def renewed(view: View, held: str | None, written: str | None, at: int) -> str:
 
 def leaderboard(runs: str, metric: str) -> State:
     """Rank the runs by the champion's metric; with their configuration and their other metrics."""
-    rest = [key for key in METRICS if key != metric]
+    rest = [key for key in CHOOSING if key != metric]
     columns = [*of("metrics", metric), *of("params", *COLUMNS, "data", "epochs"), *of("metrics", *rest)]
     columns += of("params", *OTHERS)
     return table(runs, f"metrics.`{metric}`", metric not in HIGHER_IS_BETTER, columns, {NAME: 190})
@@ -160,7 +160,7 @@ def leaderboard(runs: str, metric: str) -> State:
 
 def sweeps(metric: str) -> State:
     """List the sweeps, latest first, with the figures of their champions."""
-    rest = [f"champion/{key}" for key in METRICS if key != metric]
+    rest = [f"champion/{key}" for key in CHOOSING if key != metric]
     columns = [*of("tags", "champion"), *of("metrics", f"champion/{metric}", f"champion/{metric} std")]
     columns += [*of("metrics", figures.RUNS, figures.DIVERGED, *rest), *of("params", "data")]
     widths = {NAME: 390, "tags.`champion`": 190} | dict.fromkeys((c for c in columns if "champion/" in c), 150)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock
 
-from pipeline.config.params import HIGHER_IS_BETTER
 from pipeline.errors import InputError
+from pipeline.metrics import HIGHER_IS_BETTER
 from pipeline.runs.records import CURVE
 from pipeline.system import repository
 from pipeline.tracking import seals
