@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="pipeline", message="%(prog)s %(version)s", help="Print the version.")
+@click.version_option(package_name="four-way-regression", message="%(prog)s %(version)s", help="Print the version.")
 def commands() -> None:
     """What DVC and MLflow cannot do alone.
 

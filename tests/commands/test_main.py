@@ -98,7 +98,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--version"])
-    assert capsys.readouterr().out == f"pipeline {version('pipeline')}\n"
+    assert capsys.readouterr().out == f"pipeline {version('four-way-regression')}\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
