@@ -61,7 +61,7 @@ repro: setup ## prepare, train, evaluate and track whatever has changed; print t
 test: lint ## check format, lint and types; run the tests
 	pytest
 
-acceptance: setup ray ## run the longer tests: real servers, a real cluster, and the README's commands one by one
+acceptance: setup ray ## run the longer tests: real servers, a real cluster, and the documents' commands one by one
 	pytest tests/acceptance
 
 lint: setup ## check format, lint and types
@@ -81,7 +81,8 @@ chaos: setup ## kill the pipeline, start stages at once, alter recorded things; 
 processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
 	PYTHONPATH=tests:tools python tools/processors.py $(PROCESSORS)
 
-docs: setup ## make the guide's outputs and pictures again, from real runs in a temporary clone
+docs: setup ## write the reference, and the guide's outputs and pictures, from real runs in a temporary clone
+	python docs/reference.py
 	PYTHONPATH=docs:tests:tools python docs/render.py
 
 resolve: setup ## resolve constraints.txt for each Python and platform; install nothing

@@ -14,10 +14,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline import DEFAULTS, PINS
 from pipeline.__main__ import commands
-from pipeline.ending import STOPPED
-from pipeline.params import HIGHER_IS_BETTER, Params, load
+from pipeline.config.params import HIGHER_IS_BETTER, Params, load
+from pipeline.errors import STOPPED
+from pipeline.system.kernels import DEFAULTS, PINS
 from pipeline.tracking.piped import INPUT_WRONG, STORE_LOST
 from pipeline.tracking.runs import HIDDEN, MACHINERY
 from pipeline.tracking.seals import TAGS as SEALED
@@ -343,15 +343,15 @@ def exit_codes() -> Iterator[str]:
 def metrics() -> Iterator[str]:
     """List the metrics."""
     yield "ŷ is a prediction, and y the target. The stage evaluate computes metrics in float64 from a run's weights;"
-    yield "train/mse is the last value of its curve. A run's first fit trains on all rows that are not set aside, and each"
-    yield "of the others on all but one fold."
+    yield "train/mse is the last value of its curve. A run's first fit trains on all rows that are not set aside, and"
+    yield "each of the others on all but one fold."
     yield ""
     rows = [(f"`{key}`", better(key), unit(key), formula) for key, formula in FORMULAS.items()]
     yield from table(["metric", "better", "unit", "formula"], rows)
     yield ""
     yield "The standard error (`se`) of `cv/mse` and `cv/mae` is √(Σ_k n_k (e_k − ē)² ÷ (m (K − 1))) over the K folds."
     yield "Fold k has n_k of the m tested rows, and e_k is its mean error, averaged over the seeds first. With a single"
-    yield "split, each row counts as a fold. The standard error of `cv/r2` is that of `cv/mse` divided by the variance of y."
+    yield "split, each row counts as a fold. The standard error of `cv/r2` is that of `cv/mse` divided by y's variance."
     yield ""
     yield "The run of a sweep has its champion's metrics, as `champion/METRIC`, the mean over the seeds, and"
     yield "`champion/METRIC std`, their standard deviation; and:"

@@ -1,1 +1,1 @@
-"""Longer tests: real servers, a real browser, other versions, the README line by line."""
+"""Longer tests: real servers, a real browser, other versions, the documents line by line."""

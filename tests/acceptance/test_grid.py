@@ -34,7 +34,7 @@ def wait_for_queue(folder: Path) -> str:
 def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository without a store, after two grids of two that two workers ran at once."""
     folder = shorten(copy_checkout(tmp_path_factory.mktemp("grids")))
-    run("dvc", "repro", "prepare", cwd=folder)  # as the README says: DVC's workers may meet in its cache
+    run("dvc", "repro", "prepare", cwd=folder)  # as docs/sweeps.md says: DVC's workers may collide in its cache
     (folder / "dvc.lock").unlink()  # which this checkout has not; the cache is what counts
     run("dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.epochs=20,21", cwd=folder)
     run("dvc", "exp", "run", "--queue", *ENTRIES, cwd=folder)

@@ -1,4 +1,4 @@
-"""What a user reads and sees: the README's commands as they come, and MLflow's own pages."""
+"""What a user reads and sees: the documents' commands as they come, and MLflow's own pages."""
 
 import json
 import os
@@ -18,7 +18,8 @@ import pytest
 from conftest import REPOSITORY, default_store, environment, free_port, run, search, serving
 
 SERVERS = ("pipeline ui", "mlflow models serve")
-ELSEWHERE = ("make test", "make acceptance", "make processors")  # what is running, and what runs too long
+PAGES = ("README.md", "docs/tables.md", "docs/sweeps.md", "docs/models.md")  # in this order, in one clone
+ELSEWHERE = (". .venv", "curl")  # the environment is active; curl runs while its server does
 
 
 def test_a_bare_mlflow_ui_lists_the_runs(default_run: Path) -> None:
@@ -34,11 +35,10 @@ def test_a_bare_mlflow_ui_lists_the_runs(default_run: Path) -> None:
     }
 
 
-def readme_commands() -> list[str]:
-    """List the commands of the README; a file that it shows is written by one."""
-    blocks = re.findall(
-        r"^```(bash|python)\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+def commands_of(page: str) -> list[str]:
+    """List the commands of a page; a file that it shows is written by one."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(bash|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     commands = []
     for kind, block in blocks:
         if kind == "python":
@@ -149,10 +149,10 @@ def check(command: str, printed: str, clone: Path) -> str:
     return begin
 
 
-def test_the_readmes_commands_work_in_their_order(clone: Path) -> None:
-    commands = readme_commands()
+def test_the_documents_commands_work_in_their_order(clone: Path) -> None:
+    commands = [command for page in PAGES for command in commands_of(page)]
     assert len(commands) > 20
-    # The environment is installed already, and the tests are what is running.
+    # The environment is installed already.
     (clone / ".venv").mkdir()
     for path in Path(sys.prefix).iterdir():
         (clone / ".venv" / path.name).symlink_to(path)
@@ -160,7 +160,7 @@ def test_the_readmes_commands_work_in_their_order(clone: Path) -> None:
     (clone / ".venv/installed").touch()
     checked = set()
     for command, following in zip(commands, [*commands[1:], ""], strict=True):
-        if command.startswith((". .venv", "curl", *ELSEWHERE)):
+        if command.startswith(ELSEWHERE):
             continue
         if not command.startswith(SERVERS):
             checked.add(check(command, run("bash", "-euc", command, cwd=clone).stdout, clone))

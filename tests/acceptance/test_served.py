@@ -38,7 +38,7 @@ OUTSIDE = {
 
 @contextmanager
 def served(uri: str, folder: Path, model: str = CHAMPION, **extra: str) -> Iterator[str]:
-    """Serve a registered model as the README says, from a folder that is not the repository; yield the address."""
+    """Serve a registered model as docs/models.md shows, from a folder that is not the repository; yield the address."""
     port = free_port()
     command = ["mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--port", str(port)]
     log = (folder / "serve.log").open("w")

@@ -1,4 +1,4 @@
-"""A variant of the user's own, from the README alone; and one that params.yaml no longer lists."""
+"""A variant of the user's own, from docs/models.md alone; and one that params.yaml no longer lists."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 
-def test_a_fifth_variant_written_from_the_readme_alone_trains_and_is_kept_account_of(clone: Path) -> None:
-    section = (clone / "README.md").read_text(encoding="utf-8").partition("## A variant of your own")[2]
+def test_a_fifth_variant_written_from_the_documents_alone_trains_and_is_kept_account_of(clone: Path) -> None:
+    section = (clone / "docs/models.md").read_text(encoding="utf-8").partition("## A variant of your own")[2]
     source, command = re.findall(r"```(?:python|bash)\n(.*?)```", section, re.DOTALL)[:2]
     assert source.startswith("# pipeline/variants/mlp.py\n")
     (clone / "pipeline/variants/mlp.py").write_text(source, encoding="utf-8")
