@@ -7,10 +7,10 @@ TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # PROCESSORS: options for tools/processors.py, such as --tables default --processors Haswell,EPYC
 PROCESSORS ?=
-# SLOW: no leaves out of `make bench` what takes minutes; PARTS: what it measures, such as `sweeps peers`; empty: all.
+# SLOW: `no` skips the parts of `make bench` that take minutes. PARTS: the parts to measure, such as `sweeps peers`; empty: all.
 SLOW ?=
 PARTS ?=
-# How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters recorded things.
+# How often `make chaos` kills the pipeline, starts sixteen stages at once, and alters records.
 KILLS ?= 50
 STARTS ?= 20
 ALTERATIONS ?= 40
@@ -72,10 +72,10 @@ lint: setup ## check format, lint and types
 ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 	@pipeline ui $(if $(PORT),--port $(PORT))
 
-bench: repro $(if $(filter no,$(SLOW)),,.venv-bench/installed) ## measure sweeps, storing, growth, looking, and what other tools take
+bench: repro $(if $(filter no,$(SLOW)),,.venv-bench/installed) ## measure sweeps, storing, growth and reading, and compare with other tools
 	SLOW='$(SLOW)' PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tools python -m bench $(PARTS)
 
-chaos: setup ## kill the pipeline, start stages at once, alter recorded things; print the tally
+chaos: setup ## kill the pipeline, start stages at once, alter records; print the tally
 	PYTHONPATH=tests:tools python tools/chaos.py --kills $(KILLS) --starts $(STARTS) --alterations $(ALTERATIONS)
 
 processors: setup ## train and evaluate here and on emulated processors; compare every byte of the outs
