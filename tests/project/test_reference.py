@@ -28,7 +28,7 @@ def texts() -> Iterator[str]:
 
 
 def test_the_page_is_what_the_script_writes() -> None:
-    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run: make docs"
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run: python docs/reference.py"
 
 
 def test_each_key_of_params_has_a_meaning() -> None:
