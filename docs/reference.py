@@ -15,12 +15,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.__main__ import commands
-from pipeline.config.params import HIGHER_IS_BETTER, Params, load
+from pipeline.config.params import Params, load
 from pipeline.errors import STOPPED
+from pipeline.metrics import COST, METRICS, Metric
 from pipeline.system.kernels import DEFAULTS, PINS
-from pipeline.tracking.piped import INPUT_WRONG, STORE_LOST
 from pipeline.tracking.runs import HIDDEN, MACHINERY
 from pipeline.tracking.seals import TAGS as SEALED
+from pipeline.tracking.tracker import INPUT_WRONG, STORE_LOST
 
 REPOSITORY = Path(__file__).parent.parent
 PAGE = REPOSITORY / "docs/reference.md"
@@ -135,26 +136,14 @@ STORING = (
     (INPUT_WRONG, "the input is wrong; the stage ends with 1"),
 )
 
-FORMULAS = {
-    "train/mse": "Σ_b m_b · L_b ÷ n over the minibatches b of the last epoch: of m_b rows, with the mean squared error "
-    "L_b before the update; n rows in all",
-    "cv/mse": "1/m · Σ (ŷ − y)² over the m tested rows, each predicted by the fit that did not train on it",
-    "cv/mae": "1/m · Σ |ŷ − y| over the same rows",
-    "cv/r2": "1 − cv/mse ÷ (1/m · Σ (y − ȳ)²), where ȳ is the mean of y over the same rows",
-    "excess_mse": "1/n · Σ (ŷ − y)² − the least that any W and b reach, over the n training rows of the first fit",
-    "grad_error": "max |g − f| ÷ s: autograd's gradient g against f = 2/n · Xᵀ(XW + b − y), relative to the size of "
-    "its terms, s = 2/n · |X|ᵀ(|X||W| + |b| + |y|); for a model that is not linear, f by central differences, "
-    "and s = max |f|",
-    "final/mse": "1/m · Σ (ŷ − y)² over the m final rows, predicted by the champion's first fits; mean over the seeds",
-    "final/mae": "1/m · Σ |ŷ − y| over the same rows; mean over the seeds",
-    "final/r2": "1 − final/mse ÷ (1/m · Σ (y − ȳ)²) over the same rows",
-    "nested/mse": "1/m · Σ (ŷ − y)² over the m tested rows, each predicted by the configuration that is chosen without "
-    "its fold; mean over the seeds",
-    "nested/mae": "1/m · Σ |ŷ − y| over the same rows; mean over the seeds",
-    "nested/r2": "1 − nested/mse ÷ (1/m · Σ (y − ȳ)²) over the same rows",
-    "nested/cost": "how much worse nested/X is than the champion's cv/X, where cv/X is evaluate.metric",
+# How a metric is measured on other rows than the tested ones; its formula stays.
+ELSEWHERE = {
+    "final": "the final rows, predicted by the champion's first fits; mean over the seeds",
+    "nested": "the tested rows, each predicted by the configuration that was chosen without its fold; mean over the "
+    "seeds",
 }
-UNITS = {"mse": "y²", "mae": "y"}  # of metrics with these words in their keys
+OVER = " over "
+COSTS = "how much worse nested/X is than the champion's cv/X, where cv/X is evaluate.metric"
 OF_SWEEPS = {
     "sweep/runs": "the number of runs",
     "sweep/diverged": "the number of runs that diverged",
@@ -346,8 +335,7 @@ def metrics() -> Iterator[str]:
     yield "train/mse is the last value of its curve. A run's first fit trains on all rows that are not set aside, and"
     yield "each of the others on all but one fold."
     yield ""
-    rows = [(f"`{key}`", better(key), unit(key), formula) for key, formula in FORMULAS.items()]
-    yield from table(["metric", "better", "unit", "formula"], rows)
+    yield from table(["metric", "better", "unit", "formula"], [(f"`{key}`", *rest) for key, rest in figures().items()])
     yield ""
     yield "The standard error (`se`) of `cv/mse` and `cv/mae` is √(Σ_k n_k (e_k − ē)² ÷ (m (K − 1))) over the K folds."
     yield "Fold k has n_k of the m tested rows, and e_k is its mean error, averaged over the seeds first. With a single"
@@ -359,15 +347,22 @@ def metrics() -> Iterator[str]:
     yield from table(["metric", "meaning"], [(f"`{key}`", meaning) for key, meaning in OF_SWEEPS.items()])
 
 
-def better(key: str) -> str:
-    """Say which values of a metric are better."""
-    kinds = {one.partition("/")[2] for one in HIGHER_IS_BETTER}
-    return "higher" if key.partition("/")[2] in kinds else "lower"
+def figures() -> dict[str, tuple[str, str, str]]:
+    """List what is computed: the key, which values are better, the unit (y is the target's), and the formula."""
+    found = {metric.key: described(metric) for metric in METRICS}
+    for split, rows in ELSEWHERE.items():
+        for metric in filter(lambda one: one.of_rows, METRICS):
+            better, unit, formula = described(metric)
+            found[metric.on(split)] = better, unit, f"{formula.partition(OVER)[0]}{OVER}{rows}"
+    return found | {COST: ("lower", "", COSTS)}
 
 
-def unit(key: str) -> str:
-    """Return a metric's unit, where y is the target's; empty if it has none."""
-    return next((unit for word, unit in UNITS.items() if word in key), "")
+def described(metric: Metric) -> tuple[str, str, str]:
+    """Say which values of a metric are better, its unit, and its formula, which is its function's docstring."""
+    formula = next(filter(None, (metric.of_rows, metric.of_run))).__doc__ or ""
+    formula = formula.rstrip(".").replace("y_pred", "ŷ")
+    over = f"{OVER}the tested rows, each predicted by the fit that did not train on it" if metric.of_rows else ""
+    return "higher" if metric.higher_is_better else "lower", metric.unit.format(target="y"), formula + over
 
 
 def tags() -> Iterator[str]:

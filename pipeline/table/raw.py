@@ -212,7 +212,7 @@ def hint(text: str) -> str:
 
 def not_finite(cells: pd.DataFrame, numbers: pd.DataFrame) -> Iterator[Fault]:
     """Yield a fault for each cell that is not a finite float32 number, row by row."""
-    names = sorted(cells)
+    names = sorted(map(str, cells))
     texts = [cells[name].to_numpy(object) for name in names]  # reading one cell of a DataFrame takes 10 µs
     for row, place in np.argwhere(~(np.abs(numbers[names].to_numpy()) < TOO_LARGE)).tolist():
         yield Fault(row + 1, names[place], texts[place][row], cell_fault(texts[place][row]))

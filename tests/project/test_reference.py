@@ -9,7 +9,7 @@ import reference
 from conftest import REPOSITORY, default_store, search
 
 from pipeline.config.params import Params
-from pipeline.runs.records import FINAL, NESTED, RUN_METRICS
+from pipeline.metrics import COST, FINAL, NESTED, RUN_METRICS
 from pipeline.tracking import seals, stored
 from pipeline.tracking.pages import figures
 from pipeline.tracking.runs import HIDDEN, MACHINERY
@@ -40,11 +40,11 @@ def test_the_variables_are_those_that_the_code_names() -> None:
 
 
 def test_the_metrics_are_those_that_are_computed_and_stored() -> None:
-    computed = {*RUN_METRICS, *FINAL, *NESTED, "nested/cost"}
-    assert reference.FORMULAS.keys() == computed
+    computed = {*RUN_METRICS, *FINAL, *NESTED, COST}
+    assert reference.figures().keys() == computed
     of_champions = {f"champion/{key}{kind}" for key in RUN_METRICS for kind in ("", " std")}
     of_champions |= {f"champion/{key}" for key in FINAL}
-    assert {*of_champions, *NESTED, "nested/cost", *reference.OF_SWEEPS} == figures.NAMES
+    assert {*of_champions, *NESTED, COST, *reference.OF_SWEEPS} == figures.NAMES
 
 
 def test_the_tags_are_those_that_the_code_names() -> None:
