@@ -21,6 +21,7 @@ from pipeline.config.axes import BatchSize
 from pipeline.config.params import Params, check, load
 from pipeline.config.yaml import parse
 from pipeline.errors import InputError
+from pipeline.evaluation.predictions import is_linear
 from pipeline.execution import reuse
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.choice import choose
@@ -182,7 +183,7 @@ def beyond(runs: Sequence[Run], table: rounding.Table, k: int) -> Iterator[Beyon
 
 def is_bounded(run: Run, k: int) -> bool:
     """Tell whether a run is one of those whose stable learning rate is known: plain descent of a linear model's mse."""
-    return not rounding.unlike_plain(run) and parameters.is_linear(run.variant, k)
+    return not rounding.unlike_plain(run) and is_linear(parameters.shapes(run.variant, k))
 
 
 def overridden(given: Sequence[str]) -> list[tuple[str, Params]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, load_file
+from safetensors.numpy import load
 
 from pipeline.config.params import Params
 from pipeline.errors import InputError, printable
@@ -21,7 +21,6 @@ from pipeline.system.files import file_md5
 from pipeline.tracking.display import shown
 from pipeline.tracking.values import data_label
 
-Float64 = NDArray[np.float64]
 BARS = " ▁▂▃▄▅▆▇█"
 PREFIX = 8  # the fewest digits that name a run
 
@@ -98,8 +97,7 @@ def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[Run], p
     status += f"; left early: {record.left}" if record.left else ""
     curve = {epoch: float(loss) for epoch, loss in enumerate(record.curve) if math.isfinite(loss)}
     about = Shown(run.name, status, configuration, record.metrics, "", {}, None, {}, curve, origin)
-    rows = load_file(outs.PREPARED)
-    return with_weights(about, record.tensors, summary, (rows["X"][rows["train"][0]], rows["y"][rows["train"][0]]))
+    return with_weights(about, record.tensors, summary)
 
 
 def in_store(experiment: str, named: str) -> Shown:
@@ -148,7 +146,6 @@ def with_weights(
     about: Shown,
     tensors: Mapping[str, NDArray[np.float32]],
     summary: Mapping[str, Any],
-    rows: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> Shown:
     """Add a model fitted to all training rows: its weights in the table's units if it is linear, else its shapes.
 
@@ -156,28 +153,17 @@ def with_weights(
         about: the rest.
         tensors: of a record.
         summary: of the prepared data.
-        rows: X (n, k), y (n, 1) that it trained on, if known.
     """
     given = [name for name in tensors if not name.startswith("grad_") and name not in {"mean", "scale"}]
     shapes = {name: tensors[name].shape[1:] for name in given}
     features = summary["features"]
     about = replace(about, shapes=shapes, target=str(summary["target"]))
-    if shapes != {"W": (len(features), 1), "b": (1,)} or (rows and not is_linear(tensors, *rows)):
+    if shapes != {"W": (len(features), 1), "b": (1,)}:
         return about
     W, b = (tensors[name][0].astype(np.float64).flatten() for name in ("W", "b"))
     W = W / tensors["scale"][0]  # undoes the standardization: X @ W in the table's units
     bias = float(b[0] - W @ tensors["mean"][0].astype(np.float64))
     return replace(about, weights=dict(zip(features, W.tolist(), strict=True)), bias=bias)
-
-
-def is_linear(tensors: Mapping[str, NDArray[np.float32]], X: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
-    """Test whether autograd's gradient is that of X @ W + b: parameters may be called W and b in any model."""
-    X1 = np.hstack([(X - tensors["mean"][0]) / tensors["scale"][0], np.ones_like(y)]).astype(np.float64)  # (n, k + 1)
-    W = np.vstack([tensors["W"][0], tensors["b"][0][:, None]])
-    autograd = np.vstack([tensors["grad_W"], tensors["grad_b"][:, None]])
-    formula = 2 / len(y) * X1.T @ (X1 @ W - y)
-    terms = 2 / len(y) * np.abs(X1).T @ (np.abs(X1) @ np.abs(W) + np.abs(y))
-    return not np.isfinite(formula).all() or bool((np.abs(autograd - formula) <= 1e-4 * terms).all())
 
 
 def formula(about: Shown) -> str:

@@ -1,6 +1,5 @@
 """params.yaml as typed, checked values."""
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,20 +22,14 @@ from pipeline.config import ranges
 from pipeline.config.yaml import parse, read
 from pipeline.errors import InputError, brief, printable, refuse
 from pipeline.metrics import CHOOSING, TESTED, WITH_ERROR
+from pipeline.variants import names as variant_names
 
 Init = Literal["zeros", "default"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
 Schedule = Literal["constant", "step", "cosine"]
 Loss = Literal["mse", "huber", "mae"]
-VARIANTS = Path(__file__).parents[1] / "variants"
 RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "schedule", "loss", "epochs", "init"})
 LEAST_FOLDS = 3  # of nested cross-validation, which leaves out two
-
-
-def variant_names() -> list[str]:
-    """List the variants: the files in pipeline/variants that define a Model."""
-    model = re.compile(r"^(class|def) Model\b", re.MULTILINE)
-    return sorted(path.stem for path in VARIANTS.glob("[!_]*.py") if model.search(path.read_text(encoding="utf-8")))
 
 
 def _takes(text: str, **constraints: Any) -> Any:  # noqa: ANN401 - Field's own return type

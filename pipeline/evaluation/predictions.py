@@ -3,14 +3,17 @@
 It needs numpy alone for a linear model, so that a served model can carry this file and load without torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from pipeline.training.parameters import Forward
+
 Array = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Forward = Callable[[Float64, NDArray[np.floating]], Float64]
 ROWS = 2**16  # predicted at once by a model that is not linear
 
 
@@ -31,8 +34,8 @@ def predict(variant: str, tensors: Mapping[str, Array], X: NDArray[np.floating])
         return y_pred.astype(np.float32)
 
 
-def is_linear(tensors: Mapping[str, Array]) -> bool:
-    """Tell whether a record's tensors are those of a linear model: only these are named W and b."""
+def is_linear(tensors: Mapping[str, object]) -> bool:
+    """Tell whether parameters, by name, are those of a linear model: only these are named W and b."""
     return {"W", "b"} <= tensors.keys()
 
 
@@ -65,17 +68,8 @@ def _in_blocks(variant: str, tensors: Mapping[str, Array], X: Array) -> Float64:
     return np.concatenate(blocks) if blocks else np.zeros((0, 1))
 
 
-def in_float64(variant: str, tensors: Mapping[str, Array], k: int) -> tuple[Forward, Float64]:
-    """Take the variant's own code, with torch, as a function in float64.
-
-    Args:
-        variant: its name.
-        tensors: its parameters by name, each (S, …), of S fits.
-        k: the number of features.
-
-    Returns:
-        values (P,) and X (m, k) -> y_pred (m, 1), and the fits' values (S, P).
-    """
+def in_float64(variant: str, tensors: Mapping[str, Array], k: int) -> tuple["Forward", Float64]:
+    """Return a variant's own code, with torch, as a function in float64; see `parameters.forward_of`."""
     from pipeline.training import parameters  # noqa: PLC0415 - torch takes 1 s, and is absent where W and b are served
 
-    return parameters.in_float64(variant, tensors, k)
+    return parameters.forward_of(variant, tensors, k)

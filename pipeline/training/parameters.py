@@ -1,8 +1,11 @@
-"""A model's parameters, as one vector and by name, as a record holds them for any model."""
+"""A model's parameters, as one vector and by name, as a record has them for any model.
+
+A served model that is not linear carries this file, so it imports the variants alone.
+"""
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -12,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from pipeline import variants
-from pipeline.evaluation.predictions import Array, Float64, Forward
 from pipeline.variants import Model
 
+Float64 = NDArray[np.float64]
+Forward = Callable[[Float64, NDArray[np.floating]], Float64]  # values (P,), X (m, k) -> y_pred (m, 1)
 LINEAR = ("W", "b")  # the parameters of a linear model, and of no other
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -45,7 +49,7 @@ def with_values(model: Model, vector: Tensor) -> Model:
 def shapes(variant: str, k: int) -> Shapes:
     """Return a variant's parameters, in order, as name -> shape: W (k, 1) and b (1,) if it is linear."""
     model = variants.make(variant, k)
-    if is_linear(variant, k):
+    if _is_linear(model, k):
         return dict(zip(LINEAR, ((k, 1), (1,)), strict=True))
     if isinstance(model, nn.Module):
         own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -53,10 +57,8 @@ def shapes(variant: str, k: int) -> Shapes:
     return {f"parameter_{i}": shape for i, shape in enumerate(shapes_of(model), start=1)}
 
 
-@cache
-def is_linear(variant: str, k: int) -> bool:
-    """Test whether a variant predicts y_pred = X @ W + b, with parameters W and b in this order."""
-    model = variants.make(variant, k)
+def _is_linear(model: Model, k: int) -> bool:
+    # Tests whether a model predicts y_pred = X @ W + b, with parameters W and b in this order.
     if sum(map(math.prod, shapes_of(model))) != k + 1:
         return False
     chance = torch.Generator().manual_seed(0)
@@ -76,8 +78,17 @@ def joined(tensors: Mapping[str, Tensor], shapes: Shapes) -> Tensor:
     return torch.cat([tensors[name].flatten(1) for name in shapes], dim=1)
 
 
-def in_float64(variant: str, tensors: Mapping[str, Array], k: int) -> tuple[Forward, Float64]:
-    """Return a variant's model as a function, and a record's values for it; see `predictions.in_float64`."""
+def forward_of(variant: str, tensors: Mapping[str, NDArray[np.float32]], k: int) -> tuple[Forward, Float64]:
+    """Return a variant's model as a function in float64, and the values of fits for it.
+
+    Args:
+        variant: its name.
+        tensors: its parameters by name, each (S, …), of S fits.
+        k: the number of features.
+
+    Returns:
+        values (P,) and X (m, k) -> y_pred (m, 1), and the fits' values (S, P).
+    """
     made, own = variants.make(variant, k), shapes(variant, k)
     model = made.double() if isinstance(made, nn.Module) else made
     values = joined({name: torch.from_numpy(tensors[name]) for name in own}, own).double()
@@ -100,7 +111,7 @@ def initial(variant: str, k: int, inits: Sequence[str], seeds: Sequence[int]) ->
         seeds: one per run.
     """
     values = torch.zeros(len(seeds), sum(map(math.prod, shapes_of(variants.make(variant, k)))))
-    linear = is_linear(variant, k)
+    linear = set(shapes(variant, k)) == set(LINEAR)
     for r, (init, seed) in enumerate(zip(inits, seeds, strict=True)):
         if init == "default":
             torch.manual_seed(seed)

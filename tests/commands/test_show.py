@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import default_store, enter, environment, run, search
 from safetensors.numpy import load_file
+from torch import Tensor, nn
 
 from pipeline.__main__ import main
 from pipeline.commands import show
@@ -17,6 +20,7 @@ from pipeline.config import params
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.runs.records import Record
+from pipeline.training import parameters
 
 BARE = show.Shown("", "", {}, {}, "", {}, None, {}, {}, {})
 
@@ -76,17 +80,27 @@ def test_weights_are_in_the_tables_units_also_if_features_were_standardized() ->
     assert re.fullmatch(r"y = [\d.]+·a − [\d.]+·b [+−] [\d.]+", show.formula(about))
 
 
-def test_a_model_with_parameters_called_w_and_b_that_is_not_linear_gets_no_formula() -> None:
-    X, y = np.array([[1.0], [2.0]], dtype=np.float32), np.array([[1.0], [3.0]], dtype=np.float32)
-    same = {"W": [[[0.5]]], "b": [[0.1]], "mean": [[0.0]], "scale": [[1.0]]}
-    error = 0.5 * X + 0.1 - y
-    tensors = {name: np.array(value, dtype=np.float32) for name, value in same.items()}
-    tensors |= {"grad_W": (X * error).mean(axis=0)[:, None] * 2, "grad_b": error.mean(axis=0) * 2}
-    summary = {"features": ["x"], "target": "y"}
-    assert show.with_weights(BARE, tensors, summary, (X, y)).weights == {"x": 0.5}
-    exponential = tensors | {"grad_W": tensors["grad_W"] * 3}  # as of exp(X @ W + b)
-    told = show.with_weights(BARE, exponential, summary, (X, y))
-    assert (told.weights, told.shapes) == ({}, {"W": (1, 1), "b": (1,)})
+def test_a_model_with_parameters_called_w_and_b_that_is_not_linear_gets_no_formula(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Exponential(nn.Module):
+        def __init__(self, k: int) -> None:
+            super().__init__()
+            self.W, self.b = nn.Parameter(torch.ones(k, 1)), nn.Parameter(torch.ones(1))
+
+        def forward(self, X: Tensor) -> Tensor:
+            return (X @ self.W + self.b).exp()
+
+    def shown_of(variant: str) -> show.Shown:
+        named = parameters.named(torch.tensor([[0.5, 0.1]]), parameters.shapes(variant, 1))
+        given = {name: tensor.numpy() for name, tensor in named.items()}
+        given |= {"mean": np.zeros((1, 1), np.float32), "scale": np.ones((1, 1), np.float32)}
+        return show.with_weights(BARE, given, {"features": ["x"], "target": "y"})
+
+    monkeypatch.setitem(sys.modules, "pipeline.variants.exponential", SimpleNamespace(Model=Exponential))
+    assert shown_of("matrix").weights == {"x": 0.5}
+    told = shown_of("exponential")
+    assert (told.weights, list(told.shapes.values())) == ({}, [(1, 1), (1,)])
 
 
 def test_a_run_is_the_same_whether_named_by_id_fingerprint_or_prefix(

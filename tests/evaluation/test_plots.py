@@ -109,15 +109,13 @@ def test_a_model_that_is_not_linear_has_a_panel_of_its_own(monkeypatch: pytest.M
     monkeypatch.setattr(variants, "make", lambda name, k: Wavy(k) if name == "module" else own(name, k))
     from pipeline.training import parameters  # noqa: PLC0415
 
-    for cached in (parameters.shapes, parameters.is_linear):
-        cached.cache_clear()
+    parameters.shapes.cache_clear()
     try:
         found = draw(
             table(), variants=["linear", "module"], train_init="default", sweep_lr=[0.01, 0.05], train_epochs=10
         )
     finally:
-        for cached in (parameters.shapes, parameters.is_linear):
-            cached.cache_clear()
+        parameters.shapes.cache_clear()
     assert set(found["loss"].table["variant"]) == {"linear", "module"}
     for name in ("loss", "lr", "heatmap"):
         figure = found[name].figure

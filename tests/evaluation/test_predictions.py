@@ -120,7 +120,6 @@ def bent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setitem(sys.modules, "pipeline.variants.bent", module)
     yield "bent"
     parameters.shapes.cache_clear()
-    parameters.is_linear.cache_clear()
 
 
 def test_a_model_that_is_not_linear_predicts_by_its_own_code_and_is_not_taken_for_linear(bent: str) -> None:

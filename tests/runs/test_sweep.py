@@ -13,6 +13,7 @@ import pytest
 from conftest import REPOSITORY, run
 from ruamel.yaml import YAML
 
+from pipeline import variants
 from pipeline.config import params
 from pipeline.errors import InputError
 from pipeline.runs import outs, sweep
@@ -23,7 +24,8 @@ from pipeline.training import stacks
 PLAN = """
 import json
 from pathlib import Path
-from pipeline import outs, params, sweep
+from pipeline.config import params
+from pipeline.runs import sweep
 runs = sweep.plan(params.load("params.yaml"), Path("tensors"))
 print(json.dumps({run.name: run.fingerprint for run in runs}))
 """
@@ -134,10 +136,10 @@ def test_a_variant_s_source_changes_the_fingerprints_of_its_own_runs_alone(
 @pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("variants/")])
 def test_the_source_that_all_variants_share_changes_every_fingerprint(name: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "pipeline", tmp_path / "pipeline")
-    before = {variant: code_hash(variant) for variant in params.variant_names()}
+    before = {variant: code_hash(variant) for variant in variants.names()}
     with (tmp_path / "pipeline" / name).open("a") as file:
         file.write("\nEDITED = True\n")
-    after = {variant: code_hash(variant, tmp_path / "pipeline") for variant in params.variant_names()}
+    after = {variant: code_hash(variant, tmp_path / "pipeline") for variant in variants.names()}
     assert all(before[variant] != after[variant] for variant in before)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from pipeline.config.params import variant_names
+from pipeline import variants
 from pipeline.errors import InputError
 from pipeline.training.lift import Mapped, lift, values
 from pipeline.variants import Model, make
@@ -99,7 +99,7 @@ def check(model: Callable[[], Model], k: int) -> Model:
     return lifted
 
 
-@pytest.mark.parametrize(("name", "k"), list(product(variant_names(), [1, 3, 7])))
+@pytest.mark.parametrize(("name", "k"), list(product(variants.names(), [1, 3, 7])))
 def test_a_variant_in_a_stack_is_each_run_s_model_alone(name: str, k: int) -> None:
     assert not isinstance(check(lambda: make(name, k), k), Mapped)
 

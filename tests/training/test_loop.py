@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from pipeline import variants
 from pipeline.config.axes import BatchSize
-from pipeline.config.params import variant_names
 from pipeline.errors import InputError
+from pipeline.evaluation.predictions import is_linear
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.runs.run import Run, curve_steps
@@ -26,7 +27,6 @@ from pipeline.train import check_memory
 from pipeline.training import lift, loop, minibatches, optimizers, parameters, stacks
 from pipeline.training.loop import State
 from pipeline.training.minibatches import MinibatchOrder, Rows
-from pipeline.training.parameters import is_linear
 from pipeline.training.stacks import Fitted, Stack
 from pipeline.variants import Model, make
 from pipeline.variants import loop as tutorial
@@ -38,7 +38,7 @@ POST = {
     600: 1.266222, 700: 1.215703, 800: 1.167810, 900: 1.122429, 999: 1.079796,
 }  # fmt: skip
 POST_W, POST_B = [0.717880, 0.612586, 0.680132], 0.009230
-LINEAR = [name for name in variant_names() if is_linear(name, 3)]
+LINEAR = [name for name in variants.names() if is_linear(parameters.shapes(name, 3))]
 every_variant = pytest.mark.parametrize("name", LINEAR)
 every_size = pytest.mark.parametrize("batch_size", BATCH_SIZES)
 

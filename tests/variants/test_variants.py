@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from pipeline import variants
-from pipeline.config.params import variant_names
+from pipeline.evaluation.predictions import is_linear
 from pipeline.training import loop
-from pipeline.training.parameters import is_linear, shapes
+from pipeline.training.parameters import shapes
 from pipeline.variants import Model, make
 
-LINEAR = [name for name in variant_names() if is_linear(name, 3)]
-every_variant = pytest.mark.parametrize("name", variant_names())
+LINEAR = [name for name in variants.names() if is_linear(shapes(name, 3))]
+every_variant = pytest.mark.parametrize("name", variants.names())
 every_model = pytest.mark.parametrize(("name", "k"), list(product(LINEAR, [1, 3, 7])))
 
 
@@ -40,7 +40,7 @@ def with_values(name: str, values: Tensor) -> Model:
 
 def test_the_four_variants_are_there_and_the_other_files_are_none() -> None:
     assert set(LINEAR) >= {"handwritten", "linear", "matrix", "module"}
-    assert not {"__init__", "autograd", "loop"} & set(variant_names())
+    assert not {"__init__", "autograd", "loop"} & set(variants.names())
 
 
 @every_model
@@ -108,4 +108,4 @@ def test_the_loop_prints_the_post_s_run_and_its_minibatches_after_prepare_alone(
     assert "minibatch 3/3" in told[-1]
     wrong = run("python", "-m", "pipeline.variants.loop", "nothing", cwd=clone, check=False)
     assert wrong.returncode == 2
-    assert all(name in wrong.stderr for name in variant_names())
+    assert all(name in wrong.stderr for name in variants.names())

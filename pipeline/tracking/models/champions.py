@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.params import Params
 from pipeline.errors import InputError
 from pipeline.evaluation.choice import best_run
+from pipeline.evaluation.predictions import is_linear
 from pipeline.metrics import RUN_METRICS
 from pipeline.runs import outs
 from pipeline.runs.fingerprints import PACKAGE
@@ -203,9 +204,9 @@ def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "Serve
     """Gather in a folder what MLflow is to keep of a model."""
     from pipeline.tracking.models.registry import Served  # noqa: PLC0415
 
-    weights = folder / WEIGHTS
+    weights, linear = folder / WEIGHTS, is_linear(own.tensors)
     weights.write_bytes(own.weights)
-    for pattern in CODE if own.is_linear else (*CODE, *FORWARD_CODE):
+    for pattern in CODE if linear else (*CODE, *FORWARD_CODE):
         for path in PACKAGE.glob(pattern):
             copy = folder / "pipeline" / path.relative_to(PACKAGE)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -219,6 +220,6 @@ def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "Serve
         features=own.features,
         target=own.target,
         example=[{name: getattr(ranges[name], which) for name in own.features} for which in ("min", "mean", "max")],
-        requirements=PACKAGES if own.is_linear else (*PACKAGES, "torch"),
+        requirements=PACKAGES if linear else (*PACKAGES, "torch"),
         metadata=metadata,
     )

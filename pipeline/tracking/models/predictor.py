@@ -66,11 +66,6 @@ class Predictor:
         """The name of the column that it predicts."""
         return self.columns.target
 
-    @property
-    def is_linear(self) -> bool:
-        """Tell whether it predicts without its variant's code."""
-        return predictions.is_linear(self.tensors)
-
     def predict(self, X: NDArray[np.float64]) -> Array:
         """Predict y_pred (m, 1), float32, from X (m, k), in the table's units."""
         return predictions.predict(self.variant, self.tensors, X)
@@ -101,7 +96,7 @@ def recall(experiment: str, run: str) -> Predictor:
     predictor = Predictor(
         run_id, name_of(record), record.params["variant"], columns, record.weights, load(record.weights)
     )
-    if not predictor.is_linear:
+    if not predictions.is_linear(predictor.tensors):
         check_code(record)
     return predictor
 
