@@ -16,7 +16,8 @@ from pipeline.execution.local import Here
 from pipeline.runs import sweep
 from pipeline.runs.fingerprints import fingerprint
 from pipeline.runs.records import Record
-from pipeline.runs.run import Run, configured
+from pipeline.runs.run import Run
+from pipeline.runs.sweep import configured
 from pipeline.table.prepared import Prepared, identity
 
 SPLIT = {"method": "kfold", "folds": 3, "test_fraction": 0.2, "seed": 0}

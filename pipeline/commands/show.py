@@ -14,8 +14,9 @@ from pipeline.config.params import Params
 from pipeline.errors import InputError, printable
 from pipeline.evaluation.choice import best_run
 from pipeline.runs import outs, records, sweep
+from pipeline.runs.names import FIELDS, run_name
 from pipeline.runs.records import Record
-from pipeline.runs.run import FIELDS, Run, run_name
+from pipeline.runs.run import Run
 from pipeline.system import repository
 from pipeline.system.files import file_md5
 from pipeline.tracking.display import shown

@@ -9,8 +9,8 @@ from safetensors.numpy import load, save
 from pipeline.config.axes import AXES
 from pipeline.metrics import RUN_METRICS
 from pipeline.runs import rounding
+from pipeline.runs.names import FIELDS
 from pipeline.runs.records import CURVE, Array, Record
-from pipeline.runs.run import FIELDS
 from pipeline.system import machine
 from pipeline.tracking import seals
 from pipeline.tracking.runs import WEIGHTS, status_of

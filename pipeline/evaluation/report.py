@@ -16,7 +16,7 @@ from pipeline.evaluation.results import Results
 from pipeline.metrics import RUN_METRICS, WITH_ERROR
 from pipeline.runs import rounding
 from pipeline.runs.records import Record
-from pipeline.runs.run import train_settings
+from pipeline.runs.sweep import train_settings
 from pipeline.system.tables import measured
 
 OPEN = 50  # rows of a table that are shown at once

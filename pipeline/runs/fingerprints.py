@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -14,38 +14,11 @@ from typing import Any
 from pipeline.runs.run import Run
 
 PACKAGE = Path(__file__).parents[1]
-
-
-# The sources that train a run, which its fingerprint covers; they are train's deps in dvc.yaml too.
-SOURCES = (
-    "config/axes.py",
-    "runs/run.py",
-    "system/kernels.py",
-    "table/prepared.py",
-    "train.py",
-    "training/lift.py",
-    "training/loop.py",
-    "training/minibatches.py",
-    "training/nested.py",
-    "training/optimizers.py",
-    "training/parameters.py",
-    "training/schedules.py",
-    "training/stacks.py",
-    "variants/{variant}.py",
-)
-
-
-# The sources, without .py, that choose a searched sweep's runs; train's deps too, but no part of what a run is.
-SEARCH = (
-    "evaluation/outcome",
-    "evaluation/predictions",
-    "metrics",
-    "search/halving",
-    "search/rounds",
-    "search/space",
-    "search/stage",
-    "search/study",
-)
+# What determines a run's result, beside its variant's file. The rest of train's deps in dvc.yaml writes its outs, or
+# chooses the runs of a search.
+SOURCES = ("runs/run.py", "system/kernels.py", "table/prepared.py", "training/*.py")
+# What chooses the runs of a search.
+SEARCH = ("evaluation/outcome.py", "evaluation/predictions.py", "metrics.py", "search/*.py")
 
 
 def left_fingerprint(run: Run, left: str) -> str:
@@ -65,9 +38,25 @@ def fingerprint(values: Mapping[str, object]) -> str:
 
 
 def code_hash(variant: str, package: Path = PACKAGE) -> str:
-    """Hash the source that trains a variant's runs, without comments and docstrings."""
-    names = [name.format(variant=variant) for name in SOURCES]
-    return fingerprint({name: bare((package / name).read_text(encoding="utf-8")) for name in names})
+    """Hash the source that determines the results of a variant's runs, without comments and docstrings.
+
+    Raises:
+        FileNotFoundError: there is no such variant.
+    """
+    return _hash([*_files(SOURCES, package), package / f"variants/{variant}.py"], package)
+
+
+def search_hash(package: Path = PACKAGE) -> str:
+    """Hash the source that chooses the runs of a search, without comments and docstrings."""
+    return _hash(_files(SEARCH, package), package)
+
+
+def _files(patterns: Iterable[str], package: Path) -> list[Path]:
+    return [path for pattern in patterns for path in package.glob(pattern)]
+
+
+def _hash(files: Iterable[Path], package: Path) -> str:
+    return fingerprint({path.relative_to(package).as_posix(): bare(path.read_text(encoding="utf-8")) for path in files})
 
 
 Span = tuple[int, int]  # characters from, to

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 from pipeline import metrics
 from pipeline.errors import InputError
 from pipeline.runs import outs
-from pipeline.runs.run import FIELDS, Run, curve_steps
+from pipeline.runs.names import FIELDS
+from pipeline.runs.run import Run, curve_steps
 from pipeline.system.files import read_csv, replacing, write_csv
 
 Array = NDArray[np.float32]

@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.axes import AXES
-from pipeline.config.params import Params
+from pipeline.config.params import Params, Train
 from pipeline.errors import InputError
 from pipeline.runs import outs
-from pipeline.runs.fingerprints import PACKAGE, SEARCH, bare, code_hash, fingerprint, left_fingerprint, run_fingerprint
-from pipeline.runs.run import Run, configured
+from pipeline.runs.fingerprints import code_hash, fingerprint, left_fingerprint, run_fingerprint, search_hash
+from pipeline.runs.run import Run
 from pipeline.system.files import file_md5
 
 PROPOSED = frozenset({"tpe", "random", "cmaes"})  # the methods by which Optuna proposes a sweep's runs
+USED = {  # the settings of an optimizer, schedule or loss
+    "momentum": ("momentum",),
+    "nesterov": ("momentum",),
+    "adam": ("beta1", "beta2", "eps"),
+    "adamw": ("beta1", "beta2", "eps"),
+    "step": ("step_every", "step_factor"),
+    "huber": ("huber_delta",),
+}
 
 
 def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
@@ -33,6 +41,21 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
             values = configured(params, variant, point)
             runs.append(Run(**values, fingerprint=run_fingerprint(data, code, values)))
     return runs
+
+
+def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that configures a run, Run's fields but the fingerprint; `point` has a value for each axis."""
+    used = {name for axis in ("optimizer", "schedule", "loss") for name in USED.get(point[axis], ())}
+    used |= {"patience", "min_delta"} if params.train.stop.patience else set()
+    settings = {name: value for name, value in train_settings(params.train).items() if name in used}
+    return {"variant": variant, **point, "device": params.train.device, **settings}
+
+
+def train_settings(train: Train) -> dict[str, Any]:
+    """Return the settings that only some runs use, as Run names them."""
+    names = ("momentum", "eps", "step_every", "step_factor", "huber_delta")
+    betas = dict(zip(("beta1", "beta2"), train.betas, strict=True))
+    return {name: getattr(train, name) for name in names} | betas | train.stop.model_dump()
 
 
 def points(params: Params) -> list[dict[str, Any]]:
@@ -86,8 +109,7 @@ def specification(params: Params, prepared: Path = outs.PREPARED) -> dict[str, o
     """Return what decides which runs a searched sweep trains, and how far; empty for another."""
     if not is_searched(params):
         return {}
-    code = {variant: code_hash(variant) for variant in params.variants}
-    code["search"] = fingerprint({name: bare((PACKAGE / f"{name}.py").read_text(encoding="utf-8")) for name in SEARCH})
+    code = {**{variant: code_hash(variant) for variant in params.variants}, "search": search_hash()}
     own = params.model_dump(include={"variants": True, "train": True, "sweep": True}, exclude={"train": {"nested"}})
     spans = {name: asdict(entry) for name, entry in params.sweep.intervals.items()}
     return {"data": file_md5(prepared), "code": code, "optuna": version("optuna"), **own, "intervals": spans}

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pipeline.config.axes import AXES
-from pipeline.runs.run import run_name
+from pipeline.runs.names import run_name
 from pipeline.system import processes
 from pipeline.tracking import seals
 from pipeline.tracking.datasets import Dataset

@@ -18,8 +18,7 @@ from pipeline.config.params import Params
 from pipeline.config.yaml import TEXT_BYTES, parse
 from pipeline.errors import InputError, refuse
 from pipeline.runs.records import CURVE, FORMAT
-from pipeline.runs.run import train_settings
-from pipeline.runs.sweep import PROPOSED
+from pipeline.runs.sweep import PROPOSED, train_settings
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.runs import PARENT
 from pipeline.tracking.values import flat, text

@@ -16,8 +16,8 @@ from pipeline.evaluation import pictures, report
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.runs import rounding
-from pipeline.runs.run import Run, configured
-from pipeline.runs.sweep import points
+from pipeline.runs.run import Run
+from pipeline.runs.sweep import configured, points
 from pipeline.table.prepared import Prepared
 from pipeline.training import lift, minibatches, optimizers, schedules, stacks
 from pipeline.training.stacks import Fitted, Stack

@@ -14,8 +14,9 @@ from pipeline.config.axes import AXES
 from pipeline.errors import InputError
 from pipeline.evaluation import predictions
 from pipeline.runs.fingerprints import code_hash, run_fingerprint
+from pipeline.runs.names import run_name
 from pipeline.runs.records import Array
-from pipeline.runs.run import configured, run_name
+from pipeline.runs.sweep import configured
 from pipeline.tracking import queries, seals, stored
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored
