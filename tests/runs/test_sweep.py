@@ -13,11 +13,10 @@ import pytest
 from conftest import REPOSITORY, run
 from ruamel.yaml import YAML
 
-from pipeline import variants
 from pipeline.config import params
 from pipeline.errors import InputError
-from pipeline.runs import outs, sweep
-from pipeline.runs.fingerprints import SEARCH, SOURCES, code_hash
+from pipeline.runs import sweep
+from pipeline.runs.fingerprints import code_hash, search_hash
 from pipeline.runs.run import Run, curve_steps
 from pipeline.training import stacks
 
@@ -69,6 +68,12 @@ def plan(tmp_path: Path) -> Callable[..., list[Run]]:
 def fingerprint(runs: list[Run], name: str = "linear bs=2 lr=1e-05 seed=1") -> str:
     (found,) = [one.fingerprint for one in runs if one.name == name]
     return found
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package."""
+    return Path(shutil.copytree(REPOSITORY / "pipeline", tmp_path / "pipeline"))
 
 
 def planned_elsewhere(package: Path, folder: Path) -> dict[str, str]:
@@ -133,24 +138,48 @@ def test_a_variant_s_source_changes_the_fingerprints_of_its_own_runs_alone(
     assert sum(edited[name] != here[name] for name in here) == 12
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("variants/")])
-def test_the_source_that_all_variants_share_changes_every_fingerprint(name: str, tmp_path: Path) -> None:
-    shutil.copytree(REPOSITORY / "pipeline", tmp_path / "pipeline")
-    before = {variant: code_hash(variant) for variant in variants.names()}
-    with (tmp_path / "pipeline" / name).open("a") as file:
-        file.write("\nEDITED = True\n")
-    after = {variant: code_hash(variant, tmp_path / "pipeline") for variant in variants.names()}
-    assert all(before[variant] != after[variant] for variant in before)
+def edited(package: Path, edit: str, hashed: Callable[[Path], str]) -> set[str]:
+    """Edit each of a package's files in turn; name those whose edit changes what `hashed` returns."""
+    before, changed = hashed(package), set()
+    for path in package.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        path.write_text(source + edit, encoding="utf-8")
+        if hashed(package) != before:
+            changed.add(path.relative_to(package).as_posix())
+        path.write_text(source, encoding="utf-8")
+    return changed
 
 
-def test_a_fingerprint_covers_what_dvc_trains_from() -> None:
+def test_an_edit_of_what_determines_a_result_changes_every_fingerprint_and_no_other_does(package: Path) -> None:
+    training = {path.relative_to(package).as_posix() for path in (package / "training").glob("*.py")}
+    shared = training | {"runs/run.py", "system/kernels.py", "table/prepared.py"}
+    for variant in ("linear", "matrix"):
+        expected = shared | {f"variants/{variant}.py"}
+        assert edited(package, "\nEDITED = True\n", lambda at, own=variant: code_hash(own, at)) == expected  # type: ignore[misc]
+
+
+def test_a_comment_and_a_docstring_change_no_fingerprint(package: Path) -> None:
+    assert edited(package, "\n# a comment\n", lambda at: code_hash("linear", at)) == set()
+    before = code_hash("linear", package)
+    for path in (package / "training").glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        path.write_text(source.replace('"""', '"""In other words: ', 1), encoding="utf-8")
+        assert path.read_text(encoding="utf-8") != source
+    assert code_hash("linear", package) == before
+
+
+def test_an_edit_of_what_chooses_a_search_s_runs_changes_its_sweep(package: Path) -> None:
+    search = {path.relative_to(package).as_posix() for path in (package / "search").glob("*.py")}
+    expected = search | {"evaluation/outcome.py", "evaluation/predictions.py", "metrics.py"}
+    assert edited(package, "\nEDITED = True\n", search_hash) == expected
+
+
+def test_dvc_trains_again_after_any_edit_that_changes_a_fingerprint(package: Path) -> None:
     train = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]["train"]
-    deps = {dep.replace("${item.variant}", "{variant}") for dep in train["deps"]} - {str(outs.PREPARED)}
-    written_by = {
-        f"pipeline/runs/{name}.py" for name in ("fingerprints", "records", "sweep")
-    }  # they write the outs, and change no result
-    choose = {f"pipeline/{name}.py" for name in SEARCH}  # which runs there are, not what they are
-    assert deps == {f"pipeline/{name}" for name in SOURCES} | written_by | choose
+    deps = [Path(dep.replace("${item.variant}", "linear")) for dep in train["deps"]]
+    for hashed in (lambda at: code_hash("linear", at), search_hash):
+        for name in edited(package, "\nEDITED = True\n", hashed):
+            assert any(Path("pipeline", name).is_relative_to(dep) for dep in deps), name
 
 
 def test_only_and_skip_restrict_the_product(plan: Callable[..., list[Run]]) -> None:
