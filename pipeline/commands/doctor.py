@@ -21,7 +21,7 @@ from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.system import repository
-from pipeline.system.files import file_md5, read_csv
+from pipeline.system.files import is_whole, named_md5, read_csv
 from pipeline.tracking import leftovers, queries
 from pipeline.tracking.audit import Finding, audit
 
@@ -205,7 +205,7 @@ def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Findin
     mend = f"rm -rf {out} && dvc checkout {out}, or dvc repro"
     files = {out: md5}
     if md5.endswith(".dir"):
-        if not cached.exists() or file_md5(cached) != md5.removesuffix(".dir"):
+        if not is_whole(cached, md5):
             yield Finding(f"{cached}: DVC's list of {out} is gone or damaged", f"rm -rf {cached} {out} && dvc repro")
             return
         listing = json.loads(cached.read_text(encoding="utf-8"))
@@ -215,7 +215,7 @@ def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Findin
     for path, expected in files.items():
         if not (root / path).exists():
             yield Finding(f"{path}: is missing", mend)
-        elif file_md5(root / path) != expected:
+        elif not is_whole(root / path, expected):
             yield Finding(f"{path}: its md5 is not dvc.lock's, {expected}", mend)
 
 
@@ -224,8 +224,7 @@ def damaged_cache(root: Path) -> Iterator[Finding]:
     with Repo(str(root)) as repo:
         folder = Path(repo.cache.local.path)
     for path in sorted(folder.glob("??/*")):
-        md5 = path.parent.name + path.name.removesuffix(".dir")
-        if len(md5) == 32 and file_md5(path) != md5:
+        if re.fullmatch(MD5, md5 := named_md5(path)) and not is_whole(path, md5):
             again = repository.make_or_pull().removeprefix("run: ")
             yield Finding(f"{path}: its md5 is not the one in its name", f"rm -f {path}, then {again}")
 

@@ -14,7 +14,7 @@ from dvc_data.index import DataIndexDirError
 from pipeline.errors import InputError
 from pipeline.runs import outs
 from pipeline.system import repository
-from pipeline.system.files import file_md5
+from pipeline.system.files import is_whole
 
 
 def run_names(revision: str | None) -> dict[str, str]:
@@ -59,13 +59,9 @@ def content(md5: str) -> bytes | None:
     try:
         with Repo(str(repository.root())) as repo:
             path = Path(repo.cache.local.oid_to_path(md5))
-            if not _whole(path, md5) and repo.config["core"].get("remote"):
+            if not is_whole(path, md5) and repo.config["core"].get("remote"):
                 path.unlink(missing_ok=True)
                 repo.cloud.pull([HashInfo("md5", md5)])
-            return path.read_bytes() if _whole(path, md5) else None
+            return path.read_bytes() if is_whole(path, md5) else None
     except (DvcException, SCMError, OSError) as error:
         raise InputError(f"md5 {md5}: DVC's cache or remote cannot be read: {error}") from error
-
-
-def _whole(path: Path, md5: str) -> bool:
-    return path.is_file() and file_md5(path) == md5

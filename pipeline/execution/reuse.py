@@ -27,7 +27,7 @@ from pipeline.runs import records
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.system import machine, repository
-from pipeline.system.files import file_md5, write_json
+from pipeline.system.files import file_md5, is_whole, named_md5, write_json
 
 MADE = Path(".dvc/tmp/made")
 RECENT = 20  # the most notes that are looked at: each costs a read of a table of runs
@@ -138,11 +138,12 @@ def _whole(path: Path) -> Path:
     Raises:
         OSError: it is gone or damaged.
     """
-    if file_md5(path) != path.parent.name + path.name.removesuffix(".dir"):
+    if is_whole(path, named_md5(path)):
+        return path
+    if path.exists():
         print(
             f"WARNING: {path}: was damaged, its md5 is not the one in its name; its runs train again", file=sys.stderr
         )
         with suppress(OSError):  # a shared cache may be another user's
             path.unlink()
-        raise OSError(f"{path}: is damaged")
-    return path
+    raise OSError(f"{path}: is gone or damaged")

@@ -71,3 +71,18 @@ def file_md5(path: Path) -> str:
     """Hash a file's bytes as DVC does, so that the value is the one in dvc.lock."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def is_whole(path: Path, md5: str) -> bool:
+    """Tell whether a file is there and has this md5; DVC trusts those in its cache unread.
+
+    Args:
+        path: of the file.
+        md5: as DVC notes it; one of a list of a folder's files ends in .dir.
+    """
+    return path.is_file() and file_md5(path) == md5.removesuffix(".dir")
+
+
+def named_md5(path: Path) -> str:
+    """Return the md5 that a file in DVC's cache should have: its name, and its folder's."""
+    return path.parent.name + path.name
