@@ -104,7 +104,7 @@ def test_other_engines_and_a_killed_adam_that_resumes_make_the_same_bytes(swept:
         params.write_text(params.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     undisturbed = train(swept, PIPELINE_ENGINE="here")
     shutil.copy(swept / "mlflow.db", tmp_path)
-    process = start_training(swept, tmp_path, "from pipeline.training import checkpoints\ncheckpoints.SECONDS = 0.1")
+    process = start_training(swept, tmp_path, "from pipeline.execution import checkpoints\ncheckpoints.SECONDS = 0.1")
     while process.poll() is None and not list(checkpoints.glob("[!.]*")):
         time.sleep(0.01)
     assert process.poll() is None, "it ended before it was killed"

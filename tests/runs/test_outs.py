@@ -57,7 +57,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(tmp_path
 
 
 def test_the_next_write_removes_what_a_killed_one_left_and_nothing_of_a_living_one(tmp_path: Path) -> None:
-    code = "import os, sys; from pathlib import Path; from pipeline import outs\n"
+    code = "import os, sys; from pathlib import Path; from pipeline.system.files import replacing\n"
     code += "with replacing(Path(sys.argv[1])) as temporary: temporary.touch(); os._exit(1)"
     for name in ("out.txt", "another.txt"):
         subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)

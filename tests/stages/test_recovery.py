@@ -21,7 +21,7 @@ from pipeline.tracking.store import location
 EMPTY = "empty.db"
 DYING = """
 import os, signal
-from pipeline.training import checkpoints
+from pipeline.execution import checkpoints
 stage, left, keep = os.getpid(), {}, checkpoints.Checkpoints.keep
 def kept(self, key, state):  # called after each epoch, in the stage or its workers
     global left
