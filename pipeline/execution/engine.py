@@ -4,7 +4,10 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+import numpy as np
+
 from pipeline.execution.listener import Listener
+from pipeline.execution.messages import Grown
 from pipeline.training.stacks import Fitted, Stack
 
 
@@ -25,3 +28,20 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class RemoteStack:
+    """A stack that trains in another process, and its curves (R, epochs), as far as that has reported them.
+
+    host: where it trains, if that is known.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack, self.host = stack, ""
+        self.curves = np.zeros((len(stack.fits), stack.fits[0][0].epochs), dtype=np.float32)
+        self.rows = list(stack.places.values())
+
+    def grow(self, grown: Grown, listener: Listener) -> None:
+        """Add what has grown, and let the listener follow."""
+        self.curves[self.rows, grown.epoch - grown.columns.shape[1] : grown.epoch] = grown.columns
+        listener.follow(self.stack, self.curves, grown.epoch)

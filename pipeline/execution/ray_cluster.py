@@ -9,20 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray asks once, when it starts a cluster
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its coming default, without the warning
 
 import ray
 from ray import exceptions
 
-import pipeline
 from pipeline.errors import InputError
 from pipeline.execution import ray_worker
 from pipeline.execution.cost import work
+from pipeline.execution.engine import RemoteStack
 from pipeline.execution.listener import Listener
-from pipeline.runs.records import Array
+from pipeline.execution.messages import Grown, Started, Task, Trained, pack, unpack
+from pipeline.runs.fingerprints import PACKAGE
 from pipeline.system import kernels, machine
 from pipeline.table.prepared import Prepared
 from pipeline.training.stacks import Fitted, Stack
@@ -40,7 +39,7 @@ FORCED = {"default", "native"}  # kernels that PIPELINE_KERNELS can ask any mach
 
 
 class Cluster:
-    """A Ray cluster. See: engines.Engine."""
+    """A Ray cluster. See: engine.Engine."""
 
     def __init__(self, address: str, workers: int, prepared: Prepared) -> None:
         """Take where the cluster is, and the data.
@@ -63,8 +62,7 @@ class Cluster:
         reach(self.address)
         own = {"num_cpus": self.workers, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
         with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
-            code = Path(pipeline.__file__).parent
-            shutil.copytree(code, Path(folder) / code.name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(PACKAGE, Path(folder) / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
             try:
                 ray.init(
                     address=self.address or "local",
@@ -94,34 +92,33 @@ class Cluster:
         """
         tries = dict.fromkeys(planned, 1)
         order = sorted(planned, key=lambda stack: work(stack, self.prepared.X.shape[1]), reverse=True)
-        tasks = {self._submit(stack, seed): _Task(stack) for stack in order}
+        tasks = {self._submit(stack, seed): RemoteStack(stack) for stack in order}
         try:
             while tasks:
                 [streamed], _ = ray.wait(list(tasks), num_returns=1)
-                task = tasks[streamed]
+                remote = tasks[streamed]
                 try:
-                    fitted = task.take(ray.get(next(streamed)), listener)
+                    message = unpack(ray.get(next(streamed)))
                 except LOST as error:
-                    del tasks[streamed]
-                    tries[task.stack] += 1
-                    if tries[task.stack] > TRIES:
-                        raise InputError(_lost(task, error)) from error
-                    again = [task.stack, *self._withdraw(tasks)]
-                    tasks |= {self._submit(stack, seed): _Task(stack) for stack in again}
+                    tries[remote.stack] += 1
+                    if tries[remote.stack] > TRIES:
+                        raise InputError(_lost(remote, error)) from error
+                    again = [tasks.pop(streamed).stack, *self._withdraw(tasks)]
+                    tasks |= {self._submit(stack, seed): RemoteStack(stack) for stack in again}
                     continue
-                if fitted is not None:
+                if (fits := take(message, remote, listener)) is not None:
                     del tasks[streamed]
-                    yield task.stack, fitted
+                    yield remote.stack, fits
         finally:
             for streamed in tasks:
                 ray.cancel(streamed, force=True)
 
-    def _withdraw(self, tasks: dict[Any, "_Task"]) -> list[Stack]:
+    def _withdraw(self, tasks: dict[Any, RemoteStack]) -> list[Stack]:
         # Takes back what has not begun, if nodes are gone: the cluster's head misses a node only after 15 s, and until
         # then tasks wait for it.
         if new := lost_nodes() - self.gone:
             self.gone |= new
-            waiting = [streamed for streamed, task in tasks.items() if not task.host]
+            waiting = [streamed for streamed, remote in tasks.items() if not remote.host]
             for streamed in waiting:
                 ray.cancel(streamed, force=True)
             return [tasks.pop(streamed).stack for streamed in waiting]
@@ -136,33 +133,25 @@ class Cluster:
             scheduling_strategy="SPREAD",
             label_selector={"ray.io/node-id": f"!in({','.join(sorted(self.gone))})"} if self.gone else None,
         )
-        return task.remote(ray_worker.pack(stack), self.data, seed, machine.numeric_tags())
+        return task.remote(pack(Task(stack, seed)), self.data, machine.numeric_tags())
 
 
-class _Task:
-    """A stack in training somewhere, and what is known of it here."""
+def take(message: Started | Grown | Trained, remote: RemoteStack, listener: Listener) -> list[Fitted] | None:
+    """Take what a worker sends; return the fits if that is it.
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.host = ""
-        self.curves: Array | None = None
-
-    def take(self, told: object, listener: Listener) -> list[Fitted] | None:
-        """Take what the worker tells; return the fits if that is it."""
-        match told:
-            case ray_worker.Started(host, tags):
-                self.host = host
-                check(host, tags)
-                listener.start(self.stack)
-            case ray_worker.Grown(new, epoch, epochs):
-                if self.curves is None:
-                    self.curves = np.zeros((len(self.stack.fits), epochs), dtype=np.float32)
-                self.curves[list(self.stack.places.values()), epoch - new.shape[1] : epoch] = new
-                listener.follow(self.stack, self.curves, epoch)
-            case ray_worker.Trained(packed):
-                fitted: list[Fitted] = ray_worker.unpack(packed)
-                return fitted
-        return None
+    Raises:
+        InputError: its results would have other bits.
+    """
+    match message:
+        case Started(host, tags):
+            remote.host = host
+            check(host, tags)
+            listener.start(remote.stack)
+        case Grown():
+            remote.grow(message, listener)
+        case Trained(fits):
+            return fits
+    return None
 
 
 def reach(address: str) -> None:
@@ -215,7 +204,7 @@ def check(host: str, tags: Mapping[str, str]) -> None:
         )
 
 
-def _lost(task: _Task, error: Exception) -> str:
+def _lost(remote: RemoteStack, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0]
-    where = f", last on {task.host}" if task.host else ""
-    return f"train {task.stack.fits[0][0].configuration}: its Ray worker was lost {TRIES} times{where}: {reason}"
+    where = f", last on {remote.host}" if remote.host else ""
+    return f"train {remote.stack.fits[0][0].configuration}: its Ray worker was lost {TRIES} times{where}: {reason}"
