@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline import train
 from pipeline.config.params import Params, check
 from pipeline.evaluation import leaderboard, outcome
 from pipeline.evaluation.results import Results
-from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
+from pipeline.execution.trainer import Trainer
 from pipeline.runs import sweep
 from pipeline.runs.fingerprints import fingerprint
 from pipeline.runs.records import Record
@@ -68,7 +67,7 @@ def records(prepared: Prepared, settings: Params) -> list[Record]:
         for point in sweep.points(settings):
             values = configured(settings, variant, point)
             runs.append(Run(**values, fingerprint=fingerprint(values)))
-        made += train.train(runs, prepared, Listeners(), Here(prepared))
+        made += Trainer(prepared, Here(prepared)).train(runs)
     return [replace(record, metrics=outcome.metrics(record, prepared)) for record in made]
 
 

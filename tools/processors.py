@@ -68,11 +68,11 @@ def make_repository(folder: Path, table: str) -> Path:
 
 def run_stages() -> None:
     """Run all stages in this process and the working folder, without a store."""
-    from pipeline import evaluate, prepare, train  # noqa: PLC0415
+    from pipeline import evaluate, prepare  # noqa: PLC0415
     from pipeline.config.params import load  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, outcome  # noqa: PLC0415
-    from pipeline.execution.listener import Listeners  # noqa: PLC0415
     from pipeline.execution.local import Here  # noqa: PLC0415
+    from pipeline.execution.trainer import Trainer  # noqa: PLC0415
     from pipeline.runs import outs, records, sweep  # noqa: PLC0415
     from pipeline.table.prepared import Prepared  # noqa: PLC0415
 
@@ -82,7 +82,7 @@ def run_stages() -> None:
     for variant in params.variants:
         runs = [run for run in sweep.plan(params) if run.variant == variant]
         prepared = Prepared.load(outs.PREPARED)
-        trained = train.train(runs, prepared, Listeners(), Here(prepared))
+        trained = Trainer(prepared, Here(prepared)).train(runs)
         records.write(outs.TRAINED / variant, trained)
         prepared = Prepared.load(outs.PREPARED)
         evaluated += [replace(record, metrics=outcome.metrics(record, prepared)) for record in trained]

@@ -18,17 +18,17 @@ from pipeline.system import kernels  # before torch: it pins the kernels
 import torch
 from sweeps import unscaled
 
-from pipeline import train, variants
+from pipeline import variants
 from pipeline.config.axes import BatchSize
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.execution.processes import Workers
+from pipeline.execution.trainer import Trainer
 from pipeline.runs.records import Array, Record
 from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
-from pipeline.training import nested
 from pipeline.training.stacks import Stack
 
 SIZES: tuple[BatchSize, ...] = (1, 2, "full")
@@ -85,8 +85,8 @@ def faults(word: str, folder: Path) -> Iterator[str]:
     every = prepared.with_pairs(standardize=False)
     with Workers(2, every, saved) as engine:
         seen = Seen(engine, {"one": 1, "all": 2}.get(word, 0))
-        made = train.train(planned, prepared, seen, engine)
-        further = nested.complete(made, every, 7, Listeners(), engine)
+        made = Trainer(prepared, engine, seen).train(planned)
+        further = Trainer(every, engine).nest(made, 7)
         left = len(engine.workers)
         pids = [worker.pid for worker in engine.workers]
     yield from unclear(saved)
@@ -94,9 +94,9 @@ def faults(word: str, folder: Path) -> Iterator[str]:
         yield f"{left} workers are left"
     if any(Path(f"/proc/{pid}").exists() for pid in pids):
         yield "a worker has outlived its engine"
-    here = train.train(planned, prepared, Listeners(), Here(every))
+    here = Trainer(prepared, Here(every)).train(planned)
     if [one.inner["W"].tobytes() for one in further] != [
-        one.inner["W"].tobytes() for one in nested.complete(here, every, 7, Listeners(), Here(every))
+        one.inner["W"].tobytes() for one in Trainer(every, Here(every)).nest(here, 7)
     ]:
         yield "other bits than here without two folds"
     if [bits(one) for one in made] != [bits(one) for one in here]:

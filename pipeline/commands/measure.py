@@ -64,8 +64,9 @@ def memory(variants: Sequence[Sequence[Run]], splits: int, points: int, workers:
         workers: the processes that train.
     """
     each = RUN_BYTES + POINT_BYTES * points
-    trains = [curve_bytes(own, splits) + each * len(own) for own in variants]
-    evaluates = sum(curve_bytes(own, 0) + RUN_BYTES * len(own) for own in variants) // 2
+    epochs = [sum(run.epochs for run in own) for own in variants]
+    trains = [curve_bytes(count, splits) + each * len(own) for own, count in zip(variants, epochs, strict=True)]
+    evaluates = (curve_bytes(sum(epochs), 0) + RUN_BYTES * sum(map(len, variants))) // 2
     return max(TRAIN_BYTES + max(trains) + WORKER_BYTES * workers * (workers > 1), EVALUATE_BYTES + evaluates)
 
 

@@ -15,14 +15,13 @@ from tempfile import TemporaryDirectory
 import psutil
 from safetensors.numpy import load_file
 
-from pipeline import train
 from pipeline.commands import measure
 from pipeline.config.axes import BatchSize
 from pipeline.config.params import Params, check, load
 from pipeline.config.yaml import parse
 from pipeline.errors import InputError
 from pipeline.evaluation.predictions import is_linear
-from pipeline.execution import reuse
+from pipeline.execution import reuse, trainer
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.choice import choose
 from pipeline.execution.processes import Workers
@@ -50,7 +49,7 @@ class Beyond:
 
 
 @dataclass(frozen=True)
-class Training:
+class Work:
     """What a sweep would train, and what that takes.
 
     runs, stacks: how many. seconds: of training, in at most `workers` processes. whole: seconds of the sweep, from the
@@ -83,7 +82,7 @@ class Plan:
     fits: int
     stored: int
     known: int
-    training: Training
+    training: Work
     beyond: list[Beyond]
 
 
@@ -101,8 +100,8 @@ def plan(params: Params) -> Plan:
     found = {variant: reuse.recall(own, AS_DVC, nested) for variant, own in by_variant.items()}
     lacking = queries.health(params.track.experiment, {run.fingerprint: run.name for run in runs}).lacking
     every = prepared.with_pairs(params.data.standardize) if nested else prepared
-    planned = {variant: train.plan(own, found[variant], prepared, every) for variant, own in by_variant.items()}
-    missing = [run for variant, own in by_variant.items() for run in train.unknown(own, found[variant])]
+    planned = {variant: trainer.plan(own, found[variant], prepared, every) for variant, own in by_variant.items()}
+    known = sum(map(len, found.values()))
     return Plan(
         identity,
         list(by_variant),
@@ -110,8 +109,8 @@ def plan(params: Params) -> Plan:
         most_runs(params, len(runs)),
         len(runs) * len(every.train),
         len(runs) - len(lacking),
-        sum(map(len, found.values())),
-        training(by_variant, len(missing), list(filter(None, planned.values())), every, params.track.points),
+        known,
+        training(by_variant, len(runs) - known, list(filter(None, planned.values())), every, params.track.points),
         list(beyond(runs, table, prepared.X.shape[1])),
     )
 
@@ -126,9 +125,9 @@ def runs_of(params: Params, prepared: Path) -> list[Run]:
         return runs
     if prepared != outs.PREPARED:
         raise InputError("a search on other data than those prepared here cannot be planned; run: dvc repro prepare")
-    from pipeline.search.stage import Search  # noqa: PLC0415 - loads Optuna
+    from pipeline.search.stage import Searcher  # noqa: PLC0415 - loads Optuna
 
-    return [run for variant in params.variants for run in Search(params, variant).likely()]
+    return [run for variant in params.variants for run in Searcher(params, variant).likely()]
 
 
 def most_runs(params: Params, listed: int) -> int:
@@ -143,7 +142,7 @@ def training(
     planned: Sequence[Sequence[Stack]],
     prepared: Prepared,
     points: int,
-) -> Training:
+) -> Work:
     """Say what training the missing runs takes, stage by stage; DVC runs one variant's after another's."""
     runs = [run for own in by_variant.values() for run in own]
     counts = [len(curve_steps(run.epochs, points)) for run in runs]
@@ -152,7 +151,7 @@ def training(
     file = repository.sqlite_file(repository.store_uri())
     # DVC's start with prepare, and evaluate, take as long as one each, and making a store's tables as two.
     stages = len(planned) + 2 + 2 * bool(file and not file.exists())
-    return Training(
+    return Work(
         missing,
         sum(map(len, planned)),
         seconds,

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from pipeline.config.axes import OF_CONFIGURATION
-from pipeline.execution.engine import Engine
-from pipeline.execution.listener import Listener
+from pipeline.execution.trainer import Trainer
 from pipeline.metrics import of_loss
 from pipeline.runs.fingerprints import left_fingerprint
 from pipeline.runs.records import BEHIND, Record
@@ -18,7 +17,6 @@ from pipeline.runs.run import Run
 from pipeline.search.rounds import loss
 from pipeline.search.space import Value
 from pipeline.search.storage import Trial
-from pipeline.table.prepared import Prepared
 from pipeline.training import stacks
 from pipeline.training.stacks import Fitted, Stack
 
@@ -46,9 +44,7 @@ def rungs(runs: Sequence[Run], most: int) -> list[Rung]:
 
 def halve(
     runs: Sequence[Run],
-    prepared: Prepared,
-    listener: Listener,
-    engine: Engine,
+    trainer: Trainer,
     most: int,
     metric: str,
     score: Callable[[Record], Record],
@@ -60,20 +56,17 @@ def halve(
 
     Args:
         runs: of one variant.
-        prepared: the data.
-        listener: hears of each run that ends.
-        engine: where stacks train.
+        trainer: trains them, and lets its listener know of each that ends.
         most: the number of rungs.
         metric: decides, as the mean over the seeds.
         score: fills in a record's metrics.
         told: called after each rung with the trials that have ended so far.
     """
-    going, fits, ended = list(runs), dict[tuple[Run, int], Fitted](), dict[Run, Record]()
+    prepared, going, fits, ended = trainer.prepared, list(runs), dict[tuple[Run, int], Fitted](), dict[Run, Record]()
     splits, scores, trials = range(len(prepared.train)), dict[str, dict[int, float]](), list[Trial]()
     for rung in rungs(runs, most):
-        planned = climbing(going, fits, rung, prepared)
-        for stack, fitted in engine.train(planned, listener, runs[0].seed):
-            listener.end(stack)
+        planned = climbing(going, fits, rung, prepared.train_rows, prepared.X.shape[1])
+        for stack, fitted in trainer.fit(planned, runs[0].seed):
             fits |= zip(stack.fits, fitted, strict=True)
         records = [stacks.collect(run, [fits[run, split] for split in splits], prepared) for run in going]
         losses = losses_of([score(so_far(record, rung)) for record in records], metric)
@@ -86,7 +79,7 @@ def halve(
             own[rung.epochs(run)] = reached = of_loss(metric, losses[one])
             if last or one in left:
                 trials.append(Trial(configured(run), reached, rung.place, own, pruned=not last))
-        listener.finish([ended[run] for run in going if run in ended])
+        trainer.listener.finish([ended[run] for run in going if run in ended])
         told(trials)
         going = [run for run in going if run not in ended]
     return [ended[run] for run in runs]
@@ -103,11 +96,11 @@ def behind(record: Record, rung: Rung) -> Record:
     return replace(record, left=left, run=replace(record.run, fingerprint=left_fingerprint(record.run, left)))
 
 
-def climbing(runs: Sequence[Run], fits: Fits, rung: Rung, prepared: Prepared) -> list[Stack]:
-    """Stack runs that go on, from their fits so far, up to a rung."""
+def climbing(runs: Sequence[Run], fits: Fits, rung: Rung, train_rows: Sequence[int], k: int) -> list[Stack]:
+    """Stack runs that go on, from their fits so far, up to a rung; see `stacks.group`."""
     planned = []
     for _, alike in groupby(sorted(runs, key=lambda run: run.epochs), key=lambda run: run.epochs):
-        for stack in stacks.group(list(alike), prepared.train_rows, prepared.X.shape[1]):
+        for stack in stacks.group(list(alike), train_rows, k):
             begin = tuple(fits[one] for one in stack.fits) if fits else ()
             planned.append(replace(stack, begin=begin, until=rung.epochs(stack.fits[0][0])))
     return planned

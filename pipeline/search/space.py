@@ -68,8 +68,8 @@ class Choice:
         return self.count > 1
 
 
-Axis = Interval | Choice
-Space = Mapping[str, Axis]  # of a sweep's axes, but for its seeds
+Domain = Interval | Choice
+Space = Mapping[str, Domain]  # of a sweep's axes, but for its seeds
 
 
 def refused(space: Space, method: str) -> list[str]:
@@ -99,25 +99,25 @@ def six(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def searched(axis: Axis) -> BaseDistribution:
-    """Return what Optuna proposes of an axis: a number, the place of a value in its order, or a value."""
-    if isinstance(axis, Interval):
-        return interval(axis)
-    if axis.ordered:
-        return IntDistribution(0, len(axis.values) - 1)
-    return CategoricalDistribution(axis.values)
+def searched(domain: Domain) -> BaseDistribution:
+    """Return what Optuna proposes for an axis: a number, the place of a value in its order, or a value."""
+    if isinstance(domain, Interval):
+        return interval(domain)
+    if domain.ordered:
+        return IntDistribution(0, len(domain.values) - 1)
+    return CategoricalDistribution(domain.values)
 
 
-def shown(axis: Axis) -> BaseDistribution:
-    """Return an axis as a person reads it."""
-    return interval(axis) if isinstance(axis, Interval) else CategoricalDistribution(axis.values)
+def shown(domain: Domain) -> BaseDistribution:
+    """Return an axis's domain as a person reads it."""
+    return interval(domain) if isinstance(domain, Interval) else CategoricalDistribution(domain.values)
 
 
-def interval(axis: Interval) -> BaseDistribution:
+def interval(domain: Interval) -> BaseDistribution:
     """Return an interval as Optuna's."""
-    if axis.whole:
-        return IntDistribution(int(axis.low), int(axis.high), log=axis.log)
-    return FloatDistribution(axis.low, axis.high, log=axis.log)
+    if domain.whole:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
 def rounded(space: Space, proposed: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,17 +125,17 @@ def rounded(space: Space, proposed: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _rounded(space[name], value) for name, value in proposed.items()}
 
 
-def _rounded(axis: Axis, value: Any) -> Any:  # noqa: ANN401 - as Optuna's
-    if not isinstance(axis, Interval) or axis.whole:
+def _rounded(domain: Domain, value: Any) -> Any:  # noqa: ANN401 - as Optuna's
+    if not isinstance(domain, Interval) or domain.whole:
         return value
-    return min(max(six(value), axis.low), axis.high)
+    return min(max(six(value), domain.low), domain.high)
 
 
 def configuration(space: Space, proposed: Mapping[str, Any]) -> dict[str, Value]:
     """Return the values that a proposal means, in the order of the space."""
-    return {name: _meant(axis, proposed[name]) for name, axis in space.items()}
+    return {name: _meant(domain, proposed[name]) for name, domain in space.items()}
 
 
-def _meant(axis: Axis, value: Any) -> Value:  # noqa: ANN401 - as Optuna's
-    meant: Value = axis.values[value] if isinstance(axis, Choice) and axis.ordered else value
+def _meant(domain: Domain, value: Any) -> Value:  # noqa: ANN401 - as Optuna's
+    meant: Value = domain.values[value] if isinstance(domain, Choice) and domain.ordered else value
     return meant

@@ -12,27 +12,25 @@ from pipeline.config.axes import OF_CONFIGURATION
 from pipeline.config.params import Params
 from pipeline.errors import InputError
 from pipeline.evaluation import outcome
-from pipeline.execution.engine import Engine
-from pipeline.execution.listener import Listener
+from pipeline.execution.trainer import Trainer
 from pipeline.metrics import HIGHER_IS_BETTER
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.search import halving, rounds, storage
-from pipeline.search.space import Axis, Choice, Configuration, Interval, Space, refused
+from pipeline.search.space import Choice, Configuration, Domain, Interval, Space, refused
 from pipeline.search.storage import Trial
 from pipeline.search.study import Study, sizes
 from pipeline.system.files import write_json
-from pipeline.table.prepared import Prepared
 
-Train = Callable[[Sequence[Run], Prepared, Listener, Engine], list[Record]]
+Train = Callable[[Sequence[Run]], list[Record]]
 
 
-class Search:
-    """One variant's search."""
+class Searcher:
+    """Chooses the runs of one variant."""
 
     def __init__(self, params: Params, variant: str) -> None:
-        """Begin.
+        """Check that the method can search the axes of params.yaml.
 
         Raises:
             InputError: the method cannot search these axes.
@@ -44,7 +42,7 @@ class Search:
             raise InputError("\n".join(f"params.yaml: {fault}" for fault in faults))
 
     def study(self) -> Study:
-        """Begin the study; it proposes the same each time."""
+        """Make the study; it proposes the same each time."""
         size = max(sizes(self.settings.trials, self.settings.rounds))
         return Study(self.space, self.settings.method, self.settings.seed, size, lambda one: bool(self.runs(one)))
 
@@ -69,25 +67,23 @@ class Search:
         first = self.study().propose(sizes(self.settings.trials, self.settings.rounds)[0])
         return [run for one in first for run in self.runs(one)]
 
-    def run(self, prepared: Prepared, listener: Listener, engine: Engine, train: Train) -> list[Record]:
+    def run(self, trainer: Trainer, train: Train | None = None) -> list[Record]:
         """Search; return the records of all runs, and write the study.
 
         Args:
-            prepared: the data.
-            listener: hears how they train.
-            engine: where stacks train.
-            train: trains the runs of a round.
+            trainer: trains the variant's runs.
+            train: trains the runs of a round, or knows them already; by default, the trainer does.
         """
 
         def evaluated(record: Record) -> Record:
-            return replace(record, metrics=outcome.metrics(record, prepared))
+            return replace(record, metrics=outcome.metrics(record, trainer.prepared))
 
         def trained(runs: Sequence[Run]) -> list[Record]:
-            return [evaluated(record) for record in train(runs, prepared, listener, engine)]
+            return list(map(evaluated, (train or trainer.train)(runs)))
 
         if self.settings.method == "halving":
             most, metric = self.settings.rounds, self.settings.metric
-            found = halving.halve(self.likely(), prepared, listener, engine, most, metric, evaluated, self.tell)
+            found = halving.halve(self.likely(), trainer, most, metric, evaluated, self.tell)
         else:
             found = rounds.search(self.study(), self.settings, self.runs, trained, self.tell)
         return [replace(record, metrics={}) for record in found]
@@ -111,7 +107,7 @@ def space(params: Params) -> Space:
     return {axis.name: spanned(params, axis.name) for axis in OF_CONFIGURATION}
 
 
-def spanned(params: Params, axis: str) -> Axis:
+def spanned(params: Params, axis: str) -> Domain:
     """Return what one list spans; an axis with whole numbers has them at its ends too."""
     values, entry = params.axis(axis), params.sweep.intervals.get(axis)
     if not entry:

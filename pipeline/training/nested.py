@@ -5,25 +5,17 @@ fit serves both ways round, so that K folds take K (K - 1) / 2 more fits of each
 initial values and order of minibatches, and are kept beside its record, which they do not change.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pipeline.execution.engine import Engine
-from pipeline.execution.listener import Listener
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
 from pipeline.training import parameters, stacks
-from pipeline.training.stacks import Stack
-
-
-def count(splits: int) -> int:
-    """Return the number of further fits of a run whose own are one on all training rows and one for each fold."""
-    return math.comb(splits - 1, 2)
+from pipeline.training.stacks import Fitted, Stack
 
 
 def group(runs: Sequence[Run], every: Prepared, splits: int) -> list[Stack]:
@@ -37,26 +29,18 @@ def group(runs: Sequence[Run], every: Prepared, splits: int) -> list[Stack]:
     return stacks.group(runs, every.train_rows[splits:], every.X.shape[1], first=splits)
 
 
-def complete(made: Sequence[Record], every: Prepared, splits: int, listener: Listener, engine: Engine) -> list[Record]:
-    """Train the further fits of those records of one variant that lack them; return all, in their order.
+def values(fit: Fitted) -> Tensor:
+    """Return what a record keeps of a further fit: its parameters (P,), NaN if it diverged."""
+    return fit.values if fit.diverged < 0 else torch.full_like(fit.values, torch.nan)
+
+
+def add(record: Record, fits: Sequence[Tensor], k: int) -> Record:
+    """Add the values (P,) of its further fits, in the order of the pairs of folds, to the record of a run.
 
     Args:
-        made: the records.
-        every: the data, with the pairs of folds after the runs' own splits.
-        splits: the number of these.
-        listener: hears how they train.
-        engine: where stacks train.
+        record: the run's.
+        fits: from `values`.
+        k: the number of features.
     """
-    lacking = [record.run for record in made if not record.inner]
-    values: dict[tuple[Run, int], Tensor] = {}
-    for stack, fitted in engine.train(group(lacking, every, splits), listener, made[0].run.seed):
-        listener.end(stack)
-        for one, fit in zip(stack.fits, fitted, strict=True):
-            values[one] = fit.values if fit.diverged < 0 else torch.full_like(fit.values, torch.nan)
-    return [record if record.inner else _with_inner(record, values, every, splits) for record in made]
-
-
-def _with_inner(record: Record, values: dict[tuple[Run, int], Tensor], every: Prepared, splits: int) -> Record:
-    own = torch.stack([values[record.run, split] for split in range(splits, len(every.train))])
-    named = parameters.named(own, parameters.shapes(record.run.variant, every.X.shape[1]))
+    named = parameters.named(torch.stack(list(fits)), parameters.shapes(record.run.variant, k))
     return replace(record, inner={name: tensor.contiguous().numpy() for name, tensor in named.items()})

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, product
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline import variants
-from pipeline.execution.checkpoints import Checkpoints
 from pipeline.runs.fingerprints import fingerprint
 from pipeline.runs.records import Array, Record
 from pipeline.runs.run import Run
@@ -77,7 +77,17 @@ def minibatch(run: Run, rows: int) -> int:
     return rows if run.batch_size == "full" else min(run.batch_size, rows)
 
 
-Follow = Callable[[Stack, Array, int], None]  # told of curves (R, epochs) and the number of epochs done
+Follow = Callable[[Stack, Array, int], None]  # takes a stack's curves (R, epochs) and the number of epochs done
+
+
+class Saved(Protocol):
+    """Where the states of stacks are saved by their keys, so that a killed training goes on from there."""
+
+    def resume(self, key: str, state: loop.State) -> None:
+        """Set a new stack's state to the saved one, if there is one."""
+
+    def keep(self, key: str, state: loop.State) -> None:
+        """Note a stack's state, to be saved if it is time to."""
 
 
 def group(runs: Sequence[Run], train_rows: Sequence[int], k: int, first: int = 0) -> list[Stack]:
@@ -112,7 +122,7 @@ def train(
     stack: Stack,
     prepared: Prepared,
     follow: Follow,
-    checkpoints: Checkpoints | None = None,
+    saved: Saved | None = None,
     seed: int | None = None,
 ) -> list[Fitted]:
     """Train a stack; it takes and returns plain values, so that it can run anywhere.
@@ -123,7 +133,7 @@ def train(
         stack: the fits.
         prepared: the data.
         follow: called after each epoch with the stack, its curves and the number of epochs done.
-        checkpoints: where to resume from, and keep the state.
+        saved: where to resume from, and keep the state.
         seed: of the runs whose path on all training rows is kept.
     """
     ends = dict(enumerate(stack.begin))
@@ -143,7 +153,7 @@ def train(
                 curves[places, epoch - 1] = curve[: len(places), epoch - 1]
             follow(stack, (curve[:count] if curves is None else curves).numpy(), epoch)
 
-        ends |= zip(places, _train(part, prepared, after_epoch, checkpoints, seed), strict=True)
+        ends |= zip(places, _train(part, prepared, after_epoch, saved, seed), strict=True)
     return [ends[r] for r in range(count)]
 
 
@@ -151,7 +161,7 @@ def _train(
     stack: Stack,
     prepared: Prepared,
     after_epoch: Callable[[Tensor, int], None],
-    checkpoints: Checkpoints | None,
+    saved: Saved | None,
     seed: int | None,
 ) -> list[Fitted]:
     # Trains until its end, or until many have left.
@@ -166,8 +176,8 @@ def _train(
     fits = [stack.fits[r] for r in lined]
     followed = [places[r] for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
     model, state = _begin([run for run, _ in fits], [stack.begin[r] for r in lined if stack.begin], k, followed)
-    if checkpoints:
-        checkpoints.resume(key, state)
+    if saved:
+        saved.resume(key, state)
     first = fits[0][0]
     epochs = range(state.epoch, stack.until or first.epochs)
     steps = minibatches.steps([stack.rows[group[0]] for group in groups], stack.batch_size)
@@ -181,8 +191,8 @@ def _train(
 
     def keep(state: loop.State) -> None:
         after_epoch(state.curve if in_order else state.curve[places], state.epoch)
-        if checkpoints:
-            checkpoints.keep(key, state)
+        if saved:
+            saved.keep(key, state)
 
     loop.fit(
         state,

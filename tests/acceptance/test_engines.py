@@ -17,6 +17,7 @@ from conftest import REPOSITORY, environment, run
 from test_recovery import DYING, any_run, lasting, store, trained, wait_for
 
 __all__ = ["trained"]  # a fixture
+TESTS = {"PYTHONPATH": "tests"}  # whose table it uses
 STAGE = "from pipeline import train\n{}\ntrain.main()"
 
 
@@ -127,12 +128,12 @@ def test_a_killed_training_resumes_from_its_checkpoints_whatever_the_engine(
 
 @pytest.mark.parametrize("word", ["", "all"])
 def test_without_a_kill_or_with_all_workers_killed_the_bits_are_the_same(word: str) -> None:
-    told = run(sys.executable, "tools/two_engines.py", *([word] if word else []), cwd=REPOSITORY)
+    told = run(sys.executable, "tools/two_engines.py", *([word] if word else []), cwd=REPOSITORY, extra=TESTS)
     assert told.stdout == "\n"
 
 
 def test_an_error_in_a_worker_reaches_the_stage_on_one_line() -> None:
-    told = run(sys.executable, "tools/two_engines.py", "broken", cwd=REPOSITORY, check=False)
+    told = run(sys.executable, "tools/two_engines.py", "broken", cwd=REPOSITORY, extra=TESTS, check=False)
     last = told.stderr.splitlines()[-1]
     assert re.fullmatch(
         r"RuntimeError: ValueError: on purpose \(.*/two_engines.py, line \d+, in a worker process\)", last

@@ -39,14 +39,13 @@ import sys
 import pipeline
 from pathlib import Path
 from pipeline.table.prepared import Prepared
-from pipeline import train
 from pipeline.config import params
-from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
+from pipeline.execution.trainer import Trainer
 from pipeline.runs import outs, records, sweep
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]
 prepared = Prepared.load(outs.PREPARED)
-records.write(Path(sys.argv[1]), train.train(runs, prepared, Listeners(), Here(prepared)))
+records.write(Path(sys.argv[1]), Trainer(prepared, Here(prepared)).train(runs))
 """
 AVX2 = {"architecture": "x86_64", "kernels": "avx2", "torch": "2.13.0"}
 WITHOUT = {**AVX2, "kernels": "default"}

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from pipeline import train
 from pipeline.config.params import Params
 from pipeline.errors import InputError
 from pipeline.evaluation import leaderboard, nested, outcome
@@ -24,11 +23,11 @@ from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.engine import Engine
 from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
+from pipeline.execution.trainer import Trainer, plan
 from pipeline.runs.records import Array, Record
 from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared, pairs
 from pipeline.training import minibatches
-from pipeline.training import nested as training
 from pipeline.training.stacks import Stack
 
 FOLDS = 4
@@ -58,7 +57,7 @@ def table(standardize: bool, noise: float = 3.0, rows: int = 12, k: int = 3, see
 def trained(prepared: Prepared, params: Params, engine: Engine | None = None) -> list[Record]:
     made, splits = sweeps.records(prepared, params), len(prepared.train)
     every = prepared.with_pairs(params.data.standardize)
-    return training.complete(made, every, splits, Listeners(), engine or Here(every))
+    return Trainer(every, engine or Here(every)).nest(made, splits)
 
 
 def estimated(made: Sequence[Record], prepared: Prepared, params: Params) -> dict[str, Any]:
@@ -244,7 +243,7 @@ def test_each_pair_of_folds_is_left_out_once_and_final_rows_always() -> None:
     final = np.arange(12) == 5
     kept = replace(whole, train=whole.train & ~final, final=final)
     every = kept.with_pairs(standardize=True)
-    assert len(every.train) - len(kept.train) == training.count(len(kept.train)) == 6
+    assert len(every.train) - len(kept.train) == len(pairs(len(kept.train))) == 6
     for at, (one, other) in enumerate(pairs(5), start=5):
         rows = kept.train[0] & kept.train[one] & kept.train[other]
         assert (every.train[at] == rows).all()
@@ -281,18 +280,18 @@ def test_killed_in_the_middle_the_further_fits_resume_with_the_same_bits(
     params, prepared = settings(sweep_batch_size=["full"]), table(standardize=False)
     made, every = sweeps.records(prepared, params), prepared.with_pairs(standardize=False)
     with pytest.raises(KeyboardInterrupt):
-        training.complete(made, every, 5, Killed(at=5), Here(every, Checkpoints(tmp_path)))
+        Trainer(every, Here(every, Checkpoints(tmp_path)), Killed(at=5)).nest(made, 5)
     resumed = Killed()
-    again = training.complete(made, every, 5, resumed, Here(every, Checkpoints(tmp_path)))
+    again = Trainer(every, Here(every, Checkpoints(tmp_path)), resumed).nest(made, 5)
     assert resumed.first > 1
-    for one, other in zip(again, training.complete(made, every, 5, Listeners(), Here(every)), strict=True):
+    for one, other in zip(again, Trainer(every, Here(every)).nest(made, 5), strict=True):
         assert one.inner["W"].tobytes() == other.inner["W"].tobytes()
 
 
 def test_stacks_of_further_fits_have_keys_of_their_own() -> None:
     prepared = table(standardize=False)
     runs = [record.run for record in sweeps.records(prepared, settings(sweep_lr=[0.01]))]
-    planned = train.plan(runs, {}, prepared, prepared.with_pairs(standardize=False))
+    planned = plan(runs, {}, prepared, prepared.with_pairs(standardize=False))
     assert len({stack.key for stack in planned}) == len(planned)
     assert sorted(split for stack in planned for _, split in stack.fits) == sorted([*range(11)] * len(runs))
 

@@ -17,13 +17,15 @@ from pipeline.runs.run import Run
 from pipeline.system import machine
 from pipeline.training.stacks import Stack
 
+TESTS = {"PYTHONPATH": "tests"}  # whose table tools/two_engines.py uses
+
 
 def stack(device: str = "cpu", epochs: int = 10**5) -> Stack:
     return Stack(((Run("matrix", 1, 1e-5, 1, epochs, "zeros", device, "f"), 0),), (5,))
 
 
 def test_workers_make_the_same_bits_as_this_process_also_when_one_is_killed() -> None:
-    told = run(sys.executable, "tools/two_engines.py", "one", cwd=REPOSITORY)
+    told = run(sys.executable, "tools/two_engines.py", "one", cwd=REPOSITORY, extra=TESTS)
     assert told.stdout == "\n"
     assert told.stderr == "WARNING: a worker process was killed; its runs train again; 1 worker left\n"
 

@@ -17,12 +17,12 @@ from pipeline.errors import InputError
 from pipeline.execution import reuse
 from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
+from pipeline.execution.trainer import Trainer, plan
 from pipeline.runs import outs, records
 from pipeline.runs.fingerprints import fingerprint
 from pipeline.runs.run import Run
 from pipeline.system import machine
 from pipeline.system.files import write_json
-from pipeline.training import nested
 from pipeline.training.stacks import Stack
 
 STAGE = {"DVC_STAGE": "train@matrix"}
@@ -42,8 +42,8 @@ def trained(
 ) -> dict[str, bytes]:
     """Write the outs of runs, of which those found are not trained, if wanted with further fits; return the files."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    made = train.complete(runs, found or {}, TABLE, Listeners(), Here(TABLE))
-    train.write(FOLDER, nested.complete(made, EVERY, 4, Listeners(), Here(EVERY)) if further else made)
+    made = Trainer(TABLE, Here(TABLE)).train(runs, found)
+    train.write(FOLDER, Trainer(EVERY, Here(EVERY)).nest(made, 4) if further else made)
     return {path.name: path.read_bytes() for path in FOLDER.iterdir()}
 
 
@@ -105,7 +105,7 @@ def test_only_what_is_missing_of_nested_cross_validation_trains(kept: str, wante
     found = reuse.recall(runs, STAGE, nested=wanted)
     assert len(found) == 4
     every = EVERY if wanted else TABLE
-    for stack in train.plan(runs, found, TABLE, every):
+    for stack in plan(runs, found, TABLE, every):
         seen.start(stack)
     further = (24 - 12 * has) * wanted  # 8 runs, of which 4 are known, and 3 pairs of folds
     assert seen.fits == {True: 4 * 4, False: further}
@@ -118,8 +118,8 @@ def test_of_several_earlier_outs_those_with_further_fits_are_taken(
     order: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = runs_with([0.01], [1, 2])
-    made = train.complete(runs, {}, TABLE, Listeners(), Here(TABLE))
-    whole = nested.complete(made, EVERY, 4, Listeners(), Here(EVERY))
+    made = Trainer(TABLE, Here(TABLE)).train(runs)
+    whole = Trainer(EVERY, Here(EVERY)).nest(made, 4)
     monkeypatch.setattr(reuse, "earlier", lambda *_: map(str, order))
     monkeypatch.setattr(reuse, "_read", lambda md5, _: whole if md5 == "True" else made)
     found = reuse.recall(runs, STAGE, nested=True)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import prepare, train
+from pipeline import prepare
 from pipeline.config.params import Split
 from pipeline.evaluation import outcome
-from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
+from pipeline.execution.trainer import Trainer
 from pipeline.runs import rounding
 from pipeline.runs.records import CURVE, Record
 from pipeline.runs.rounding import Float64, Moments
@@ -38,7 +38,7 @@ def prepared(n: int, k: int, standardize: bool, centre: float = 2.0) -> Tensors:
 def trained(tensors: Tensors, variant: str, batch_size: int | str, lr: float, epochs: int, seed: int = 1) -> Record:
     run = Run(variant, batch_size, lr, seed, epochs, "zeros", "cpu", f"{seed}")  # type: ignore[arg-type]
     prepared = Prepared(**tensors)
-    [record] = train.train([run], prepared, Listeners(), Here(prepared))
+    [record] = Trainer(prepared, Here(prepared)).train([run])
     return replace(record, metrics=outcome.metrics(record, Prepared(**tensors)))
 
 

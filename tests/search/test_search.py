@@ -15,22 +15,19 @@ import pytest
 import sweeps
 from sweeps import params, table
 
-from pipeline import train
 from pipeline.config.axes import AXES
 from pipeline.config.params import Params
 from pipeline.evaluation import leaderboard, outcome
 from pipeline.evaluation.importance import effect, grouped, ranked
-from pipeline.execution.engine import Engine
-from pipeline.execution.listener import Listener, Listeners
 from pipeline.execution.local import Here
+from pipeline.execution.trainer import Trainer
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.search.space import Choice, Configuration, Interval, Space, refused
-from pipeline.search.stage import Search
+from pipeline.search.stage import Searcher
 from pipeline.search.storage import VARIABLE
 from pipeline.search.study import Study, key, sizes
-from pipeline.table.prepared import Prepared
 
 SPACE: Space = {"lr": Interval(1e-7, 1e-1, log=True), "weight_decay": Interval(1e-6, 1.0, log=True)}
 NAMES: Space = {**SPACE, "optimizer": Choice.of(["sgd", "adam"]), "batch_size": Choice.of(["full", 4, 1, 2])}
@@ -117,8 +114,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def trainer() -> Trainer:
+    return Trainer(table(), Here(table()))
+
+
 def run_search(settings: Params) -> list[Record]:
-    return Search(settings, "matrix").run(table(), Listeners(), Here(table()), train.train)
+    return Searcher(settings, "matrix").run(trainer())
 
 
 @pytest.mark.usefixtures("here")
@@ -131,7 +132,7 @@ def test_a_search_finds_the_best_of_a_table_and_each_of_its_runs_is_one_like_any
     assert min(scores) <= board["excess_mse mean"][3]  # of 32 configurations
     assert any(one["score"] is None for one in study["tried"])  # lr 1 diverges
     for record in records[::7]:
-        (alone,) = train.train([record.run], table(), Listeners(), Here(table()))
+        (alone,) = trainer().train([record.run])
         assert alone.curve.tobytes() == record.curve.tobytes()
         assert all(alone.tensors[name].tobytes() == record.tensors[name].tobytes() for name in alone.tensors)
         own = {f"sweep_{axis.name}": [getattr(record.run, axis.name)] for axis in AXES}
@@ -143,14 +144,14 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
     whole = run_search(searched())
     rounds: list[Sequence[Run]] = []
 
-    def stopped(runs: Sequence[Run], prepared: Prepared, listener: Listener, engine: Engine) -> list[Record]:
+    def stopped(runs: Sequence[Run]) -> list[Record]:
         rounds.append(runs)
         if len(rounds) == 2:
             raise KeyboardInterrupt
-        return train.train(runs, prepared, listener, engine)
+        return trainer().train(runs)
 
     with pytest.raises(KeyboardInterrupt):
-        Search(searched(), "matrix").run(table(), Listeners(), Here(table()), stopped)
+        Searcher(searched(), "matrix").run(trainer(), stopped)
     again = run_search(searched())
     assert [one.run for one in again] == [one.run for one in whole]
     assert [one for runs in rounds for one in runs] == [one.run for one in whole[:16]]
@@ -159,7 +160,7 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
 @pytest.mark.usefixtures("here")
 def test_halving_keeps_the_bits_of_those_that_stay_and_others_leave_at_their_rung() -> None:
     settings = searched("halving")
-    every = {one.run.name: one for one in train.train(sweep.plan(settings), table(), Listeners(), Here(table()))}
+    every = {one.run.name: one for one in trainer().train(sweep.plan(settings))}
     records = run_search(settings)
     assert [one.run.name for one in records] == list(every)
     assert Counter(one.left for one in records) == {  # 32 configurations, then 16, then 8, each twice
@@ -202,7 +203,7 @@ def test_cmaes_refuses_what_it_cannot_search() -> None:
 @pytest.mark.usefixtures("here")
 def test_a_list_of_one_range_is_an_interval() -> None:
     entry = {"from": 1e-4, "to": 1, "num": 3, "scale": "log"}
-    found = Search(searched(sweep_lr=[entry]), "matrix")
+    found = Searcher(searched(sweep_lr=[entry]), "matrix")
     assert found.space["lr"] == Interval(1e-4, 1.0, log=True)
     assert len({one["lr"] for one in found.study().propose(4)}) == 4
     assert sweep.specification(searched(sweep_lr=[entry])) != sweep.specification(searched(sweep_lr=[1e-4, 0.01, 1]))

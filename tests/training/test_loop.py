@@ -21,9 +21,9 @@ from pipeline.errors import InputError
 from pipeline.evaluation.predictions import is_linear
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
+from pipeline.execution.cost import check_memory
 from pipeline.runs.run import Run, curve_steps
 from pipeline.table.prepared import Prepared
-from pipeline.train import check_memory
 from pipeline.training import lift, loop, minibatches, optimizers, parameters, stacks
 from pipeline.training.loop import State
 from pipeline.training.minibatches import MinibatchOrder, Rows
@@ -345,9 +345,9 @@ def test_what_watches_training_is_called_after_every_epoch() -> None:
 
 
 def test_more_epochs_than_memory_holds_curves_of_are_refused_with_the_most_that_it_does() -> None:
-    check_memory(runs=12, splits=6, epochs=1000, available=12 * 8 * 1000 * 4)
+    check_memory(runs=12, fits=6, epochs=1000, available=12 * 8 * 1000 * 4)
     with pytest.raises(
         InputError, match=r"train\.epochs: got 1000000000, .* 358 GiB, of 7\.45 GiB .* at most 20833333 here"
     ):
-        check_memory(runs=12, splits=6, epochs=10**9, available=8 * 10**9)
-    check_memory(runs=12, splits=6, epochs=20833333, available=8 * 10**9)
+        check_memory(runs=12, fits=6, epochs=10**9, available=8 * 10**9)
+    check_memory(runs=12, fits=6, epochs=20833333, available=8 * 10**9)

@@ -11,12 +11,11 @@ from pipeline.system import kernels  # before torch: it pins the kernels
 from two_engines import table
 
 from bench.rows import Row
-from pipeline import train
 from pipeline.config.axes import BatchSize
 from pipeline.execution.checkpoints import Checkpoints
-from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
 from pipeline.execution.processes import Workers
+from pipeline.execution.trainer import Trainer
 from pipeline.runs.run import Run
 from pipeline.system import machine
 
@@ -37,7 +36,7 @@ def seconds(planned: list[Run], count: int) -> float:
     begin = time.perf_counter()
     prepared = table()
     with Workers(count, prepared, Checkpoints()) if count else Here(prepared) as engine:
-        train.train(planned, prepared, Listeners(), engine)
+        Trainer(prepared, engine).train(planned)
     return time.perf_counter() - begin
 
 

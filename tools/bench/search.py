@@ -14,13 +14,12 @@ import sweeps  # before torch: pipeline pins its kernels
 
 # isort: split
 from bench.rows import Row
-from pipeline import train
 from pipeline.config.params import Params
-from pipeline.execution.listener import Listeners
 from pipeline.execution.local import Here
+from pipeline.execution.trainer import Trainer
 from pipeline.runs import outs
 from pipeline.runs.records import Record
-from pipeline.search.stage import Search
+from pipeline.search.stage import Searcher
 
 SEEDS = range(5)
 TRIALS, ROUNDS = 60, 6
@@ -33,16 +32,21 @@ def settings(method: str, seed: int) -> Params:
     return sweeps.params(variants=["matrix"], sweep_seed=[1, 2], sweep_search=search, **AXES)
 
 
+def trainer() -> Trainer:
+    """Return what trains, in this process."""
+    return Trainer(sweeps.table(), Here(sweeps.table()))
+
+
 def searched(method: str, seed: int) -> list[Record]:
     """Search."""
-    return Search(settings(method, seed), "matrix").run(sweeps.table(), Listeners(), Here(sweeps.table()), train.train)
+    return Searcher(settings(method, seed), "matrix").run(trainer())
 
 
 def best(method: str, seed: int) -> float:
     """Return the best score that a search found."""
     records = searched(method, seed)
     for record in records:
-        (alone,) = train.train([record.run], sweeps.table(), Listeners(), Here(sweeps.table()))
+        (alone,) = trainer().train([record.run])
         assert alone.curve.tobytes() == record.curve.tobytes()
         assert all(alone.tensors[name].tobytes() == record.tensors[name].tobytes() for name in alone.tensors)
     (study,) = Path(outs.TRAINED).glob("*/study.json")
