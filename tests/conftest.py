@@ -8,9 +8,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import FrameType
+from typing import TypeVar
 
 from pipeline.system import kernels  # before numpy, which MLflow imports: it pins the kernels
 
@@ -19,7 +21,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
+T = TypeVar("T")
 REPOSITORY = Path(__file__).parent.parent
+HANG_SECONDS = 600  # after which what a test waits for counts as hung, however slow the machine is
 SHARED = ("small", "default_run", "trained", "swept", "followed", "grids")  # fixtures that outlive a test
 # Their tests make runs again, nearly half of the work with `small`: they have a copy of it, so another worker can.
 MAKE_RUNS_AGAIN = ("test_reproduce_elsewhere", "test_hostile_records", "test_reproduce")
@@ -53,7 +57,13 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a user would; if it fails, fail with its output."""
     result = subprocess.run(
-        command, cwd=cwd, env=environment(**(extra or {})), capture_output=True, text=True, check=False, timeout=300
+        command,
+        cwd=cwd,
+        env=environment(**(extra or {})),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANG_SECONDS,
     )
     if check and result.returncode != 0:
         pytest.fail(f"{' '.join(command)} ended with {result.returncode}\n{result.stdout}\n{result.stderr}")
@@ -86,12 +96,43 @@ def reproduce() -> None:
         repo.reproduce()
 
 
+def calls_of(action: Callable[[], object]) -> int:
+    """Count the functions that an action calls: its work, which is the same on a slow machine."""
+    calls = 0
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    sys.setprofile(count)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def until(holds: Callable[[], T]) -> T:
+    """Wait until something holds; return what it returned."""
+    end = time.monotonic() + HANG_SECONDS
+    while not (found := holds()):
+        assert time.monotonic() < end, f"waited for {HANG_SECONDS} s"
+        time.sleep(0.05)
+    return found
+
+
 def free_port() -> int:
     """Find a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def answers(port: int) -> bool:
+    """Tell whether something listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -107,15 +148,11 @@ def serving(folder: Path) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        for _ in range(240):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.5)
+        until(lambda: answers(port))
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # its workers too
-        server.wait(30)
+        server.wait(HANG_SECONDS)
 
 
 @pytest.fixture

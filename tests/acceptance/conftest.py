@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from conftest import copy_checkout, environment, free_port, run, shorten
+from conftest import HANG_SECONDS, copy_checkout, environment, free_port, run, shorten
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, ViewportSize
@@ -116,8 +116,8 @@ def served(swept: Path) -> Iterator[Served]:
     below = psutil.Process(process.pid).children(recursive=True)
     yield Served(swept, f"http://127.0.0.1:{port}", link)
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(30) == 0
-    assert not psutil.wait_procs(below, timeout=10)[1]
+    assert process.wait(HANG_SECONDS) == 0
+    assert not psutil.wait_procs(below, timeout=HANG_SECONDS)[1]
 
 
 @pytest.fixture(scope="session")

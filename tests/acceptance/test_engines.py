@@ -6,15 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY, environment, run
-from test_recovery import DYING, any_run, lasting, store, trained, wait_for
+from conftest import HANG_SECONDS, REPOSITORY, environment, run, until
+from test_recovery import DYING, lasting, store, trained, wait_for, wait_for_a_run
 
 __all__ = ["trained"]  # a fixture
 TESTS = {"PYTHONPATH": "tests"}  # whose table it uses
@@ -38,16 +37,16 @@ def training(repository: Path, folder: Path, code: str = "", **extra: str) -> It
 
 def workers(stage: psutil.Popen, count: int) -> list[psutil.Process]:
     """Wait until so many workers train."""
-    for _ in range(400):
+
+    def all_train() -> list[psutil.Process]:
         own = [one for one in stage.children() if one.cmdline() == stage.cmdline()]
-        if len(own) == count and all(one.cpu_times().user > 0.1 for one in own):
-            return own
-        time.sleep(0.05)
-    raise AssertionError(f"{len(own)} workers, not {count}")
+        return own if len(own) == count and all(one.cpu_times().user > 0.1 for one in own) else []
+
+    return until(all_train)
 
 
 def are_gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=20)[1]
+    return not psutil.wait_procs(processes, timeout=HANG_SECONDS)[1]
 
 
 def outs(repository: Path) -> dict[str, bytes]:
@@ -64,7 +63,7 @@ def alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """The outs of 4,000 epochs in one process."""
     folder = tmp_path_factory.mktemp("alone")
     with lasting(trained, 4000), training(trained, folder, PIPELINE_ENGINE="here") as stage:
-        assert stage.wait(300) == 0
+        assert stage.wait(HANG_SECONDS) == 0
     return outs(trained)
 
 
@@ -73,7 +72,7 @@ def test_outs_are_the_same_bytes_with_any_number_of_workers(
     trained: Path, tmp_path: Path, alone: dict[str, bytes], count: int
 ) -> None:
     with lasting(trained, 4000), training(trained, tmp_path, PIPELINE_WORKERS=str(count)) as stage:
-        assert stage.wait(300) == 0
+        assert stage.wait(HANG_SECONDS) == 0
     assert outs(trained) == alone
 
 
@@ -84,11 +83,11 @@ def test_a_killed_worker_costs_its_stack_only(
     with lasting(trained, 4000), training(trained, tmp_path, PIPELINE_WORKERS="2") as stage:
         for worker in workers(stage, 2)[:doomed]:
             worker.kill()
-        said = stage.communicate(timeout=300)[1]
+        said = stage.communicate(timeout=HANG_SECONDS)[1]
     assert stage.returncode == 0
     assert said.count("WARNING: a worker process was killed; its runs train again") == doomed
     assert outs(trained) == alone
-    stored = [one for one in wait_for(tmp_path, "FINISHED") if one.data.tags["role"] == "run"]
+    stored = [one for one in wait_for(tmp_path, "FINISHED", "SCHEDULED") if one.data.tags["role"] == "run"]
     assert [one.info.status for one in stored] == ["FINISHED"] * 4
 
 
@@ -98,13 +97,13 @@ def test_a_stage_that_is_killed_or_stopped_leaves_no_process(
 ) -> None:
     with lasting(trained, 10**6), training(trained, tmp_path, PIPELINE_WORKERS="2") as stage:
         own = workers(stage, 2)
-        assert any_run(tmp_path)
+        wait_for_a_run(tmp_path)
         below = stage.children(recursive=True)
         if number == signal.SIGINT:
             os.killpg(stage.pid, number)  # as the terminal does: workers get it too
         else:
             stage.send_signal(number)
-        assert stage.wait(60) != 0
+        assert stage.wait(HANG_SECONDS) != 0
         assert are_gone(own)
         assert {one.info.status for one in wait_for(tmp_path, "KILLED")} == {"KILLED"}  # its pipe has ended
         assert are_gone(below)
@@ -118,10 +117,10 @@ def test_a_killed_training_resumes_from_its_checkpoints_whatever_the_engine(
     with lasting(trained, 4000):
         for engine in engines:
             with training(trained, tmp_path, DYING.format(chance.randrange(300, 900)), **engine) as stage:
-                assert stage.wait(300) == -signal.SIGKILL
+                assert stage.wait(HANG_SECONDS) == -signal.SIGKILL
             assert list(saved.glob("[!.]*"))
         with training(trained, tmp_path, PIPELINE_WORKERS="2") as stage:
-            assert stage.wait(300) == 0
+            assert stage.wait(HANG_SECONDS) == 0
     assert outs(trained) == alone
     assert list(saved.iterdir()) == []
 

@@ -3,14 +3,12 @@
 import csv
 import io
 import json
-import time
 from pathlib import Path
 
 import pytest
-from conftest import copy_checkout, run, shorten
+from conftest import copy_checkout, run, shorten, until
 from test_pipeline import stored, tree
 
-LAST = 600  # seconds that the queue may take at most
 # A range and a sample of learning rates; of each two at batch size 2, and the range's first at all, but not its second.
 RANGE, SAMPLE = "{from: 1e-6, to: 2e-6, num: 2}", "{sample: 2, from: 3e-6, to: 4e-6, scale: log, seed: 0}"
 ENTRIES = (
@@ -21,13 +19,12 @@ ENTRIES = (
 
 def wait_for_queue(folder: Path) -> str:
     """Wait until no experiment of the queue waits or runs; return its status."""
-    end = time.monotonic() + LAST
-    while time.monotonic() < end:
+
+    def ended() -> str:
         said = run("dvc", "queue", "status", cwd=folder).stdout
-        if not any(state in said for state in ("Queued", "Running")):
-            return said
-        time.sleep(2)
-    pytest.fail(f"the queue still works after {LAST} s:\n{said}")
+        return "" if any(state in said for state in ("Queued", "Running")) else said
+
+    return until(ended)
 
 
 @pytest.fixture(scope="module")

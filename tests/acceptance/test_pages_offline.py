@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,12 +68,11 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
-def test_a_report_of_1000_runs_is_small_and_opens_at_once(browser: "Browser", large: Path) -> None:
+def test_a_report_of_1000_runs_is_small_and_has_few_elements(browser: "Browser", large: Path) -> None:
     assert large.stat().st_size < 3 * 2**20
-    begun = time.monotonic()
     with shown(browser, large) as page:
         page.evaluate(DRAWN)
-        assert time.monotonic() - begun < 2
+        assert page.evaluate("document.querySelectorAll('*').length") < 20_000  # today: 6,547
         assert page.locator("svg[role=img]").count() == 6
         for drawing in page.locator("svg[role=img]").all():
             box = drawing.bounding_box()

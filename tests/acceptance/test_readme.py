@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, default_store, environment, free_port, run, search, serving
+from conftest import HANG_SECONDS, REPOSITORY, default_store, environment, free_port, run, search, serving
 
 SERVERS = ("pipeline ui", "mlflow models serve")
 PAGES = ("README.md", "docs/tables.md", "docs/sweeps.md", "docs/models.md")  # in this order, in one clone
@@ -28,7 +28,7 @@ def test_a_bare_mlflow_ui_lists_the_runs(default_run: Path) -> None:
         request = urllib.request.Request(
             f"{address}/api/2.0/mlflow/runs/search", body, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS) as answer:
             runs = json.load(answer)["runs"]
     assert {one["info"]["run_name"] for one in runs} == {
         one.info.run_name for one in search(default_store(default_run))
@@ -76,7 +76,7 @@ def started(command: str, folder: Path) -> Iterator[str]:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGINT)  # Ctrl-C
-        server.wait(60)
+        server.wait(HANG_SECONDS)
 
 
 def first_run(_: str, clone: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import default_store, points, run
+from conftest import HANG_SECONDS, default_store, points, run
 from dvc.utils.hydra import apply_overrides
 from test_recovery import DYING, EMPTY, start_training, store, stored, trained
 
@@ -67,11 +67,11 @@ def test_a_killed_search_proposes_the_same_again_and_ends_with_the_same_bytes(
     code = f"import os\nos.environ[{VARIABLE!r}] = {killed!r}\n"
     for death in deaths:
         process = start_training(trained, tmp_path, code + DYING.format(death))
-        assert process.wait(120) == -signal.SIGKILL
+        assert process.wait(HANG_SECONDS) == -signal.SIGKILL
         known = len(json.loads((trained / OUTS / "study.json").read_text())["tried"])
         assert 0 < known < len(trials)
         assert studied(killed) == trials[:known]
-    assert start_training(trained, tmp_path, code).wait(120) == 0
+    assert start_training(trained, tmp_path, code).wait(HANG_SECONDS) == 0
     assert written(trained) == undisturbed
     assert studied(killed) == trials
     runs = held(tmp_path)

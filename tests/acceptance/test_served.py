@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import default_store, environment, free_port, run, serving
+from conftest import HANG_SECONDS, default_store, environment, free_port, run, serving
 from mlflow import MlflowClient
 from numpy.typing import NDArray
 from ruamel.yaml import YAML
@@ -56,7 +56,7 @@ def served(uri: str, folder: Path, model: str = CHAMPION, **extra: str) -> Itera
         yield address
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        server.wait(HANG_SECONDS)
 
 
 def ask(address: str, body: object, kind: str = "application/json") -> tuple[int, Any]:
@@ -64,7 +64,7 @@ def ask(address: str, body: object, kind: str = "application/json") -> tuple[int
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(f"{address}/invocations", content, {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())

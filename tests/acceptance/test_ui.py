@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import environment, free_port
+from conftest import HANG_SECONDS, environment, free_port
 
 INI = """[mlflow]
 default_permission = READ
@@ -22,7 +22,7 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 
 def status(url: str, headers: Mapping[str, str]) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=HANG_SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -47,4 +47,4 @@ def test_with_authentication_it_listens_everywhere_and_asks_for_a_password(swept
         assert [status(url, {}), status(url, known), status(url, known | {"Host": "10.evil.com"})] == [401, 200, 403]
     finally:
         os.kill(process.pid, signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(HANG_SECONDS) == 0

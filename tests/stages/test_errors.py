@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import default_store, environment, run, search
+from conftest import HANG_SECONDS, default_store, environment, run, search
 from filelock import FileLock
 
 from pipeline import errors
@@ -65,7 +65,7 @@ def test_a_stage_that_cannot_write_says_what_and_where_and_leaves_the_outs_as_th
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANG_SECONDS,
     )
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
@@ -84,7 +84,7 @@ def test_ctrl_c_ends_in_one_line_also_while_libraries_are_loaded(workspace: Path
     while "numpy" not in maps.read_text() and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=HANG_SECONDS)[0]
     assert said == ("stopped\n" if told[0] == "pipeline" else f"stopped; finished stages are kept; {GO_ON}\n")
     assert process.returncode == 130
 
@@ -99,7 +99,7 @@ def test_ctrl_c_waits_for_what_is_being_stored(workspace: Path) -> None:
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)
-    assert process.communicate(timeout=60)[1].decode() == f"stopped; finished stages are kept; {GO_ON}\n"
+    assert process.communicate(timeout=HANG_SECONDS)[1].decode() == f"stopped; finished stages are kept; {GO_ON}\n"
     assert [run.info.status for run in search(default_store(workspace))] == ["FINISHED"] * 2
 
 
@@ -111,8 +111,8 @@ def test_reproduce_stopped_by_ctrl_c_leaves_no_process_and_no_worktree(small: Pa
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[0] == b"stopped\n"
-    assert psutil.wait_procs(stages, timeout=3)[1] == []
+    assert process.communicate(timeout=HANG_SECONDS)[0] == b"stopped\n"
+    assert psutil.wait_procs(stages, timeout=HANG_SECONDS)[1] == []
     assert run("git", "worktree", "list", cwd=small).stdout.count("\n") == 1
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import chaos
 import psutil
 import pytest
-from conftest import default_store, environment, points, run, search
+from conftest import HANG_SECONDS, default_store, environment, points, run, search, until
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -72,26 +72,23 @@ def start_training(repository: Path, folder: Path, code: str = "") -> subprocess
         env=environment(**store(folder)),
         start_new_session=True,
     )
-    if not any_run(folder):
+    try:
+        wait_for_a_run(folder)
+    except AssertionError:
         process.kill()
-        raise AssertionError("no run appeared in the store")
+        raise
     return process
 
 
-def any_run(folder: Path) -> bool:
+def wait_for_a_run(folder: Path) -> None:
     """Wait until the store holds a run."""
-    for _ in range(300):
-        time.sleep(0.1)
-        if (folder / "mlflow.db").exists() and any(one.data.tags.get("role") == "run" for one in stored(folder)):
-            return True
-    return False
+    database = folder / "mlflow.db"
+    until(lambda: database.exists() and any(one.data.tags.get("role") == "run" for one in stored(folder)))
 
 
-def wait_for(folder: Path, status: str) -> list[Run]:
-    for _ in range(100):
-        if all(one.info.status == status for one in stored(folder)):
-            break
-        time.sleep(0.1)
+def wait_for(folder: Path, *statuses: str) -> list[Run]:
+    """Wait until every run in the store has one of these statuses; return the runs."""
+    until(lambda: all(one.info.status in statuses for one in stored(folder)))
     return stored(folder)
 
 
@@ -107,7 +104,7 @@ def test_a_signal_ends_the_runs_as_killed(trained: Path, tmp_path: Path, number:
     with lasting(trained, 10**6):
         process = start_training(trained, tmp_path)
     process.send_signal(number)
-    assert process.wait(60) != 0
+    assert process.wait(HANG_SECONDS) != 0
     runs = wait_for(tmp_path, "KILLED")
     assert {one.info.status for one in runs} == {"KILLED"}
     assert all(reason in one.data.tags["error"] for one in runs)
@@ -126,7 +123,7 @@ def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_
     ]
     code = "\n".join([*lines, "loop.fit = broken"])
     process = start_training(trained, tmp_path, code)
-    assert process.wait(60) != 0
+    assert process.wait(HANG_SECONDS) != 0
     runs = wait_for(tmp_path, "FAILED")
     assert {one.info.status for one in runs} == {"FAILED"}
     assert all(one.data.tags["error"] == f"{kind}: on purpose" for one in runs)
@@ -135,8 +132,7 @@ def test_an_exception_ends_the_runs_as_failed_with_the_error(trained: Path, tmp_
 def test_doctor_ends_runs_whose_processes_are_gone_and_no_others(trained: Path, tmp_path: Path) -> None:
     with lasting(trained, 10**6):
         process = start_training(trained, tmp_path)
-    while not any(points(default_store(tmp_path), one) for one in stored(tmp_path)):
-        time.sleep(0.2)
+    until(lambda: any(points(default_store(tmp_path), one) for one in stored(tmp_path)))
     run("pipeline", "doctor", cwd=trained, extra=store(tmp_path), check=False)
     assert {one.info.status for one in stored(tmp_path)} == {"RUNNING"}
     for below in psutil.Process(process.pid).children():  # the storing process first, so that it cannot tell
@@ -162,7 +158,7 @@ def test_a_stage_stops_when_its_dvc_was_killed(trained: Path, tmp_path: Path) ->
         dvc = subprocess.Popen(
             ["dvc", "repro", "train@matrix"], cwd=trained, env=environment(**store(tmp_path)), start_new_session=True
         )
-        any_run(tmp_path)
+        wait_for_a_run(tmp_path)
         dvc.kill()
         dvc.wait()
         runs = wait_for(tmp_path, "KILLED")

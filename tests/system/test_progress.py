@@ -7,14 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pytest
-from conftest import environment
+from conftest import HANG_SECONDS, calls_of, environment
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -142,18 +141,17 @@ def test_it_says_how_many_runs_diverged_and_how_many_are_stored_if_any_are(
     assert out.getvalue() == f"train linear: 2 runs trained in 1 s, of which 1 diverged; best train/mse 2{said}\n"
 
 
-def test_following_an_epoch_costs_less_than_a_hundredth_of_training_it() -> None:
+def test_following_an_epoch_is_a_look_at_the_clock() -> None:
     shown, _ = training(terminal=False)
     three = Stack(tuple((run_of(1, seed), split) for split in range(6) for seed in range(3)), (100,) * 18)
     shown.start(three)
     curves = np.ones((18, 1000), dtype=np.float32)
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
+
+    def follow() -> None:
         for epoch in range(1, 1001):
             shown.follow(three, curves, epoch)
-        times.append(time.perf_counter() - begin)
-    assert min(times) / 1000 < 1e-6  # the smallest step takes 1e-4
+
+    assert calls_of(follow) < 8 * 1000
 
 
 @pytest.mark.parametrize(
@@ -181,7 +179,7 @@ def at_a_terminal(folder: Path, *command: str, **extra: str) -> str:
             break
         said += part
     os.close(ours)
-    assert process.wait(60) == 0, said
+    assert process.wait(HANG_SECONDS) == 0, said
     return said.decode()
 
 

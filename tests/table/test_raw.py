@@ -6,7 +6,6 @@ import io
 import os
 import random
 import resource
-import time
 from collections import Counter
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import calls_of
 from fuzz_inputs import fuzz, read_table
 
 from pipeline.errors import InputError
@@ -94,11 +94,12 @@ def test_of_a_very_wide_table_only_what_is_used_takes_memory(tmp_path: Path) -> 
     names = [f"c{n}" for n in range(10**5)]
     row = ",".join(["1.5"] * len(names))
     (tmp_path / "wide.csv").write_text("\n".join([",".join(names), *[row] * 20]))
-    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     numbers, _ = table.read(tmp_path / "wide.csv", ["c99999", "c0", "c7"])
     assert numbers.shape == (20, 3)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; pandas' 2,000,000 cells: 300,000
-    assert time.monotonic() - begun < 5
+    work = calls_of(lambda: table.read(tmp_path / "wide.csv", ["c99999", "c0", "c7"]))
+    assert work < 3 * len(names)  # there are 20 cells for each
     [said] = refusal(tmp_path, (tmp_path / "wide.csv").read_text(), ["nowhere"])
     assert len(said) < 500
 
@@ -143,9 +144,9 @@ def test_a_bad_cell_comes_with_a_hint(tmp_path: Path, text: str, hint: str) -> N
 
 
 def test_of_many_bad_cells_20_are_shown_and_all_are_listed_in_a_file(tmp_path: Path) -> None:
-    begun = time.monotonic()
-    said = refusal(tmp_path, "a,b,y\n" + "x,1,2024-01-01\n" * 40_000)
-    assert time.monotonic() - begun < 10
+    text = "a,b,y\n" + "x,1,2024-01-01\n" * 40_000
+    assert calls_of(lambda: refusal(tmp_path, text)) < 40 * 80_000  # to name a cell takes half of that
+    said = refusal(tmp_path, text)
     assert len(said) == 21
     assert said[19].startswith("row 10, column 'y': '2024-01-01'")
     listed = tmp_path / ".dvc/tmp/bad_cells.csv"

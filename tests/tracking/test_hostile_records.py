@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import default_store, enter, environment, run, search
+from conftest import calls_of, default_store, enter, environment, run, search, until
 from fuzz_records import BOMB, copy_records, fuzz
 from safetensors.numpy import load, load_file, save
 
@@ -272,12 +272,12 @@ def test_a_table_is_read_only_below_the_repository(tmp_path: Path, source: str) 
     ],
     ids=lambda value: value[:20],
 )
-def test_params_that_are_a_bomb_or_none_are_refused_in_no_time(stored: Stored, text: str, said: str) -> None:
-    before = time.monotonic()
-    refused = message(lambda: reproduce.parse_params(replace(stored, params_yaml=text)))
+def test_params_that_are_a_bomb_or_none_are_refused_with_little_work(stored: Stored, text: str, said: str) -> None:
+    hostile = replace(stored, params_yaml=text)
+    refused = message(lambda: reproduce.parse_params(hostile))
     assert refused.startswith(stored.run_id)
     assert said in refused
-    assert time.monotonic() - before < 2
+    assert calls_of(lambda: message(lambda: reproduce.parse_params(hostile))) < 20_000 + 200 * len(text)
 
 
 def weights_of(stored: Stored) -> bytes:
@@ -342,9 +342,7 @@ def test_what_a_killed_reproduce_left_is_removed_by_the_next_and_only_that(
     run_id = search(default_store(small), CONDITION)[0].info.run_id
     temporary = environment(TMPDIR=str(tmp_path))
     killed = subprocess.Popen(["pipeline", "reproduce", run_id], cwd=small, env=temporary, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("pipeline-reproduce-*/worktree/mlflow.db")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: list(tmp_path.glob("pipeline-reproduce-*/worktree/mlflow.db")))
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     mine = tmp_path / "worktree"
