@@ -2,7 +2,7 @@
 PYTHON ?= python3
 # PORT: where `make ui` serves; empty: 5000, or a free one.
 PORT ?=
-# TORCH: the build of torch to install: cpu, cuda or default (pip's choice). Empty: torch_build.py decides.
+# TORCH: the build of torch to install: cpu, cuda or default (pip's choice). Empty: tools/torch_build.py decides.
 TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # PROCESSORS: options for tools/processors.py, such as --tables default --processors Haswell,EPYC
@@ -21,7 +21,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup ray repro test acceptance lint ui bench chaos processors resolve docs clean
+.PHONY: help setup ray repro test acceptance lint ui bench chaos processors newest resolve docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,6 +84,9 @@ processors: setup ## train and evaluate here and on emulated processors; compare
 docs: setup ## write the reference, and the guide's outputs and pictures, from real runs in a temporary clone
 	python docs/reference.py
 	PYTHONPATH=docs:tests:tools python docs/render.py
+
+newest: setup ## install the newest release of every direct dependency in .newest, run the tests, say what broke
+	python tools/newest.py '$(TORCH_INDEX)'
 
 resolve: setup ## resolve constraints.txt for each Python and platform; install nothing
 	python tools/resolve.py
