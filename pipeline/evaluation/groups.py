@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from pipeline.config.where import number
 from pipeline.errors import InputError
 from pipeline.evaluation.choice import place
 from pipeline.metrics import as_loss, summarized
@@ -33,9 +32,8 @@ def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
     for run in runs:
         groups.setdefault(tuple(str(run.get(key, "")) for key in keys), []).append(run)
     ends = ("diverged", BEHIND) if any(_end(run) == BEHIND for run in runs) else ("diverged",)
-    rows = [
-        _group(dict(zip(keys, map(number, values), strict=True)), own, metric, ends) for values, own in groups.items()
-    ]
+    # A key has the runs' own value: the id of a sweep stays text, even if it reads as a number, such as 1234567e8901.
+    rows = [_group({key: own[0].get(key, "") for key in keys}, own, metric, ends) for own in groups.values()]
     return sorted(rows, key=lambda row: as_loss(metric, row[f"{metric} mean"]))
 
 
