@@ -20,7 +20,7 @@ from pipeline.commands import locks
 from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
-from pipeline.system import repository
+from pipeline.system import addresses, repository
 from pipeline.system.files import is_whole, named_md5, read_csv
 from pipeline.tracking import leftovers, queries
 from pipeline.tracking.audit import Finding, audit
@@ -78,15 +78,16 @@ def environment() -> Iterator[Finding]:
     """Check the variables that lead runs astray."""
     if os.environ.get("MLFLOW_RUN_ID"):
         yield Finding("MLFLOW_RUN_ID is set: MLflow's fluent calls write into that run", "unset MLFLOW_RUN_ID")
-    given = repository.without_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    named = f"MLFLOW_TRACKING_URI={addresses.shown(given)}"
     file = repository.sqlite_file(given)
     if file is not None and not file.is_absolute():
         yield Finding(
-            f"MLFLOW_TRACKING_URI={given} is relative: mlflow itself opens another store in each folder",
+            f"{named} is relative: mlflow itself opens another store in each folder",
             f"export MLFLOW_TRACKING_URI=sqlite:///{repository.root() / file}, or unset it",
         )
     if given and "://" not in given:
-        yield Finding(f"MLFLOW_TRACKING_URI={given} is a folder: MLflow no longer writes file stores", "unset it")
+        yield Finding(f"{named} is a folder: MLflow no longer writes file stores", "unset it")
 
 
 def lock_files(root: Path) -> Iterator[Finding]:
@@ -161,24 +162,31 @@ def store(expected: Mapping[str, str]) -> Iterator[Finding]:
     except InputError as error:
         yield Finding(str(error), "start the server, or unset MLFLOW_TRACKING_URI; then: pipeline sync")
         return
+    if health.lost:
+        yield Finding(health.lost, "install the pinned MLflow: make setup; or a pipeline that knows this MLflow")
     yield from not_stored(health.lacking)
     for run in ended:
         yield Finding(f"{run}: said RUNNING though its process was gone; it is now KILLED", "dvc repro")
     for run_id, name in health.ownerless.items():
         what = f"{name} ({run_id}): says RUNNING, but no process is on record for it"
         yield Finding(what, f"mlflow runs delete --run-id {run_id}, or end it where it was started")
-    folder, usual = Path(unquote(urlparse(health.artifacts).path)), root / "mlartifacts"
     if health.artifacts.startswith("file:") and not os.environ.get("MLFLOW_TRACKING_URI"):
-        if not folder.exists() and usual.exists():
-            yield Finding(
-                f"{folder}: MLflow looks for artifacts here, but they moved to {usual}",
-                f"mkdir -p {folder.parent} && ln -s {usual} {folder}",
-            )
-        elif folder.exists() and folder.resolve() != usual.resolve():
-            yield Finding(
-                f"{folder}: MLflow keeps artifacts here, not in {usual}; this repository is a copy of another",
-                f"mv {root / 'mlflow.db'} {root / 'mlflow.copied.db'} && pipeline sync",
-            )
+        yield from misplaced(Path(unquote(urlparse(health.artifacts).path)), root)
+
+
+def misplaced(folder: Path, root: Path) -> Iterator[Finding]:
+    """Check that MLflow keeps its artifacts in a folder of this repository."""
+    usual = root / "mlartifacts"
+    if not folder.exists() and usual.exists():
+        yield Finding(
+            f"{folder}: MLflow looks for artifacts here, but they moved to {usual}",
+            f"mkdir -p {folder.parent} && ln -s {usual} {folder}",
+        )
+    elif folder.exists() and folder.resolve() != usual.resolve():
+        yield Finding(
+            f"{folder}: MLflow keeps artifacts here, not in {usual}; this repository is a copy of another",
+            f"mv {root / 'mlflow.db'} {root / 'mlflow.copied.db'} && pipeline sync",
+        )
 
 
 def file_system(path: Path) -> str:

@@ -23,7 +23,7 @@ import psutil
 
 from pipeline.errors import InputError
 from pipeline.runs import outs
-from pipeline.system import repository
+from pipeline.system import addresses, repository
 from pipeline.system.kernels import unpinned
 
 PORT = 5000
@@ -137,7 +137,7 @@ class Server:
     def tail(self) -> str:
         """Return the last lines that it printed."""
         self.output.seek(0)
-        return repository.without_password("\n".join(self.output.read().decode(errors="replace").splitlines()[-10:]))
+        return addresses.shown("\n".join(self.output.read().decode(errors="replace").splitlines()[-10:]))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.search.space import Configuration, Space, shown
+from pipeline.system import addresses
 
 VARIABLE = "PIPELINE_OPTUNA_STORAGE"
 FAILURES = (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError)
@@ -60,6 +61,7 @@ def copy(url: str, name: str, higher: bool, space: Space, trials: Sequence[Trial
             for trial in trials[len(stored.get_trials(deepcopy=False)) :]
         )
     except FAILURES as error:
-        print(f"WARNING: {VARIABLE}: the study could not be stored: {str(error).splitlines()[0]}", file=sys.stderr)
+        reason = addresses.shown(error, url).splitlines()[0]
+        print(f"WARNING: {VARIABLE}: the study could not be stored: {reason}", file=sys.stderr)
         return False
     return True

@@ -48,11 +48,6 @@ def store_uri() -> str:
     return uri if file is None else f"sqlite:///{root() / file}"
 
 
-def without_password(text: str) -> str:
-    """Hide the passwords in a text's URIs."""
-    return re.sub(r"(://[^\s/:@]*):\S*@", r"\1:***@", text)  # up to the last @: a password may contain / and @
-
-
 def sqlite_file(uri: str) -> Path | None:
     """Return the path of a SQLite store, or None for another kind of store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pipeline.metrics import RUN_METRICS
 from pipeline.runs import outs
 from pipeline.runs.records import CURVE, Record
-from pipeline.system import machine
+from pipeline.system import addresses, machine
 from pipeline.tracking import parents, seals
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, StoredRun
@@ -89,7 +89,7 @@ def named(run: StoredRun) -> str:
 def place(store: Store, run: StoredRun, name: str) -> str:
     """Locate an artifact in a message."""
     try:
-        return f"{store.artifact_uri(run)}/{name}"
+        return addresses.shown(f"{store.artifact_uri(run)}/{name}")
     except FileNotFoundError as error:
         return f"{name} ({error})"
 

@@ -26,7 +26,7 @@ from pipeline.tracking.pages import descriptions, figures, links, names, views
 from pipeline.tracking.parents import Parent, is_evaluated
 from pipeline.tracking.repeats import Repeats, has_weights
 from pipeline.tracking.runs import FINISHED, NOTE, NOTHING, PARENT, Points, StoredRun
-from pipeline.tracking.store import backend, location
+from pipeline.tracking.store import backend
 from pipeline.tracking.store.backend import Change, New
 from pipeline.tracking.store.location import PATIENCE_SECONDS, StoreError
 from pipeline.tracking.store.store import Store, answering
@@ -78,6 +78,8 @@ class Direct:
         self.elsewhere = 0  # runs of the sweep that an earlier sweep's run lists
         self.started: dict[str, float] = {}  # fingerprint -> when the stage began the run
         self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
+        if lost := self.store.lost:
+            print(f"WARNING: {lost}", file=sys.stderr)
         leftovers.end_dead_runs(self.store)
         self.repeats = Repeats(self.store)
         self.owner = processes.process_tags(pid)
@@ -294,15 +296,12 @@ class Direct:
     def close(self, status: str, error: str) -> None:
         """End the stage: runs left open get `status`; the sweep is finished, or waits for its next stage."""
         opened = [one.run for one in self.own.values()]
-        if self.store.is_server:
-            leftovers.delete_ghosts(self.store, self.owner, {one.run_id for one in (self.parent.run, *opened)})
         if status == FINISHED:
             self.parent.end(self.clock())
-            if file := repository.sqlite_file(self.store.uri):
-                location.count_rows(file)
-            return
-        at = values.milliseconds(self.clock())
-        self.store.write([backend.stopped(run, status, at, error) for run in (*opened, self.parent.run)])
+        else:
+            at = values.milliseconds(self.clock())
+            self.store.write([backend.stopped(run, status, at, error) for run in (*opened, self.parent.run)])
+        self.store.settle(self.owner, {one.run_id for one in (self.parent.run, *opened)})
 
 
 @answering()

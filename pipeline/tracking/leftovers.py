@@ -1,7 +1,7 @@
-"""What processes left behind in the store: runs RUNNING for ever, and ghosts of requests whose answer was lost."""
+"""Ends the runs of processes that are gone, which would say RUNNING for ever."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 from pipeline.runs.records import CURVE
 from pipeline.system import processes
@@ -39,10 +39,3 @@ def ended(run: StoredRun, curve: Sequence[Point]) -> Change:
     signs = [run.start, milliseconds(float(run.tags["heartbeat"])), *(point.at for point in curve)]
     owner = f"process {run.tags['pid']} on {run.tags['host']}"
     return backend.stopped(run, KILLED, max(signs), f"{owner} is gone and did not end this run")
-
-
-def delete_ghosts(store: Store, owner: Mapping[str, str], known: Collection[str]) -> None:
-    """Delete a process's runs that it does not know: a request whose answer was lost may be carried out late."""
-    for run in store.running(owner):
-        if run.run_id not in known:
-            store.client.delete_run(run.run_id)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.errors import InputError
 from pipeline.runs import outs
 from pipeline.runs.records import CURVE, Record
-from pipeline.system import repository
+from pipeline.system import addresses, repository
 from pipeline.tracking import parents, stored
 from pipeline.tracking.display import first_line, shown
 from pipeline.tracking.pages.links import run_link
@@ -35,7 +35,7 @@ def identify(experiment: str, named: str) -> tuple[str, str]:
         return named, ""
     store = Store.look(experiment)
     if store is None:
-        raise InputError(f"{named}: not stored: {repository.store_uri()} has no experiment {experiment!r}")
+        raise InputError(f"{named}: not stored: {_no(experiment)}")
     found = store.named(named)
     if not found and len(named) == 32:
         return named, ""
@@ -66,7 +66,7 @@ def recall(experiment: str, run_id: str) -> Stored:
     try:
         store = Store.look(experiment)
         if store is None:
-            raise InputError(f"{run_id}: not stored: {repository.store_uri()} has no experiment {experiment!r}")
+            raise InputError(f"{run_id}: not stored: {_no(experiment)}")
         return stored.check(_read(store, run_id))
     except InputError:
         raise
@@ -75,8 +75,12 @@ def recall(experiment: str, run_id: str) -> Stored:
     except StoreError as error:
         raise InputError(f"{run_id}: {error}") from error
     except Exception as error:  # MLflow and its drivers raise anything on rows that MLflow did not write
-        fault = repository.without_password(f"{type(error).__name__}: {first_line(error)}")
+        fault = addresses.shown(f"{type(error).__name__}: {first_line(error)}")
         raise InputError(f"{run_id}: its record in MLflow's store cannot be read: {fault}") from error
+
+
+def _no(experiment: str) -> str:
+    return f"{addresses.shown(repository.store_uri())} has no experiment {experiment!r}"
 
 
 def _read(store: Store, run_id: str) -> Stored:
@@ -99,7 +103,7 @@ def _read(store: Store, run_id: str) -> Stored:
         params_yaml,
         summary,
         store.artifact(parent, changes, stored.PATCH_BYTES) if changes else b"",
-        f"{store.artifact_uri(parent)}/{changes}",
+        addresses.shown(f"{store.artifact_uri(parent)}/{changes}"),
         parents.is_evaluated(parent),
         run.seal_state,
     )
@@ -132,12 +136,14 @@ class Health:
     """The state of a store, as `pipeline doctor` needs it.
 
     ownerless: runs that say RUNNING without an owner, id -> name. lacking: names of runs that it should hold and
-    does not, or not whole. artifacts: where they lie, empty if there is no experiment.
+    does not, or not whole. artifacts: where they lie, empty if there is no experiment. lost: what an unknown MLflow
+    costs.
     """
 
     ownerless: dict[str, str]
     lacking: list[str]
     artifacts: str
+    lost: str = ""
 
 
 @answering()
@@ -154,7 +160,7 @@ def health(experiment: str, expected: Mapping[str, str]) -> Health:
     ownerless = {run.run_id: run.name for run in store.running() if "heartbeat" not in run.tags}
     held = {run.tags.get("fingerprint") for run in (store.runs() if expected else []) if run.is_complete}
     lacking = [name for fingerprint, name in expected.items() if fingerprint not in held]
-    return Health(ownerless, lacking, store.experiment.artifact_location)
+    return Health(ownerless, lacking, store.experiment.artifact_location, store.lost)
 
 
 @answering()

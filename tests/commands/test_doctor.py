@@ -357,5 +357,6 @@ def test_no_password_is_shown(inside: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "://ann:s3cr@et@host")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     said = "".join(finding.what + finding.mend for finding in doctor.examine(deep=False).findings)
-    assert "://ann:***@host" in said
+    assert "MLFLOW_TRACKING_URI" in said
     assert "s3cr" not in said
+    assert "et@host" not in said

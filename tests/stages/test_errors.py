@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import HANG_SECONDS, default_store, environment, run, search
-from filelock import FileLock
 
 from pipeline import errors
+from pipeline.tracking.store.location import Lock
 
 STAGES = ["pipeline.prepare", "pipeline.train", "pipeline.evaluate"]
 GO_ON = "go on with: dvc repro"
@@ -91,7 +91,7 @@ def test_ctrl_c_ends_in_one_line_also_while_libraries_are_loaded(workspace: Path
 
 def test_ctrl_c_waits_for_what_is_being_stored(workspace: Path) -> None:
     (workspace / "data/trained/matrix/runs.csv").unlink()
-    with FileLock(workspace / "mlflow.db.lock"):  # the storing process waits for it
+    with Lock(workspace / "mlflow.db.lock"):  # the storing process waits for it
         process = subprocess.Popen(command("pipeline.train"), cwd=workspace, env=environment(), stderr=subprocess.PIPE)
         while not (workspace / "data/trained/matrix/runs.csv").exists():
             time.sleep(0.01)

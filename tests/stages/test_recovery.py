@@ -16,7 +16,7 @@ from conftest import HANG_SECONDS, default_store, environment, points, run, sear
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline.tracking.store import location
+from pipeline.tracking.store import database
 
 EMPTY = "empty.db"
 DYING = """
@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with prepared data, and a sweep of 4 short runs of each variant."""
     folder = chaos.prepare(tmp_path_factory.mktemp("recovery") / "repository")
     run("python", "-m", "pipeline.prepare", cwd=folder)
-    location.create_empty(folder / EMPTY)
+    database.create_empty(folder / EMPTY)
     return folder
 
 

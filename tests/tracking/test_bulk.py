@@ -12,13 +12,15 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from pipeline.__main__ import main
+from pipeline.commands import doctor
 from pipeline.runs.records import CURVE
 from pipeline.tracking.models.registry import Registry
 from pipeline.tracking.runs import FINISHED, StoredRun
-from pipeline.tracking.store import database, location
+from pipeline.tracking.store import database, location, releases
 from pipeline.tracking.store.backend import Filter
 from pipeline.tracking.store.client import Client
-from pipeline.tracking.store.database import Bulk
+from pipeline.tracking.store.database import Database
+from pipeline.tracking.store.store import reach
 
 RUN = {"role": "run"}
 
@@ -53,8 +55,7 @@ def altered(small: Path, tmp_path: Path) -> str:
 
 def test_every_search_finds_what_mlflows_client_finds(altered: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "READ_AT_ONCE", 2)  # so that there are several queries
-    tables, client = Bulk.of(altered), Client(altered, 0)
-    assert tables is not None
+    tables, client = Database(altered), Client(altered, 0)
     experiment = client.experiment("regression")
     assert experiment is not None
     assert tables.experiment("regression") == experiment
@@ -73,20 +74,22 @@ def test_every_search_finds_what_mlflows_client_finds(altered: str, monkeypatch:
     assert [len(runs) for runs in expected] == [9, 6, 9, 1, 2, 5, 5, 1, 1, 1, len(found[10])]
     assert len(found[10]) in {2, 4}
     ids = [run.run_id for run in expected[0]]
-    histories = tables.histories(ids, CURVE)
-    assert {one: sorted(histories.get(one, [])) for one in ids} == {
-        one: sorted(client.history(one, CURVE)) for one in ids
-    }
-    fingerprints = {run.tags["fingerprint"]: [run.run_id] for run in expected[1]}
-    assert tables.with_tag("1", "fingerprint", fingerprints.keys()) == fingerprints
-    assert tables.with_tag("1", "fingerprint", {"none"}) == {}
+    histories, others = (backend.histories(ids, CURVE) for backend in (tables, client))
+    assert {one: sorted(histories.get(one, [])) for one in ids} == {one: sorted(others[one]) for one in ids}
+    assert repr([comparable(tables.run(one)) for one in ids]) == repr([comparable(client.run(one)) for one in ids])
+    fingerprints = [run.tags["fingerprint"] for run in expected[1]]
+    for asked, count in ((fingerprints, 6), (fingerprints[:1], 1), ([*fingerprints[:2], *map(str, range(30))], 2)):
+        by_table, by_client = (list(one.with_fingerprints("1", frozenset(asked))) for one in (tables, client))
+        assert sorted(run.run_id for run in by_table) == sorted(run.run_id for run in by_client)
+        assert len(by_table) == count
+    assert list(tables.with_fingerprints("1", {"none"})) == list(client.with_fingerprints("1", {"none"})) == []
 
 
 def test_a_store_of_another_schema_is_read_through_mlflow_to_the_same_end(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     enter(small, monkeypatch)
-    commands = [["runs"], ["top"], ["top", "--all"], ["leaderboard", "--all"], ["sync"], ["doctor", "--deep"]]
+    commands = [["runs"], ["top"], ["top", "--all"], ["leaderboard", "--all"], ["sync"]]
 
     def said() -> list[str]:
         told = []
@@ -95,25 +98,27 @@ def test_a_store_of_another_schema_is_read_through_mlflow_to_the_same_end(
             told.append(capsys.readouterr().out)
         return told
 
-    assert Bulk.of(default_store(small)) is not None
+    assert isinstance(reach(default_store(small), 0), Database)
     here = said()
-    monkeypatch.setattr(database, "SCHEMAS", set())
-    assert Bulk.of(default_store(small)) is None
+    assert doctor.examine(deep=True).findings == []
+    monkeypatch.setattr(releases, "is_known", lambda _: False)
+    assert isinstance(reach(default_store(small), 0), Client)
     assert said() == here
+    [finding] = doctor.examine(deep=True).findings
+    assert "schema dc11669786a5 is unknown" in finding.what
     sqlite3.connect(tmp_path / "empty.db").close()
-    assert Bulk.of(f"sqlite:///{tmp_path / 'empty.db'}") is None
-    assert Bulk.of("http://127.0.0.1:5000") is None
+    assert reach(f"sqlite:///{tmp_path / 'empty.db'}", 0) is None
+    assert isinstance(reach("http://127.0.0.1:5000", 0), Client)
 
 
 def test_the_served_version_is_the_registrys(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables, registry = Bulk.of(default_store(small)), Registry(default_store(small))
-    assert tables is not None
-    held = database.served(tables, "regression-scores", "champion")
+    tables, registry = Database(default_store(small)), Registry(default_store(small))
+    held = tables.served("regression-scores", "champion")
     assert held is not None
     assert held == replace(registry.version("regression-scores", held.number), tags={})
-    assert database.served(tables, "regression-scores", "none") is None
+    assert tables.served("regression-scores", "none") is None
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///elsewhere.db")
-    assert database.served(tables, "regression-scores", "champion") is None
+    assert tables.served("regression-scores", "champion") is None
 
 
 def test_sqlite_does_not_compare_every_run_with_every_value_of_the_metric_that_a_page_is_sorted_by(
@@ -133,7 +138,7 @@ def test_sqlite_does_not_compare_every_run_with_every_value_of_the_metric_that_a
             connection.execute(f"{numbers} INSERT INTO {table} SELECT {new} FROM few, {one}")
         connection.commit()
     assert [step for step in plan(uri) if step.startswith("SCAN anon")]
-    location.count_rows(file)
+    location.count_rows(uri)
     assert not [step for step in plan(uri) if step.startswith("SCAN anon")]
 
 

@@ -11,16 +11,16 @@ import pytest
 from conftest import environment
 from mlflow import MlflowClient
 
-from pipeline.tracking.store import location
+from pipeline.tracking.store import database
 
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store that MLflow made elsewhere and long ago, kept as `make setup` keeps it."""
-    monkeypatch.setattr(location, "KEPT", tmp_path / "share/kept.db")
+    monkeypatch.setattr(database, "KEPT", tmp_path / "share/kept.db")
     monkeypatch.chdir(tmp_path)
-    location.create_empty(location.KEPT)
-    return location.KEPT
+    database.create_empty(database.KEPT)
+    return database.KEPT
 
 
 def written(file: Path) -> list[str]:
@@ -36,9 +36,9 @@ def test_a_copied_store_is_the_one_that_mlflow_makes(
     copied, made = tmp_path / "repository/copied.db", tmp_path / "repository/made.db"
     made.parent.mkdir()
     monkeypatch.chdir(made.parent)
-    location.create_empty(copied)
-    monkeypatch.setattr(location, "KEPT", tmp_path / "nowhere.db")
-    location.create_empty(made)
+    database.create_empty(copied)
+    monkeypatch.setattr(database, "KEPT", tmp_path / "nowhere.db")
+    database.create_empty(made)
     assert written(copied) == written(made) != written(kept)
     [of_copy], [of_made], [old] = (
         MlflowClient(f"sqlite:///{one}").search_experiments() for one in (copied, made, kept)
@@ -54,9 +54,9 @@ def test_opening_a_new_store_does_not_load_mlflow(kept: Path, tmp_path: Path) ->
     code = f"""
 import sys
 from pathlib import Path
-from pipeline.tracking.store import location
+from pipeline.tracking.store import database
 from pipeline.tracking.store.store import Store
-location.KEPT = Path({str(kept)!r})
+database.KEPT = Path({str(kept)!r})
 print(Store.open("new").experiment.experiment_id, "mlflow" in sys.modules)
 """
     uri = f"sqlite:///{tmp_path / 'new.db'}"

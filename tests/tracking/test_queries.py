@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.runs import records
 from pipeline.system import processes
 from pipeline.tracking.direct import Direct
-from pipeline.tracking.store import location
+from pipeline.tracking.store import database
 from pipeline.tracking.store.store import Store
 
 
@@ -85,7 +85,7 @@ def test_asking_creates_neither_a_store_nor_tables_nor_an_experiment(
     enter(small, monkeypatch)
     files = {name: tmp_path / name for name in ("missing.db", "empty.db", "other.db")}
     files["empty.db"].touch()
-    location.create_empty(files["other.db"])
+    database.create_empty(files["other.db"])
     before = rows(files["other.db"])
     for file in files.values():
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")

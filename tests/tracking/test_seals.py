@@ -24,7 +24,7 @@ from pipeline.runs.records import Record
 from pipeline.system.tables import Row
 from pipeline.tracking import listings
 from pipeline.tracking.direct import Direct
-from pipeline.tracking.store import database
+from pipeline.tracking.store import releases
 from pipeline.tracking.store.client import Client, plain
 
 Shown = Callable[..., list[dict[str, str]]]
@@ -223,11 +223,11 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
     uri = f"sqlite:///{tmp_path / 'new.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     if way == "client":
-        monkeypatch.setattr(database, "SCHEMAS", frozenset())
+        monkeypatch.setattr(releases, "is_known", lambda _: False)
     everything = evaluated()
     direct = Direct(params.load(), [one.run for one in everything], os.getpid())
     direct.finish(everything)
-    log, calls = Client.log, []
+    log, calls = Client._log, []
 
     def killed(*arguments: Any, **given: Any) -> None:  # noqa: ANN401
         calls.append(arguments)
@@ -237,7 +237,7 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
 
     with monkeypatch.context() as patched:
         patched.setattr(
-            f"pipeline.tracking.store.{'database.conclude' if way == 'tables' else 'client.Client.log'}", killed
+            f"pipeline.tracking.store.{'database.conclude' if way == 'tables' else 'client.Client._log'}", killed
         )
         with pytest.raises(KeyboardInterrupt):
             direct.measure(everything)
@@ -249,6 +249,8 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
     direct.conclude([], "champion")
     direct.close("FINISHED", "")
     assert {plain(one).seal_state for one in search(uri, "")} == {"sealed"}
+    monkeypatch.undo()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert doctor.examine(deep=True).findings == []
 
 

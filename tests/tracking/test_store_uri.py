@@ -16,7 +16,6 @@ from conftest import REPOSITORY, environment, free_port
 from pipeline.__main__ import main
 from pipeline.config.params import load
 from pipeline.errors import InputError
-from pipeline.system import repository
 from pipeline.tracking import direct, tracker
 from pipeline.tracking.store.store import Store
 
@@ -156,9 +155,3 @@ def test_a_file_of_the_workspace_that_is_missing_is_not_the_stores_failure(tmp_p
     assert ended.returncode == 1
     assert ended.stderr.decode().splitlines()[-1] == "data/prepared/summary.json: No such file or directory"
     assert b"store" not in ended.stderr
-
-
-@pytest.mark.parametrize("password", ["secret", "se/cret", "se@cret", "s/e@c:ret"])
-def test_a_password_is_hidden_whatever_it_holds(password: str) -> None:
-    shown = repository.without_password(f"mysql://user:{password}@host/x fails")
-    assert shown == "mysql://user:***@host/x fails"

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from pipeline.__main__ import main
 from pipeline.tracking.pages import views
+from pipeline.tracking.store.database import Database
 from pipeline.tracking.store.store import Store
 
 
@@ -24,11 +25,11 @@ def store(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store
 
 
 def tags(store: Store) -> dict[str, str]:
-    return dict(MlflowClient(store.client.uri).get_experiment(store.experiment.experiment_id).tags)
+    return dict(MlflowClient(store.backend.uri).get_experiment(store.experiment.experiment_id).tags)
 
 
 def label(store: Store) -> str:
-    return str(search(store.client.uri)[0].data.params["data"])
+    return str(search(store.backend.uri)[0].data.params["data"])
 
 
 def unpacked(tag: str) -> dict[str, Any]:
@@ -43,11 +44,11 @@ def test_a_sweep_leaves_its_views_whose_searches_find_its_runs(store: Store) -> 
     code = label(store).split()[1]
     assert set(found) == {f"leaderboard-{code}", f"loss-{code}", f"lr-{code}", "sweeps", "wrong"}
     assert all(len(tag) < 5000 for tag in found.values())  # MLflow's limit
-    counts = {key: len(search(store.client.uri, unpacked(tag)["searchFilter"])) for key, tag in found.items()}
-    everything = len(search(store.client.uri))
-    sensible = sum(one.data.metrics.get("cv/r2", -1) > 0 for one in search(store.client.uri))
+    counts = {key: len(search(store.backend.uri, unpacked(tag)["searchFilter"])) for key, tag in found.items()}
+    everything = len(search(store.backend.uri))
+    sensible = sum(one.data.metrics.get("cv/r2", -1) > 0 for one in search(store.backend.uri))
     assert counts == {f"leaderboard-{code}": everything, f"loss-{code}": everything, f"lr-{code}": sensible} | {
-        "sweeps": len(search(store.client.uri, "tags.role = 'sweep'")),
+        "sweeps": len(search(store.backend.uri, "tags.role = 'sweep'")),
         "wrong": 0,
     }
 
@@ -55,7 +56,7 @@ def test_a_sweep_leaves_its_views_whose_searches_find_its_runs(store: Store) -> 
 def test_views_follow_what_they_should_be_but_not_over_a_persons_change(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, experiment = MlflowClient(store.client.uri), store.experiment.experiment_id
+    client, experiment = MlflowClient(store.backend.uri), store.experiment.experiment_id
     mine = json.dumps(json.loads(tags(store)[f"{views.VIEW}sweeps"]) | {"name": "My sweeps"})
     client.set_experiment_tag(experiment, f"{views.VIEW}sweeps", mine)
     client.delete_experiment_tag(experiment, f"{views.VIEW}wrong")
@@ -78,7 +79,7 @@ def test_views_follow_what_they_should_be_but_not_over_a_persons_change(
 
 def test_no_view_is_written_for_another_version_of_mlflow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     key, before = views.leaderboard_key(label(store)), tags(store)
-    monkeypatch.setattr(Store, "mlflow_version", lambda _: "9.9.9")
+    monkeypatch.setattr(Database, "mlflow_version", lambda _: "9.9.9")
     assert views.update(store, label(store), "cv/r2", 1e9) == {}
     assert tags(store) == before
     assert key not in views.link("regression", json.loads(Path("data/prepared/summary.json").read_text()))

@@ -23,7 +23,7 @@ from pipeline.runs import sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.tracking.direct import Direct
-from pipeline.tracking.store import database
+from pipeline.tracking.store import releases
 
 EPOCHS = 200  # and points of each curve
 SWEEPS = {12: (["matrix"], 1), 48: (["matrix", "linear", "module", "handwritten"], 1)}
@@ -119,7 +119,7 @@ def plain(store: Path, copy: Path) -> float:
 def measure(count: int, way: str) -> dict[str, float]:
     """Return milliseconds of CPU a run, by what was done."""
     if way == "client":
-        database.SCHEMAS = set()  # none is known
+        releases.RELEASES = {}
     gc.set_threshold(1_000_000)  # as in the storing process
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"

@@ -30,7 +30,6 @@ from pipeline.tracking.pages import links
 from pipeline.tracking.repeats import has_weights
 from pipeline.tracking.runs import WEIGHTS, StoredRun
 from pipeline.tracking.store.backend import Version
-from pipeline.tracking.store.database import served
 from pipeline.tracking.store.location import StoreError
 from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.values import table_name
@@ -91,7 +90,7 @@ def _update(store: Store, settings: Params, record: Record, insist: bool) -> str
     if run is None:
         raise InputError(f"{record.run.name}: is not stored")
     name = model_name(settings.track.experiment, json.loads(outs.SUMMARY.read_text(encoding="utf-8")))
-    held = served(store.bulk, name, CHAMPION) if store.bulk and not insist else None
+    held = None if insist else store.backend.served(name, CHAMPION)
     if held and is_made_of(held, run):
         return ""
     registry = registry_of(store)
@@ -176,7 +175,7 @@ def registry_of(store: Store) -> "Registry":
     """Load MLflow, and open the registry that belongs to a store."""
     from pipeline.tracking.models.registry import Registry  # noqa: PLC0415 - loads MLflow, 1 s
 
-    return Registry(store.uri)
+    return Registry(store.backend.uri)
 
 
 def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, settings: Params) -> int:

@@ -18,9 +18,17 @@ from mlflow.utils.uri import append_to_uri_path
 
 from pipeline.system import repository
 from pipeline.tracking.runs import Experiment, StoredRun
-from pipeline.tracking.store.backend import RegisteredModel, Version
+from pipeline.tracking.store.backend import Version
 from pipeline.tracking.store.client import Client
 from pipeline.tracking.store.location import WAIT_SECONDS, StoreError, failing, local_path
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model: the number of each alias's version, and its tags."""
+
+    aliases: Mapping[str, int]
+    tags: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,16 +58,16 @@ class Served:
     metadata: Mapping[str, str]
 
 
-class Registry(Client):
+class Registry:
     """The registry that belongs to a tracking store."""
 
     def __init__(self, uri: str) -> None:
-        """Wait only as long for a server as a command does: no run depends on it."""
-        super().__init__(uri, WAIT_SECONDS)
+        """Wait for a server only as long as a command does: no run depends on it."""
+        self.client = Client(uri, WAIT_SECONDS)
 
     def model(self, name: str) -> RegisteredModel | None:
         """Read a registered model; None if there is none of that name."""
-        found = self._ask(self._client.search_registered_models, f"name = '{name}'")
+        found = self.client.ask(self.client.mlflow.search_registered_models, f"name = '{name}'")
         return (
             RegisteredModel({key: int(found[0].aliases[key]) for key in found[0].aliases}, found[0].tags)
             if found
@@ -68,21 +76,21 @@ class Registry(Client):
 
     def version(self, name: str, number: int) -> Version:
         """Read a version of a registered model."""
-        return plain_version(self._ask(self._client.get_model_version, name, str(number)))
+        return plain_version(self.client.ask(self.client.mlflow.get_model_version, name, str(number)))
 
     def versions(self, name: str) -> Iterator[Version]:
         """Read the versions of a registered model, newest first."""
         token = None
         while token != "":
             arguments = f"name = '{name}'", 100, ["version_number DESC"], token
-            found = self._ask(self._client.search_model_versions, *arguments)
+            found = self.client.ask(self.client.mlflow.search_model_versions, *arguments)
             yield from map(plain_version, found)
             token = found.token or ""
 
     def create_model(self, name: str, description: str) -> None:
         """Create a registered model, unless another process was faster."""
         try:
-            self._ask(self._client.create_registered_model, name, None, description)
+            self.client.ask(self.client.mlflow.create_registered_model, name, None, description)
         except StoreError:
             if self.model(name) is None:
                 raise
@@ -95,65 +103,67 @@ class Registry(Client):
                 any host.
         """
         arguments = experiment.experiment_id, name, run.run_id, None, dict(run.params)
-        made = self._ask(self._client.create_logged_model, *arguments)
+        made = self.client.ask(self.client.mlflow.create_logged_model, *arguments)
         # Left by a process that was killed, or by a request whose answer was lost, which the client repeats.
         own = f"source_run_id = '{run.run_id}'"
-        for ghost in self._ask(self._client.search_logged_models, [experiment.experiment_id], own):
+        for ghost in self.client.ask(self.client.mlflow.search_logged_models, [experiment.experiment_id], own):
             if ghost.status.value == "PENDING" and ghost.model_id != made.model_id:
-                self._ask(self._client.delete_logged_model, ghost.model_id)
+                self.client.ask(self.client.mlflow.delete_logged_model, ghost.model_id)
         expected = append_to_uri_path(experiment.artifact_location, "models", made.model_id, "artifacts")
         if made.artifact_location != expected:
             raise StoreError(
-                self.uri, f"it would keep a model at {made.artifact_location!a}, outside of its experiment"
+                self.client.uri, f"it would keep a model at {made.artifact_location!a}, outside of its experiment"
             )
         return Logged(made.model_id, self._here(experiment, expected))
 
     def _here(self, experiment: Experiment, location: str) -> str:
         # MLflow stores an absolute path, which is another one where the repository has moved.
         folder = local_path(experiment.artifact_location)
-        if self.remote or folder is None or folder.exists():
+        if self.client.remote or folder is None or folder.exists():
             return location
         return location.replace(experiment.artifact_location, (repository.root() / "mlartifacts").as_uri(), 1)
 
     def log_files(self, logged: Logged, run: StoredRun, folder: Path, served: Served) -> None:
         """Store a logged model's files, made in an empty folder, and show it on its run's page."""
-        with failing(self.uri):
+        with failing(self.client.uri):
             save(folder, logged.model_id, run.run_id, served)
-            self._ask(get_artifact_repository(logged.location).log_artifacts, str(folder))
-        self._ask(self._client.finalize_logged_model, logged.model_id, "READY")
-        self._ask(self._client.log_outputs, run.run_id, [entities.LoggedModelOutput(logged.model_id, step=0)])
+            self.client.ask(get_artifact_repository(logged.location).log_artifacts, str(folder))
+        self.client.ask(self.client.mlflow.finalize_logged_model, logged.model_id, "READY")
+        self.client.ask(
+            self.client.mlflow.log_outputs, run.run_id, [entities.LoggedModelOutput(logged.model_id, step=0)]
+        )
 
     def log_metrics(self, logged: Logged, run: StoredRun, keys: Sequence[str]) -> None:
         """Show the last values of a run's metrics with its logged model; the run itself stays as it is."""
         points = []
         for key in keys:
-            history = self._ask(self._client.get_metric_history, run.run_id, key)
+            history = self.client.ask(self.client.mlflow.get_metric_history, run.run_id, key)
             last = max(history, key=lambda one: (one.step, one.timestamp, one.value))
             points.append(entities.Metric(key, last.value, last.timestamp, last.step, logged.model_id))
-        self._ask(self._client.log_batch, run.run_id, points)
+        self.client.ask(self.client.mlflow.log_batch, run.run_id, points)
 
     def create_version(
         self, name: str, logged: Logged, run: StoredRun, tags: Mapping[str, str], description: str
     ) -> int:
         """Register a logged model as the next version; return its number."""
         # A location, as MLflow would look for a models:/ URI in the store that its environment names.
-        create = partial(self._client.create_model_version, model_id=logged.model_id)
-        made = self._ask(create, name, logged.location, run.run_id, dict(tags), None, description)
-        if self.remote:
+        create = partial(self.client.mlflow.create_model_version, model_id=logged.model_id)
+        made = self.client.ask(create, name, logged.location, run.run_id, dict(tags), None, description)
+        if self.client.remote:
             for ghost in self.versions(name):
                 if ghost.source == logged.location and ghost.number != int(made.version):
-                    self._ask(self._client.delete_model_version, name, str(ghost.number))
+                    self.client.ask(self.client.mlflow.delete_model_version, name, str(ghost.number))
         shown = json.dumps([{"name": name, "version": int(made.version)}])
-        self._ask(self._client.set_logged_model_tags, logged.model_id, {"mlflow.modelVersions": shown})
+        self.client.ask(self.client.mlflow.set_logged_model_tags, logged.model_id, {"mlflow.modelVersions": shown})
         return int(made.version)
 
     def set_alias(self, name: str, alias: str, number: int) -> None:
         """Give an alias to a version, and take it from any other."""
-        self._ask(self._client.set_registered_model_alias, name, alias, str(number))
+        self.client.ask(self.client.mlflow.set_registered_model_alias, name, alias, str(number))
 
     def tag_model(self, name: str, key: str, value: str) -> None:
         """Tag a registered model."""
-        self._ask(self._client.set_registered_model_tag, name, key, value)
+        self.client.ask(self.client.mlflow.set_registered_model_tag, name, key, value)
 
 
 def plain_version(found: entities.model_registry.ModelVersion) -> Version:

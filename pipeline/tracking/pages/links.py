@@ -6,9 +6,9 @@ Without `workflowType` in the link, MLflow's sidebar opens on pages about langua
 
 import os
 from collections.abc import Sequence
-from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode
 
-from pipeline.system import repository
+from pipeline.system import addresses, repository
 
 DEFAULT = "http://127.0.0.1:5000"  # where `pipeline ui` and `mlflow ui` serve
 TRAINING = {"workflowType": "machine_learning"}
@@ -17,10 +17,8 @@ TRAINING = {"workflowType": "machine_learning"}
 def address() -> str:
     """Locate the pages: PIPELINE_UI, else a tracking server's own, else where `pipeline ui` serves; no password."""
     given = os.environ.get("PIPELINE_UI") or repository.store_uri()
-    parts = urlsplit(given)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return DEFAULT
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+    parsed = addresses.parse(given) if given.startswith(("http://", "https://")) else None
+    return f"{parsed.scheme}://{parsed.place.rstrip('/')}" if parsed else DEFAULT
 
 
 def runs_link(experiment_id: str, view: str = "") -> str:

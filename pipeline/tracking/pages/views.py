@@ -16,13 +16,12 @@ from pipeline.config.axes import AXES
 from pipeline.errors import InputError
 from pipeline.metrics import CHOOSING, HIGHER_IS_BETTER, RUN_METRICS
 from pipeline.runs.records import CURVE
-from pipeline.system import repository
+from pipeline.system import addresses, repository
 from pipeline.tracking.pages import figures, links
 from pipeline.tracking.runs import FINISHED
 from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.values import data_label, md5_of, milliseconds
 
-VERSIONS = frozenset({"3.17.2"})  # of MLflow, whose pages the browser test has passed
 VIEW = "mlflow.sharedViewState."  # prefix of the tags that hold views
 WRITTEN = "mlflow.pipeline.view."  # prefix of the tags with the md5 of the views that the pipeline has written
 COLUMNS = ("variant", *(axis.name for axis in AXES if axis.default is None))
@@ -96,7 +95,7 @@ def link(experiment: str, summary: Mapping[str, Any] | None) -> str:
     """
     store = Store.look(experiment)
     if store is None:
-        uri = repository.without_password(repository.store_uri())
+        uri = addresses.shown(repository.store_uri())
         raise InputError(f"{uri}: nothing of experiment {experiment!r} is stored there; run: dvc repro")
     return link_for(store, data_label(summary) if summary else "")
 
@@ -104,7 +103,7 @@ def link(experiment: str, summary: Mapping[str, Any] | None) -> str:
 def link_for(store: Store, label: str) -> str:
     """Link to the leaderboard of a data label; to all runs if it has no view."""
     key = leaderboard_key(label)
-    shown = VIEW + key in store.now().tags and store.mlflow_version() in VERSIONS
+    shown = VIEW + key in store.now().tags and store.has_views
     return links.runs_link(store.experiment.experiment_id, key if shown else "")
 
 
@@ -117,7 +116,7 @@ def update(store: Store, label: str, metric: str, at: float) -> dict[str, str]:
         metric: that chose its champion.
         at: in seconds since 1970.
     """
-    if store.mlflow_version() not in VERSIONS:
+    if not store.has_views:
         return {}
     found, place = {}, store.experiment.experiment_id
     with store.lock:
@@ -125,8 +124,7 @@ def update(store: Store, label: str, metric: str, at: float) -> dict[str, str]:
         for key, view in wanted(label, metric).items():
             held = tags.get(VIEW + key)
             if packed := renewed(view, held, tags.get(WRITTEN + key), milliseconds(at)):
-                store.client.tag_experiment(place, WRITTEN + key, md5_of(packed))
-                store.client.tag_experiment(place, VIEW + key, packed)
+                store.tag({WRITTEN + key: md5_of(packed), VIEW + key: packed})
             if packed or held:
                 found[view.title] = links.runs_page(place, key, view.mode)
     return found

@@ -1,8 +1,11 @@
-"""The only file that imports MLflow: a client that takes and returns plain values, and retries a server."""
+"""The store through MLflow's public client: a server, or a database whose schema is not known; loading it takes 1 s.
+
+Nothing else stores runs with MLflow; models/registry.py uses this client for models.
+"""
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,29 +17,57 @@ import mlflow
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import KIND, NOTHING, Experiment, Point, StoredRun, known_tags, stored_key
-from pipeline.tracking.store.backend import Change, Filter, New
-from pipeline.tracking.store.location import errors, failing, is_refusal, local_path, write_file
+from pipeline.tracking.runs import KIND, NOTHING, RUNNING, Experiment, Point, StoredRun, known_tags, stored_key
+from pipeline.tracking.store import releases
+from pipeline.tracking.store.backend import PAGE, Change, Filter, New, Version
+from pipeline.tracking.store.location import (
+    TOO_LARGE,
+    artifact_root,
+    count_rows,
+    errors,
+    failing,
+    is_refusal,
+    local_path,
+    write_file,
+)
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback before our message
 
+OTHER_SCHEMA = (
+    "its tables have schema {}, and MLflow {} has {}; they are left as they are: install the MLflow that made them, "
+    "or copy the store and migrate the copy with mlflow db upgrade"
+)
 UNANSWERED = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
+FEW = 20  # fingerprints that a server is asked for one by one: a search takes 10 ms, and one for all runs 1 ms for each
+AT_ONCE = 10  # runs that a server is asked to write at a time: MLflow keeps as many connections open
+POINTS = 900  # of metrics in a request: MLflow takes at most 1000 metrics, params and tags together
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Client:
-    """Retries a server's requests every second for up to `patience` seconds; asks every other kind of store once.
+    """MLflow's client, in plain values; `Backend` says what each method does.
 
-    A server may carry out a retried request twice: every request but create_run then has the same effect.
+    Requests to a server are retried every second for up to `patience` seconds; other stores are asked once. A server
+    may carry out a retried request twice: every request but create_run then has the same effect.
     """
 
     def __init__(self, uri: str, patience: float) -> None:
+        """Connect to a store, creating the tables of an empty database.
+
+        Raises:
+            StoreError: the store fails, or its tables belong to another release of MLflow, which are never migrated.
+        """
         self.uri = uri
         self.remote = uri.startswith("http")
+        revision = releases.schema(uri) or ""
+        self.schema = "" if releases.is_known(revision) else revision
         self._retrying = Retrying(
             retry=retry_if_exception(self._may_come),
             stop=stop_after_delay(patience),
@@ -44,14 +75,21 @@ class Client:
             reraise=True,
         )
         with failing(uri):
+            if revision and revision != (own := _get_latest_schema_revision()):
+                raise MlflowException(OTHER_SCHEMA.format(revision, mlflow.__version__, own))
             try:
                 if self.remote and not urlsplit(uri).hostname:
                     raise ValueError("it names no host")
-                self._client = MlflowClient(uri)
+                self.mlflow = MlflowClient(uri)
             except ValueError as error:
                 raise MlflowException(f"MLFLOW_TRACKING_URI: {error}") from error
 
-    def _ask(self, request: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    def ask(self, request: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+        """Make a request.
+
+        Raises:
+            StoreError: it fails.
+        """
         with failing(self.uri):
             return self._retrying(request, *arguments)
 
@@ -60,75 +98,114 @@ class Client:
 
     def experiment(self, name: str) -> Experiment | None:
         """Find an experiment by name, even if it was deleted."""
-        found = self._ask(self._client.get_experiment_by_name, name)
+        found = self.ask(self.mlflow.get_experiment_by_name, name)
         if found is None:
             return None
         is_deleted = found.lifecycle_stage != "active"
         return Experiment(name, found.experiment_id, found.artifact_location, is_deleted, found.tags)
 
-    def create_experiment(self, name: str, location: str | None) -> None:
-        """Create an experiment; `location` is where its artifacts lie, None for the server's choice."""
-        self._ask(self._client.create_experiment, name, location, KIND)
+    def create_experiment(self, name: str) -> None:
+        """Create an experiment; a server decides where its artifacts lie."""
+        self.ask(self.mlflow.create_experiment, name, None if self.remote else artifact_root(), KIND)
 
-    def tag_experiment(self, experiment_id: str, key: str, value: str) -> None:
-        """Set a tag of an experiment."""
-        self._ask(self._client.set_experiment_tag, experiment_id, key, value)
+    def tag_experiment(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of an experiment, one by one."""
+        for key, value in tags.items():
+            self.ask(self.mlflow.set_experiment_tag, experiment_id, key, value)
 
-    def mlflow_version(self) -> str:
-        """Return the version of the MLflow that shows the store: the server's, else the one here; empty if unknown."""
-        if not self.remote:
-            return str(mlflow.__version__)
-        with failing(self.uri):
-            answer = self._ask(http_request, get_default_host_creds(self.uri), "/version", "GET")
-            return str(answer.text) if answer.ok else ""
-
-    def run(self, run_id: str) -> StoredRun:
-        """Read a run."""
-        return plain(self._ask(self._client.get_run, run_id))
-
-    def search(self, experiment_id: str, wanted: Filter, page: int) -> Iterator[StoredRun]:
+    def search(self, experiment_id: str, wanted: Filter, page: int = PAGE) -> Iterator[StoredRun]:
         """Find an experiment's runs, `page` at a time."""
         token = None
         while token != "":
             view = entities.ViewType.ACTIVE_ONLY
-            arguments = [experiment_id], wanted.condition, view, page, wanted.order, token
-            found = self._ask(self._client.search_runs, *arguments)
+            arguments = [experiment_id], condition(wanted), view, page, order(wanted), token
+            found = self.ask(self.mlflow.search_runs, *arguments)
             yield from map(plain, found)
             token = found.token or ""
 
-    def history(self, run_id: str, key: str) -> list[Point]:
-        """Read all values of a metric."""
-        found = self._ask(self._client.get_metric_history, run_id, key)
+    def with_fingerprints(self, experiment_id: str, fingerprints: Collection[str]) -> Iterable[StoredRun]:
+        """Find the runs with any of the fingerprints: a few one by one, more by reading all runs."""
+        role = {"role": "run"}
+        if len(fingerprints) <= FEW:
+            filters = [Filter(role | {"fingerprint": one}, earliest=True) for one in fingerprints]
+            return [run for wanted in filters for run in self.search(experiment_id, wanted)]
+        everything = self.search(experiment_id, Filter(role, earliest=True))
+        return [run for run in everything if run.tags.get("fingerprint") in fingerprints]
+
+    def run(self, run_id: str) -> StoredRun:
+        """Read a run."""
+        return plain(self.ask(self.mlflow.get_run, run_id))
+
+    def histories(self, ids: Iterable[str], key: str) -> Mapping[str, list[Point]]:
+        """Read all values of a metric of runs, one by one."""
+        return {run_id: self._history(run_id, key) for run_id in ids}
+
+    def _history(self, run_id: str, key: str) -> list[Point]:
+        found = self.ask(self.mlflow.get_metric_history, run_id, key)
         return [Point(one.step, one.value, one.timestamp) for one in found]
 
-    def create_run(self, experiment_id: str, begun: int, tags: Mapping[str, str], name: str) -> StoredRun:
-        """Create a run that says RUNNING; `begun` is in milliseconds since 1970."""
-        named = {stored_key(key): value for key, value in tags.items()}
-        return plain(self._ask(self._client.create_run, experiment_id, begun, named, name))
+    def create(self, experiment: Experiment, runs: Sequence[New]) -> list[StoredRun]:
+        """Create runs one by one, and delete those that a repeated request created a second time."""
+        made = self._each(partial(self._create, experiment.experiment_id), runs)
+        if self.remote and made:
+            attempt = Filter({"attempt": runs[0].tags["attempt"]})
+            self._delete_all_but(self.search(experiment.experiment_id, attempt), {run.run_id for run in made})
+        return made
 
-    def delete_run(self, run_id: str) -> None:
-        """Delete a run, so that no search finds it."""
-        self._ask(self._client.delete_run, run_id)
+    def _create(self, experiment_id: str, new: New) -> StoredRun:
+        named = {stored_key(key): value for key, value in new.tags.items()}
+        run = plain(self.ask(self.mlflow.create_run, experiment_id, new.begun, named, new.title))
+        self._carry_out([Change(run.run_id, params=new.params, datasets=new.datasets)])
+        return replace(run, params=new.params, datasets=tuple(new.datasets))
 
-    def log(
+    def write(self, changes: Iterable[Change]) -> None:
+        """Carry out changes, each run's in their order."""
+        by_run: dict[str, list[Change]] = {}
+        for change in changes:
+            by_run.setdefault(change.run_id, []).append(change)
+        self._each(self._carry_out, list(by_run.values()))
+
+    def _each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        if not self.remote or len(items) < 2:
+            return list(map(work, items))
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            return list(threads.map(work, items))
+
+    def _carry_out(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            run_id, points = change.run_id, change.points
+            if change.params:
+                self._log(run_id, params=change.params)
+            if change.datasets:
+                self._log_datasets(run_id, change.datasets)
+            for name, content in change.files.items():
+                self.ask(upload, change.folder, name, content)
+            while len(points) > POINTS:
+                self._log(run_id, points[:POINTS])
+                points = points[POINTS:]
+            if points or change.tags:
+                self._log(run_id, points, tags=change.tags)
+            for key in change.dropped:
+                self.ask(self.mlflow.delete_tag, run_id, key)
+            if change.status and change.end is None:
+                self.ask(self.mlflow.update_run, run_id, change.status)
+            elif change.status:
+                self.ask(self.mlflow.set_terminated, run_id, change.status, change.end)
+
+    def _log(
         self,
         run_id: str,
         points: Sequence[tuple[str, Point]] = (),
         params: Mapping[str, str] = NOTHING,
         tags: Mapping[str, str] = NOTHING,
     ) -> None:
-        """Store points of metrics, params and tags in one request; MLflow stores all tags at once, last."""
+        # One request; MLflow stores all tags at once, last.
         metrics = [entities.Metric(key, point.value, point.at, point.step) for key, point in points]
         given = [entities.Param(key, value) for key, value in params.items()]
         named = [entities.RunTag(stored_key(key), value) for key, value in tags.items()]
-        self._ask(self._client.log_batch, run_id, metrics, given, named)
+        self.ask(self.mlflow.log_batch, run_id, metrics, given, named)
 
-    def delete_tag(self, run_id: str, key: str) -> None:
-        """Delete a tag."""
-        self._ask(self._client.delete_tag, run_id, key)
-
-    def log_datasets(self, run_id: str, datasets: Sequence[Dataset]) -> None:
-        """Store which datasets a run uses."""
+    def _log_datasets(self, run_id: str, datasets: Sequence[Dataset]) -> None:
         inputs = [
             entities.DatasetInput(
                 entities.Dataset(one.name, one.digest, one.source_type, one.source, one.schema or None, one.profile),
@@ -136,29 +213,51 @@ class Client:
             )
             for one in datasets
         ]
-        self._ask(self._client.log_inputs, run_id, inputs)
+        self.ask(self.mlflow.log_inputs, run_id, inputs)
 
-    def set_status(self, run_id: str, status: str, end: int | None = None) -> None:
-        """Set a run's status, and its end, if it has one, in milliseconds since 1970."""
-        if end is None:
-            self._ask(self._client.update_run, run_id, status)
-        else:
-            self._ask(self._client.set_terminated, run_id, status, end)
+    def download(self, folder_uri: str, name: str, most: int | None) -> bytes:
+        """Read an artifact that is not on this machine."""
+        return download(self.ask, folder_uri, name, most)
 
-    def upload(self, folder_uri: str, name: str, content: bytes) -> None:
-        """Store an artifact. The client's own log_artifact asks the server for the run each time."""
-        self._ask(upload, folder_uri, name, content)
+    def settle(self, experiment_id: str, owner: Mapping[str, str], known: Collection[str]) -> None:
+        """Delete the owner's runs that lost requests created late, and let SQLite estimate its tables' sizes."""
+        count_rows(self.uri)
+        if self.remote:
+            running = self.search(experiment_id, Filter(status=RUNNING))  # few; older runs' tags have no prefix
+            self._delete_all_but((run for run in running if owner.items() <= run.tags.items()), known)
 
-    def download(self, folder_uri: str, name: str, folder: Path) -> Path:
-        """Download an artifact into a folder."""
+    def _delete_all_but(self, found: Iterable[StoredRun], known: Collection[str]) -> None:
+        for ghost in [run for run in found if run.run_id not in known]:
+            self.ask(self.mlflow.delete_run, ghost.run_id)
+
+    def served(self, name: str, alias: str) -> Version | None:
+        """Leave it unknown: the registry itself answers as fast."""
+        del name, alias
+        return None
+
+    def mlflow_version(self) -> str:
+        """Return the version of the server's MLflow, or of MLflow here."""
+        if not self.remote:
+            return str(mlflow.__version__)
         with failing(self.uri):
-            return Path(self._ask(get_artifact_repository(folder_uri).download_artifacts, name, str(folder)))
+            answer = self.ask(http_request, get_default_host_creds(self.uri), "/version", "GET")
+            return str(answer.text) if answer.ok else ""
 
-    def sizes(self, folder_uri: str) -> dict[str, int]:
-        """List artifacts, name -> size in bytes."""
-        with failing(self.uri):
-            listed = self._ask(get_artifact_repository(folder_uri).list_artifacts)
-        return {Path(one.path).name: one.file_size or 0 for one in listed}
+
+def condition(wanted: Filter) -> str:
+    """Write a filter in MLflow's language."""
+    parts = [f"attributes.status = '{wanted.status}'"] if wanted.status else []
+    parts += [f"attributes.run_id LIKE '{wanted.id_start}%'"] if wanted.id_start else []
+    parts += [f"tags.fingerprint LIKE '{wanted.fingerprint_start}%'"] if wanted.fingerprint_start else []
+    parts += [f"tags.`{stored_key(key)}` = '{value}'" for key, value in wanted.tags.items()]
+    parts += [f"metrics.`{key}` > -1e308" for key in list(wanted.best)[:1]]
+    return " and ".join(parts)
+
+
+def order(wanted: Filter) -> list[str]:
+    """Write a filter's order in MLflow's language."""
+    metrics = [f"metrics.`{key}` {'DESC' if more else 'ASC'}" for key, more in wanted.best.items()]
+    return [*metrics, f"attributes.start_time {'ASC' if wanted.earliest else 'DESC'}"]
 
 
 def plain(run: entities.Run) -> StoredRun:
@@ -182,7 +281,7 @@ def plain(run: entities.Run) -> StoredRun:
 
 
 def upload(folder_uri: str, name: str, content: bytes) -> None:
-    """Store an artifact: straight into its folder on this machine, elsewhere through MLflow."""
+    """Store an artifact. MLflow's own log_artifact would ask a server for the run each time."""
     if folder := local_path(folder_uri):
         write_file(folder, name, content)
         return
@@ -192,63 +291,22 @@ def upload(folder_uri: str, name: str, content: bytes) -> None:
         get_artifact_repository(folder_uri).log_artifact(str(path))
 
 
+def download(ask: Callable[..., Any], folder_uri: str, name: str, most: int | None) -> bytes:
+    """Read an artifact of at most `most` bytes; `ask` makes a request.
+
+    Raises:
+        OSError: it is larger.
+    """
+    artifacts = ask(get_artifact_repository, folder_uri)
+    if most is not None:
+        sizes = {Path(one.path).name: one.file_size or 0 for one in ask(artifacts.list_artifacts)}
+        if sizes.get(name, 0) > most:
+            raise OSError(TOO_LARGE.format(most))
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(ask(artifacts.download_artifacts, name, folder)).read_bytes()
+
+
 def is_final(error: Exception) -> bool:
     """Tell whether a server would give the same answer again."""
     answered = isinstance(error, RestException) and error.error_code not in UNANSWERED
     return answered or isinstance(error, InvalidUrlException) or is_refusal(error)
-
-
-AT_ONCE = 10  # runs that a server is asked to write at a time: MLflow keeps as many connections open
-POINTS = 900  # of metrics in a request: MLflow takes at most 1000 metrics, params and tags together
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class Requests:
-    """Writes runs with a client."""
-
-    def __init__(self, client: "Client") -> None:
-        """Write with a client."""
-        self.client = client
-
-    def create(self, experiment_id: str, location: str, runs: Sequence[New]) -> list[StoredRun]:
-        """Create runs of an experiment; MLflow itself locates their artifacts."""
-        del location
-        return self._each(partial(self._create, experiment_id), runs)
-
-    def _create(self, experiment_id: str, new: New) -> StoredRun:
-        run = self.client.create_run(experiment_id, new.begun, new.tags, new.title)
-        self._carry_out([Change(run.run_id, params=new.params, datasets=new.datasets)])
-        return replace(run, params=new.params, datasets=tuple(new.datasets))
-
-    def write(self, changes: Iterable[Change]) -> None:
-        """Carry out changes, each run's in their order."""
-        by_run: dict[str, list[Change]] = {}
-        for change in changes:
-            by_run.setdefault(change.run_id, []).append(change)
-        self._each(self._carry_out, list(by_run.values()))
-
-    def _each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        if not self.client.remote or len(items) < 2:
-            return list(map(work, items))
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            return list(threads.map(work, items))
-
-    def _carry_out(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            run_id, points = change.run_id, change.points
-            if change.params:
-                self.client.log(run_id, params=change.params)
-            if change.datasets:
-                self.client.log_datasets(run_id, change.datasets)
-            for name, content in change.files.items():
-                self.client.upload(change.folder, name, content)
-            while len(points) > POINTS:
-                self.client.log(run_id, points[:POINTS])
-                points = points[POINTS:]
-            if points or change.tags:
-                self.client.log(run_id, points, tags=change.tags)
-            for key in change.dropped:
-                self.client.delete_tag(run_id, key)
-            if change.status:
-                self.client.set_status(run_id, change.status, change.end)

@@ -1,28 +1,31 @@
 """Where the store is, how it is created, and whether runs may be stored there."""
 
 import os
-import shutil
 import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from errno import EAGAIN, EINVAL
+from fcntl import LOCK_EX, flock
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
+from stat import S_ISREG
+from threading import RLock
 from traceback import walk_tb
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
-from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import InputError
-from pipeline.system import repository
-from pipeline.system.files import replacing, temporary_beside
+from pipeline.system import addresses, repository
+from pipeline.system.files import temporary_beside
 from pipeline.tracking.runs import Experiment
-from pipeline.tracking.values import milliseconds
+
+SHARED = "/tmp"  # noqa: S108 - the folder for locks that all users share, wherever their own temporary files lie
 
 
 def address() -> str:
@@ -37,29 +40,93 @@ def address() -> str:
     return uri
 
 
-def lock_of(uri: str) -> FileLock:
-    """Return a store's lock: beside its file, or, for another kind of store, in this machine's temporary folder."""
-    file = repository.sqlite_file(uri)
-    unique = sha256(uri.encode()).hexdigest()[:16]
-    return FileLock(f"{file}.lock" if file else Path(tempfile.gettempdir()) / f"pipeline-{unique}.lock")
+class Lock:
+    """A lock that the threads and processes of this machine hold in turn; its holder may take it again.
+
+    All users of the machine share it: its file is open to all of them, whatever the umask. The file is locked and never
+    written. A link, or anything but a plain file, is refused, as anyone may put one into a shared folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the lock's file, which is made when the lock is first taken."""
+        self.path = path
+        self._thread = RLock()
+        self._depth, self._file = 0, -1
+
+    def __enter__(self) -> Self:
+        self._thread.acquire()
+        try:
+            if self._depth == 0:
+                self._file = self._locked()
+        except BaseException:
+            self._thread.release()
+            raise
+        self._depth += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            os.close(self._file)
+        self._thread.release()
+
+    def _locked(self) -> int:
+        while True:
+            file = opened(self.path)
+            flock(file, LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), self.path.lstat()):
+                    return file
+            os.close(file)  # somebody deleted the path meanwhile, so that others do not wait for this file
 
 
-@contextmanager
-def writers_lock(uri: str) -> Iterator[FileLock]:
-    """Hold a store's lock; create the folder for it if needed."""
+def opened(path: Path) -> int:
+    """Open a lock's file, or make one that all users can open; return its descriptor.
+
+    Raises:
+        OSError: the path cannot be opened, or is a link or no plain file.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    for last in (*[False] * 20, True):
+        try:
+            file = os.open(path, flags)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.fchmod(made := os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), 0o666)
+                return made
+        except PermissionError:
+            if last:
+                raise
+            time.sleep(0.05)  # another user may have made it just now, and not yet opened it to all
+        else:
+            if S_ISREG(os.fstat(file).st_mode):
+                return file
+            os.close(file)
+            raise OSError(EINVAL, "is not a plain file", str(path))
+    raise OSError(EAGAIN, "is made and deleted again and again", str(path))
+
+
+def lock_of(uri: str) -> Lock:
+    """Return a store's lock: beside its file; for another kind of store in the folder that all users share.
+
+    Users who reach a store with passwords of their own share its lock.
+    """
     if file := repository.sqlite_file(uri):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    lock = lock_of(uri)
-    with lock:
-        yield lock
+        return Lock(Path(f"{file}.lock"))
+    unique = sha256(addresses.place(uri).encode()).hexdigest()[:16]
+    return Lock(Path(SHARED if os.access(SHARED, os.W_OK) else tempfile.gettempdir()) / f"pipeline-{unique}.lock")
 
 
-def count_rows(file: Path) -> None:
+def count_rows(uri: str) -> None:
     """Let SQLite estimate how many rows MLflow's tables have, so that pages sorted by a metric come at once.
 
-    Without estimates it compares every run with every value of that metric: 3.3 s for 10,000 runs, with them 0.03 s.
+    Without them SQLite compares every run with every value of that metric: 3.3 s for 10,000 runs, with them 0.03 s.
     They lie in a table of SQLite's own, which is no part of MLflow's schema and which its migrations leave alone.
     """
+    file = repository.sqlite_file(uri)
+    if file is None:
+        return
     # A writer may be at work; the next stage counts again.
     with closing(sqlite3.connect(file)) as connection, suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA analysis_limit=1000")  # rows looked at, of an index: 4 ms, however many there are
@@ -87,6 +154,11 @@ def check(name: str, experiment: Experiment, uri: str) -> None:
         )
 
 
+def artifact_root() -> str:
+    """Return where the artifacts of a store without a server lie."""
+    return (repository.root() / "mlartifacts").as_uri()
+
+
 def artifact_folder(place: str, run_id: str) -> str:
     """Return where MLflow puts a run's artifacts, below its experiment's."""
     parts = urlsplit(place)
@@ -98,6 +170,19 @@ def local_path(uri: str) -> Path | None:
     return Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file:") else None
 
 
+def read_file(path: Path, most: int | None) -> bytes:
+    """Read a file of at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is larger, or is not a file but a device or a pipe.
+    """
+    if not path.is_file():
+        raise OSError("is not a file" if path.exists() else "No such file")
+    if most is not None and path.stat().st_size > most:
+        raise OSError(TOO_LARGE.format(most))
+    return path.read_bytes()
+
+
 def write_file(folder: Path, name: str, content: bytes) -> None:
     """Write an artifact, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,16 +191,17 @@ def write_file(folder: Path, name: str, content: bytes) -> None:
     temporary.replace(folder / name)
 
 
+TOO_LARGE = "is not a file of at most {} bytes"
 PATIENCE_SECONDS = float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])  # how long a stage waits for a server
 WAIT_SECONDS = 5.0  # how long a command does
 REFUSED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "401", "403"}
 
 
 class StoreError(Exception):
-    """The store fails; the message hides any password in its address. reason: the store's own message."""
+    """The store fails; the message hides the secrets of its address. reason: the store's own message."""
 
     def __init__(self, uri: str, error: Exception | str) -> None:
-        self.reason = repository.without_password(str(error))
+        self.reason = addresses.shown(error, uri)
         said = f"MLflow's store {uri} fails: {error}"
         if isinstance(error, Exception) and is_refusal(error):
             said = (
@@ -124,7 +210,7 @@ class StoreError(Exception):
             )
         elif isinstance(error, ImportError):
             said += "; install the package that this kind of store needs"
-        super().__init__(repository.without_password(said))
+        super().__init__(addresses.shown(said, uri))
 
 
 def errors() -> tuple[type[Exception], ...]:
@@ -156,37 +242,3 @@ def http_status(error: Exception) -> int:
     places = [vars(error), *(frame.f_locals for frame, _ in walk_tb(error.__traceback__))]
     statuses = (getattr(place.get("response"), "status_code", None) for place in places)
     return next((status for status in statuses if isinstance(status, int)), 0)
-
-
-KEPT = Path(sys.prefix) / f"share/pipeline/mlflow-{version('mlflow')}.db"  # made by this MLflow, which others upgrade
-DEFAULT = "UPDATE experiments SET artifact_location = ?, creation_time = ?, last_update_time = ?"
-
-
-def create_empty(file: Path) -> None:
-    """Create a missing SQLite store with its tables, whole or not at all; call it under the lock.
-
-    If several processes let MLflow create the tables, they race and fail; if one is killed, half of them are left.
-    """
-    if not file.exists():
-        with replacing(file) as temporary:
-            if KEPT.exists():
-                copy(temporary)
-            else:
-                from pipeline.tracking.store.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
-
-                Client(f"sqlite:///{temporary}", 0)
-    with closing(sqlite3.connect(file)) as connection:
-        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            connection.execute("PRAGMA journal_mode=WAL")  # stays with the file; readers no longer block the writer
-
-
-def copy(file: Path) -> None:
-    """Copy the store that is kept; its one experiment is MLflow's own, of the folder and the time where it was made."""
-    shutil.copyfile(KEPT, file)
-    now = milliseconds(time.time())
-    with closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute(DEFAULT, (str(Path.cwd() / "mlruns/0"), now, now))
-
-
-if __name__ == "__main__":
-    create_empty(KEPT)

@@ -1,108 +1,74 @@
-"""MLflow's store, in terms of fingerprints, sweeps and seals. Every search of it is here.
-
-Store: MLFLOW_TRACKING_URI if set, else <repository>/mlflow.db with <repository>/mlartifacts beside it.
-"""
+"""An experiment of the store, in terms of fingerprints, sweeps and seals. Every search of it is here."""
 
 import math
-import tempfile
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
-
-from filelock import FileLock
+from typing import Self
 
 from pipeline.errors import InputError
 from pipeline.metrics import HIGHER_IS_BETTER
 from pipeline.runs.records import CURVE
-from pipeline.system import repository
+from pipeline.system import addresses, repository
 from pipeline.tracking import seals
 from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun
-from pipeline.tracking.store import database, location
-from pipeline.tracking.store.backend import Change, Filter, New, Writer
-from pipeline.tracking.store.database import Bulk, has_tables
+from pipeline.tracking.store import database, location, releases
+from pipeline.tracking.store.backend import PAGE, Backend, Change, Filter, New
 from pipeline.tracking.store.location import WAIT_SECONDS, StoreError, failing
 from pipeline.tracking.values import milliseconds
 
-if TYPE_CHECKING:  # it imports MLflow
-    from pipeline.tracking.store.client import Client
-
-PAGE = 1000  # most runs that MLflow finds at once
-FEW = 20  # fingerprints that a server is asked for one by one: a search takes 10 ms, and one for all runs 1 ms for each
 RUN = {"role": "run"}
-TOO_LARGE = "is not a file of at most {} bytes"
 OWNED = ("host", "pid", "pid_started", "heartbeat")  # the tags of the process that fills in a run
 
 
 @dataclass(frozen=True)
 class Store:
-    """An experiment in a tracking store, and the lock that its writers on this machine share.
+    """An experiment in a tracking store, and the lock that its writers on this machine share."""
 
-    patience: how many seconds to wait for a server. bulk: the store's tables, None if they cannot be read as such.
-    """
-
-    uri: str
+    backend: Backend
     experiment: Experiment
-    lock: FileLock
-    patience: float
-    bulk: Bulk | None
-
-    @property
-    def is_server(self) -> bool:
-        """Tell whether the store is reached through an MLflow server."""
-        return self.uri.startswith("http")
-
-    @cached_property
-    def client(self) -> "Client":
-        """MLflow's client, which takes a second to load: only writing needs it, and a store without `bulk`."""
-        return connect(self.uri, self.patience)
-
-    @cached_property
-    def writer(self) -> Writer:
-        """What writes runs: into the store's tables, or through MLflow's client where they are not known."""
-        if self.bulk:
-            return database.Tables(self.bulk, self._upload)
-        from pipeline.tracking.store.client import Requests  # noqa: PLC0415 - loads MLflow, 1 s
-
-        return Requests(self.client)
-
-    def _upload(self, folder_uri: str, name: str, content: bytes) -> None:
-        if folder := location.local_path(folder_uri):
-            location.write_file(folder, name, content)
-        else:
-            self.client.upload(folder_uri, name, content)
+    lock: location.Lock
 
     @classmethod
     def open(cls, name: str, patience: float = WAIT_SECONDS) -> Self:
         """Connect to the store, creating it and its experiment if missing.
+
+        Args:
+            name: the experiment's.
+            patience: how many seconds to wait for a server.
 
         Raises:
             InputError: the experiment was deleted, or its artifacts are on another host.
             StoreError: the store fails.
         """
         uri = location.address()
-        with failing(uri), location.writers_lock(uri):
+        with failing(uri), location.lock_of(uri):
             if file := repository.sqlite_file(uri):
-                location.create_empty(file)
-            if (store := cls._of(name, uri, patience)) is None:
+                database.create_empty(file)
+            backend = reach(uri, patience) or client_of(uri, patience)
+            experiment = backend.experiment(name)
+            if experiment is None:
                 try:
-                    create_experiment(name, uri, patience)
+                    backend.create_experiment(name)
                 except StoreError:  # another host was faster, or the answer to our first try was lost
-                    if cls._of(name, uri, patience) is None:
+                    if backend.experiment(name) is None:
                         raise
-                store = cls._of(name, uri, patience)
-        assert store is not None
-        location.check(name, store.experiment, uri)
-        return store
+                backend = reach(uri, patience) or backend  # MLflow may have made the tables only now
+                experiment = backend.experiment(name)
+        assert experiment is not None
+        location.check(name, experiment, uri)
+        return cls(backend, experiment, location.lock_of(uri))
 
     @classmethod
     def look(cls, name: str, patience: float = WAIT_SECONDS) -> Self | None:
         """Connect to the store without creating anything; None if it or its experiment is missing.
+
+        Args:
+            name: the experiment's.
+            patience: how many seconds to wait for a server.
 
         Raises:
             InputError: the experiment was deleted, or its artifacts are on another host.
@@ -110,22 +76,25 @@ class Store:
         """
         uri = location.address()
         file = repository.sqlite_file(uri)
-        if (file is not None and not file.exists()) or not has_tables(uri):
+        backend = reach(uri, patience) if file is None or file.exists() else None
+        experiment = backend.experiment(name) if backend else None
+        if backend is None or experiment is None:
             return None
-        if store := cls._of(name, uri, patience):
-            location.check(name, store.experiment, uri)
-        return store
+        location.check(name, experiment, uri)
+        return cls(backend, experiment, location.lock_of(uri))
 
-    @classmethod
-    def _of(cls, name: str, uri: str, patience: float) -> Self | None:
-        bulk = Bulk.of(uri)
-        experiment = bulk.experiment(name) if bulk else connect(uri, patience).experiment(name)
-        return cls(uri, experiment, location.lock_of(uri), patience, bulk) if experiment else None
+    @property
+    def has_views(self) -> bool:
+        """Whether the pages of the MLflow that shows the store take saved views."""
+        return releases.has_views(self.backend.mlflow_version())
+
+    @property
+    def lost(self) -> str:
+        """What is lost because the store's schema, or the MLflow that shows it, is unknown; empty if nothing is."""
+        return releases.lost(self.backend.schema, self.backend.mlflow_version())
 
     def _search(self, wanted: Filter, page: int = PAGE) -> Iterator[StoredRun]:
-        if self.bulk:
-            return self.bulk.search(self.experiment.experiment_id, wanted)
-        return self.client.search(self.experiment.experiment_id, wanted, page)
+        return self.backend.search(self.experiment.experiment_id, wanted, page)
 
     def everything(self) -> Iterator[StoredRun]:
         """Find all runs of the experiment, whoever stored them."""
@@ -163,19 +132,9 @@ class Store:
 
     def of_many(self, fingerprints: Collection[str]) -> dict[str, list[StoredRun]]:
         """Find the runs with each of the fingerprints, including altered ones, earliest first; none has no entry."""
-        if self.bulk:
-            ids = self.bulk.with_tag(self.experiment.experiment_id, "fingerprint", frozenset(fingerprints))
-            found = list(self.bulk.runs(run_id for own in ids.values() for run_id in own))
-        elif len(fingerprints) <= FEW:
-            filters = [Filter(RUN | {"fingerprint": one}, earliest=True) for one in fingerprints]
-            found = [run for wanted in filters for run in self._search(wanted)]
-        else:
-            everything = self._search(Filter(RUN, earliest=True))
-            found = [run for run in everything if run.tags.get("fingerprint") in fingerprints]
         by_fingerprint: dict[str, list[StoredRun]] = {}
-        for run in found:
-            if run.tags.get("role") == RUN["role"]:
-                by_fingerprint.setdefault(run.tags["fingerprint"], []).append(run)
+        for run in self.backend.with_fingerprints(self.experiment.experiment_id, fingerprints):
+            by_fingerprint.setdefault(run.tags["fingerprint"], []).append(run)
         return by_fingerprint
 
     def named(self, start: str) -> list[StoredRun]:
@@ -206,8 +165,7 @@ class Store:
         Raises:
             StoreError: there is none of this id, or the store fails.
         """
-        found = next(self.bulk.runs([run_id]), None) if self.bulk else None
-        return found or self.client.run(run_id)
+        return self.backend.run(run_id)
 
     def history(self, run: StoredRun, key: str) -> list[Point]:
         """Read all values of a metric of a run."""
@@ -216,36 +174,29 @@ class Store:
     def histories(self, runs: Iterable[StoredRun], key: str) -> dict[str, list[Point]]:
         """Read all values of a metric of many runs, id -> points."""
         ids = [run.run_id for run in runs]
-        found = self.bulk.histories(ids, key) if self.bulk else None
-        return {one: found.get(one, []) if found is not None else self.client.history(one, key) for one in ids}
+        found = self.backend.histories(ids, key)
+        return {run_id: found.get(run_id, []) for run_id in ids}
 
     def now(self) -> Experiment:
         """Read the experiment again, with the tags of now."""
-        name = self.experiment.name
-        return (self.bulk.experiment(name) if self.bulk else self.client.experiment(name)) or self.experiment
+        return self.backend.experiment(self.experiment.name) or self.experiment
 
-    def mlflow_version(self) -> str:
-        """Return the version of the MLflow that shows the store: the server's, else the one here; empty if unknown."""
-        return version("mlflow") if self.bulk else self.client.mlflow_version()
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment, in this order."""
+        self.backend.tag_experiment(self.experiment.experiment_id, tags)
 
     def create(self, runs: Sequence[New]) -> list[StoredRun]:
         """Create runs that say RUNNING."""
-        attempt = uuid.uuid4().hex
-        own = {"attempt": attempt, "heartbeat": f"{time.time():.0f}"}
-        stamped = [replace(new, tags={**new.tags, **own}) for new in runs]
-        place = self.experiment
-        made = self.writer.create(place.experiment_id, place.artifact_location, stamped)
-        if self.is_server and made:
-            # The client repeats a request whose answer was lost, and the server then creates a run for each.
-            known = {run.run_id for run in made}
-            for ghost in list(self._search(Filter({"attempt": attempt}))):
-                if ghost.run_id not in known:
-                    self.client.delete_run(ghost.run_id)
-        return made
+        own = {"attempt": uuid.uuid4().hex, "heartbeat": f"{time.time():.0f}"}
+        return self.backend.create(self.experiment, [replace(new, tags={**new.tags, **own}) for new in runs])
 
     def write(self, changes: Iterable[Change]) -> None:
         """Carry out changes, those of one run in this order."""
-        self.writer.write(changes)
+        self.backend.write(changes)
+
+    def settle(self, owner: Mapping[str, str], known: Collection[str]) -> None:
+        """Tidy up at the end of a stage; `known` are the ids of the runs that the owner knows."""
+        self.backend.settle(self.experiment.experiment_id, owner, known)
 
     def measure(self, run: StoredRun, metrics: Mapping[str, float], at: float) -> list[Change]:
         """Return how to store metrics that a run lacks, or has with another value, and to seal them.
@@ -275,14 +226,11 @@ class Store:
         try:
             uri = self.artifact_uri(run)
             if folder := location.local_path(uri):
-                return read_file(folder / name, most)
-            if most is not None and self.client.sizes(uri).get(name, 0) > most:
-                raise OSError(TOO_LARGE.format(most))
-            with tempfile.TemporaryDirectory() as temporary:
-                return self.client.download(uri, name, Path(temporary)).read_bytes()
+                return location.read_file(folder / name, most)
+            return self.backend.download(uri, name, most)
         except (StoreError, OSError) as error:
             reason = error.reason if isinstance(error, StoreError) else error
-            raise FileNotFoundError(f"{run.name}: {uri}/{name}: {reason}") from error
+            raise FileNotFoundError(addresses.shown(f"{run.name}: {uri}/{name}: {reason}", uri)) from error
 
     def artifact_uri(self, run: StoredRun) -> str:
         """Locate a run's artifacts, even after the repository moved: MLflow stores an absolute path.
@@ -293,41 +241,29 @@ class Store:
         """
         uri = run.artifact_uri
         if uri != location.artifact_folder(self.experiment.artifact_location, run.run_id):
-            raise FileNotFoundError(f"its artifacts' location {uri!a} is not below its experiment's")
+            place = ascii(addresses.shown(uri, uri))
+            raise FileNotFoundError(f"its artifacts' location {place} is not below its experiment's")
         moved = repository.root() / "mlartifacts" / run.run_id
         if uri.startswith("file:") and not Path(uri.removeprefix("file://")).exists() and moved.exists():
             return (moved / "artifacts").as_uri()
         return uri
 
 
-def connect(uri: str, patience: float) -> "Client":
-    """Load MLflow, and connect to a store with its client."""
+def reach(uri: str, patience: float) -> Backend | None:
+    """Connect to a store by the backend that fits it; None for a database without MLflow's tables."""
+    revision = releases.schema(uri)
+    if revision == "":
+        return None
+    if revision and releases.is_known(revision) and releases.kind(uri) in database.DIALECTS:
+        return database.Database(uri)
+    return client_of(uri, patience)
+
+
+def client_of(uri: str, patience: float) -> Backend:
+    """Connect to a store by MLflow's client."""
     from pipeline.tracking.store.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
 
     return Client(uri, patience)
-
-
-def create_experiment(name: str, uri: str, patience: float) -> None:
-    """Create an experiment; its artifacts lie in the repository, or where a server says."""
-    folder = (repository.root() / "mlartifacts").as_uri()
-    if bulk := Bulk.of(uri):
-        database.create_experiment(bulk, name, folder)
-    else:
-        client = connect(uri, patience)
-        client.create_experiment(name, None if client.remote else folder)
-
-
-def read_file(path: Path, most: int | None) -> bytes:
-    """Read a file of at most `most` bytes.
-
-    Raises:
-        OSError: it cannot be read, or is larger, or is not a file but a device or a pipe.
-    """
-    if not path.is_file():
-        raise OSError("is not a file" if path.exists() else "No such file")
-    if most is not None and path.stat().st_size > most:
-        raise OSError(TOO_LARGE.format(most))
-    return path.read_bytes()
 
 
 @contextmanager
