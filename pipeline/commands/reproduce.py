@@ -10,18 +10,18 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from pipeline.commands import revisions, worktrees
 from pipeline.commands.verdict import Answer, compare, differing_params
 from pipeline.config.axes import AXES
 from pipeline.errors import InputError
 from pipeline.metrics import RUN_METRICS
-from pipeline.runs import outs, records, rounding
+from pipeline.runs import outs, records
 from pipeline.runs.records import BEHIND, Record
 from pipeline.system import repository
 from pipeline.system.files import file_md5, read_csv
 from pipeline.system.kernels import unpinned
+from pipeline.table.prepared import Prepared
 from pipeline.tracking import queries
 from pipeline.tracking.display import first_line
 from pipeline.tracking.stored import Stored, parse_params
@@ -52,12 +52,12 @@ def reproduce(
         worktrees.permit(stored, allow_patch, allow_commit)
     answers: dict[str, Answer] = {}
     for stored in {one.run_id: one for one in wanted}.values():
-        made, table = make(stored)
-        answers[stored.run_id] = compare(stored, find(stored, made), table)
+        made, prepared = make(stored)
+        answers[stored.run_id] = compare(stored, find(stored, made), prepared)
     return answers
 
 
-def make(stored: Stored) -> tuple[list[Record], rounding.Table]:
+def make(stored: Stored) -> tuple[list[Record], Prepared]:
     """Train a run again, and evaluate it: alone, as its bits do not depend on what trains beside it.
 
     Raises:
@@ -87,8 +87,8 @@ def narrowed(own: Mapping[str, str], swept: Mapping[str, Any]) -> dict[str, Any]
     return values | ({"search": {**swept["search"], "method": "none"}} if "search" in swept else {})
 
 
-def read(stored: Stored, folder: Path) -> tuple[list[Record], rounding.Table]:
-    """Read what the stages of the run's commit wrote, and what the rounding bounds need of its data.
+def read(stored: Stored, folder: Path) -> tuple[list[Record], Prepared]:
+    """Read what the stages of the run's commit wrote, and the data that they were trained on.
 
     Raises:
         InputError: this version cannot read it.
@@ -101,7 +101,7 @@ def read(stored: Stored, folder: Path) -> tuple[list[Record], rounding.Table]:
             replace(record, metrics={key: float(value) for key, value in row.items() if key in RUN_METRICS and value})
             for record, row in zip(made, rows, strict=True)
         ]
-        return evaluated, rounding.table(load_file(folder / outs.PREPARED))
+        return evaluated, Prepared.load(folder / outs.PREPARED)
     except (OSError, KeyError, ValueError, TypeError, IndexError, SafetensorError) as error:
         raise InputError(
             f"{stored.run_id}: this version cannot read the outs of its commit: {first_line(error)}; check out "

@@ -7,11 +7,13 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from pipeline.config.axes import AXES
+from pipeline.evaluation import outcome
 from pipeline.metrics import RUN_METRICS
 from pipeline.runs import rounding
 from pipeline.runs.names import FIELDS
 from pipeline.runs.records import CURVE, Array, Record
 from pipeline.system import machine
+from pipeline.table.prepared import Prepared
 from pipeline.tracking import seals
 from pipeline.tracking.runs import WEIGHTS, status_of
 from pipeline.tracking.stored import Stored, parse_params
@@ -28,7 +30,7 @@ class Answer:
     differences: list[str]
 
 
-def compare(stored: Stored, record: Record | None, table: rounding.Table) -> Answer:
+def compare(stored: Stored, record: Record | None, prepared: Prepared) -> Answer:
     """Compare a reproduced run with its record.
 
     Bits must be the same if the record was made with the kernels, architecture and torch of this process; otherwise
@@ -37,7 +39,7 @@ def compare(stored: Stored, record: Record | None, table: rounding.Table) -> Ans
     Args:
         stored: the record.
         record: the reproduced run, None if its params gave none.
-        table: of the data it was trained on.
+        prepared: the data on which it was trained.
     """
     if record is None:
         return Answer("differs", [GONE])
@@ -47,7 +49,7 @@ def compare(stored: Stored, record: Record | None, table: rounding.Table) -> Ans
     here = machine.numeric_tags()
     if exact or not machine.may_differ(stored.tags, here, record.run.device):
         return Answer("differs", exact + bits)
-    agreement = compare_within_rounding(stored, record, table)
+    agreement = compare_within_rounding(stored, record, prepared)
     if agreement.beyond:
         return Answer("differs", agreement.beyond)
     found = f"largest difference {agreement.largest:.1e}"
@@ -108,16 +110,17 @@ def compare_bits(stored: Stored, record: Record) -> list[str]:
     return differences + compare_metrics(*metrics(stored, record))
 
 
-def compare_within_rounding(stored: Stored, record: Record, table: rounding.Table) -> rounding.Agreement:
+def compare_within_rounding(stored: Stored, record: Record, prepared: Prepared) -> rounding.Agreement:
     """Compare a reproduced run with its record, allowing for rounding."""
     (held, made), steps = metrics(stored, record), curve_points(stored, record)
     agreement = rounding.compare(
         record,
-        table,
+        rounding.table(vars(prepared)),
         "diverged" in stored.tags,
         load(stored.weights) if stored.weights else {},
         {step: value for step, value in stored.points.items() if step in steps},
         {key: value for key, value in held.items() if key in made},
+        lambda one: outcome.of(one, prepared),
     )
     if agreement.unbounded:
         return agreement

@@ -1,4 +1,4 @@
-"""How far two computations of a run may differ: other kernels, architectures or torch versions round differently.
+"""How far two computations of a run may differ, as other kernels, architectures and torch versions round differently.
 
 An update rounds the weights θ = (W, b) and its gradient, whose terms are as large as 2/n · Σ‖x‖(‖x‖‖θ‖ + |y|), where x
 is a row with a 1 for b. A sum of m terms has an error of about √m · U of their size, and the errors of many updates add
@@ -8,16 +8,19 @@ rounds. Over the minibatches that may be drawn, E[H²] ≼ λ·E[H]; so an updat
 ‖e‖² − lr(2 − lr·λ) · dᵀE[H]d.
 
 Below lr = 2/λ, the largest stable one, that bounds d and the predictions' difference, whose mean square is dᵀE[H]d / 2.
-Beyond it rounding grows without bound, and only whether both computations diverged can be compared.
+Beyond it, differences grow without bound, and only whether both computations diverged can be compared.
+
+A metric has no bound of its own: it is computed from what the run reached, moved by the bounds on that.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.metrics import NAMED, Metric, Outcome, Rows
 from pipeline.runs.records import CURVE, Array, Record
 from pipeline.runs.run import Run
 
@@ -27,19 +30,19 @@ MARGIN = 4.0  # standard deviations of a random walk; with 1.0, the largest meas
 TINY = float(np.finfo(np.float32).tiny)  # smaller squares are lost
 DIGITS = 2e-8  # metrics on both sides are written with nine digits
 EXCESS = 1e-11  # excess_mse is rounded to at most a tenth of this fraction of its terms
+FLOAT64 = 1e-13  # of the targets: how far predictions from the same weights may differ
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What the bounds need to know about the rows that a split trains or tests on, as its fit sees them.
+    """Moments of the rows that a split trains on, as its fit sees them.
 
-    rows: their number n. hessian: 2/n · Σxxᵀ (k + 1, k + 1). moment: 2/n · Σxy (k + 1,). longest: the largest ‖x‖².
-    square, cross, target: the means of ‖x‖², ‖x‖|y| and y².
+    rows: their number n. hessian: 2/n · Σxxᵀ (k + 1, k + 1). longest: the largest ‖x‖². square, cross, target: the
+    means of ‖x‖², ‖x‖|y| and y².
     """
 
     rows: int
     hessian: Float64
-    moment: Float64
     longest: float
     square: float
     cross: float
@@ -50,11 +53,7 @@ class Moments:
         """Compute the moments of x (n, k + 1), float64, and y (n,)."""
         n, square = len(x), (x**2).sum(axis=1)
         means = float(square.mean()), float((np.sqrt(square) * np.abs(y)).mean()), float((y**2).mean())
-        return cls(n, 2 / n * x.T @ x, 2 / n * x.T @ y, float(square.max()), *means)
-
-    def mse(self, weights: Float64) -> float:
-        """Return the mean squared error of θ (k + 1,)."""
-        return max(0.0, float(weights @ (self.hessian @ weights / 2 - self.moment)) + self.target)
+        return cls(n, 2 / n * x.T @ x, float(square.max()), *means)
 
     def apart(self, difference: Float64) -> float:
         """Return the root mean square difference of two θ's predictions, given the difference of the θ (k + 1,)."""
@@ -72,25 +71,23 @@ class Moments:
         return chance * 2 * self.longest + (1 - chance) * float(np.linalg.eigvalsh(self.hessian)[-1])
 
 
-Table = list[tuple[Moments, Moments | None]]
+Reached = Callable[[Record], Outcome]
+Table = list[Moments]  # of each split's training rows
 
 
 def table(prepared: Mapping[str, NDArray[np.generic]]) -> Table:
-    """Compute the moments of each split's training rows and test rows from the tensors that prepare wrote."""
+    """Compute the moments of each split's training rows from the tensors that prepare wrote."""
     y = prepared["y"].astype(np.float64)[:, 0]
-    final = prepared.get("final", np.zeros(len(y), dtype=bool)).astype(bool)
     moments: Table = []
     for train, mean, scale in zip(prepared["train"].astype(bool), prepared["mean"], prepared["scale"], strict=True):
         X = np.asarray((prepared["X"] - mean) / scale, dtype=np.float64)  # float32 until here, as in training
-        x = np.hstack([X, np.ones((len(X), 1))])
-        tested = ~train & ~final
-        moments.append((Moments.of(x[train], y[train]), Moments.of(x[tested], y[tested]) if tested.any() else None))
+        moments.append(Moments.of(np.hstack([X, np.ones((len(X), 1))])[train], y[train]))
     return moments
 
 
 def largest_stable_lr(run: Run, table: Table) -> float:
     """Return the learning rate beyond which rounding grows without bound in one of a run's fits."""
-    return 2 / max(train.curvature(train.minibatch(run)) for train, _ in table)
+    return 2 / max(train.curvature(train.minibatch(run)) for train in table)
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ class Agreement:
     """The result of comparing a run with its record from elsewhere.
 
     beyond: differences that rounding does not explain. largest: the largest difference, relative to the largest number
-    of its kind. unbounded: why only divergence is compared; empty if everything is.
+    of its kind. unbounded: why only divergence is compared; empty if everything is compared.
     """
 
     beyond: list[str]
@@ -158,16 +155,21 @@ def compare(
     tensors: Mapping[str, Array],
     points: Mapping[int, float],
     metrics: Mapping[str, float],
+    reached: Reached | None = None,
 ) -> Agreement:
     """Compare a run made here with its record.
 
     Args:
         made: the run; the bounds follow from it alone, so that no record can widen them.
-        table: of the data that the run was trained on.
+        table: of the data on which the run was trained.
         diverged: on record, whether the run diverged.
         tensors: on record.
         points: on record, step -> train/mse; each step is one of the run's epochs.
         metrics: on record; each is also in `made.metrics`.
+        reached: computes what a run reached, from which the bounds on metrics follow; needed if there are metrics.
+
+    Raises:
+        ValueError: there are metrics, and no `reached`.
     """
     if diverged != bool(made.diverged):
         return Agreement([f"diverged: {'yes' if diverged else 'no'} on record, {made.diverged or 'no'} now"])
@@ -176,7 +178,7 @@ def compare(
     if why := unbounded(made, table):
         return Agreement([], unbounded=why)
     with np.errstate(invalid="ignore", over="ignore"):
-        found = [*differences(made, table, tensors, points, metrics)]
+        found = [*differences(made, table, tensors, points, metrics, reached)]
         beyond = [
             f"{what}: differs by {difference:.3g}, and rounding explains {explained:.2g}"
             for what, difference, explained in found
@@ -186,7 +188,7 @@ def compare(
 
 
 def unbounded(made: Record, table: Table) -> str:
-    """Say why no bound on rounding is known for a run; empty if one is."""
+    """Say why no bound on rounding is known for a run; empty if one is known."""
     if made.diverged:
         return "it diverged"
     if not {"W", "b"} <= made.tensors.keys():
@@ -200,27 +202,32 @@ def unbounded(made: Record, table: Table) -> str:
 
 
 def unlike_plain(run: Run) -> str:
-    """Name what sets a run apart from plain gradient descent on mse, of which the bounds are; empty if nothing does."""
+    """Name what a run has other than plain gradient descent on mse, for which the bounds hold; empty if nothing."""
     plain = {"optimizer": "sgd", "schedule": "constant", "loss": "mse", "weight_decay": 0.0}
     found = {name: getattr(run, name) for name, usual in plain.items() if getattr(run, name) != usual}
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items())
 
 
 def differences(
-    made: Record, table: Table, tensors: Mapping[str, Array], points: Mapping[int, float], metrics: Mapping[str, float]
+    made: Record,
+    table: Table,
+    tensors: Mapping[str, Array],
+    points: Mapping[int, float],
+    metrics: Mapping[str, float],
+    reached: Reached | None,
 ) -> Iterator[tuple[str, float, float]]:
-    """Yield the name of each comparison, the difference, and the most that rounding explains."""
+    """Yield the name of each comparison, the difference, and the most that rounding explains; as `compare` says."""
     run, theta = made.run, parameters(made.tensors)
     apart = parameters(tensors) - theta  # (S, k + 1)
-    bounds = [Bounds.of(run, train, weights) for (train, _), weights in zip(table, theta, strict=True)]
-    steps = [-(-train.rows // train.minibatch(run)) for train, _ in table]  # updates an epoch
-    for split, (bound, (train, _)) in enumerate(zip(bounds, table, strict=True)):
+    bounds = [Bounds.of(run, train, weights) for train, weights in zip(table, theta, strict=True)]
+    steps = [-(-train.rows // train.minibatch(run)) for train in table]  # updates an epoch
+    for split, (bound, train) in enumerate(zip(bounds, table, strict=True)):
         name, updates = f"fold {split}" if split else "all training rows", steps[split] * run.epochs
         yield f"W, b: {name}: their norm", float(np.linalg.norm(apart[split])), bound.weights(updates)
         yield f"W, b: {name}: what they predict", train.apart(apart[split]), bound.predictions(updates)
     for name in ("mean", "scale"):
         yield name, float(np.abs(tensors[name] - made.tensors[name]).max()), 0.0
-    rows, first = table[0][0], bounds[0]
+    rows, first = table[0], bounds[0]
     # What the weights' difference does not explain.
     own = gradient(tensors) - gradient(made.tensors) - rows.hessian @ apart[0]
     yield "grad_W, grad_b: their norm", float(np.linalg.norm(own)), first.gradient
@@ -232,28 +239,77 @@ def differences(
 
     for step, value in points.items():
         yield f"{CURVE}: step {step}", abs(value - float(made.curve[step])), explained(step)
-    if metrics:
-        scored = cross_validated(made, table, apart)
-        mse = rows.mse(theta[0])
-        scored["excess_mse"] = squares(mse, rows.apart(apart[0])) + EXCESS * max(mse, rows.target)
-        scored["grad_error"] = MARGIN * U * math.sqrt(theta.shape[1] + rows.rows)
-        scored[CURVE] = explained(run.epochs - 1)
+    if metrics and reached is None:
+        raise ValueError("metrics are compared by what a run reached")
+    if reached:
+        moves = moved(reached(made), reached(replace(made, tensors=tensors)), explained(run.epochs - 1))
         for key, value in metrics.items():
             now = made.metrics[key]
-            yield key, abs(value - now), 2 * scored[key] + DIGITS * abs(now)  # a difference may reach the bound itself
+            # A difference may reach the bound itself.
+            yield key, abs(value - now), 2 * largest_change(NAMED[key], moves) + DIGITS * abs(now)
 
 
-def cross_validated(made: Record, table: Table, apart: Float64) -> dict[str, float]:
-    """Bound the cv metrics, given the difference of the two weights `apart` (S, k + 1)."""
-    tested = [(rows, rows.apart(difference)) for (_, rows), difference in zip(table, apart, strict=True) if rows]
-    count = sum(rows.rows for rows, _ in tested)
-    if not count:
-        return {}
-    p = math.sqrt(sum(rows.rows * one**2 for rows, one in tested) / count)
-    mean = sum(rows.rows * rows.moment[-1] / 2 for rows, _ in tested) / count
-    spread = sum(rows.rows * rows.target for rows, _ in tested) / count - mean**2
-    mse = squares(made.metrics.get("cv/mse", 0.0), p)
-    return {"cv/mse": mse, "cv/mae": p, "cv/r2": mse / spread + DIGITS if spread > 0 else math.inf}
+@dataclass(frozen=True)
+class Moves:
+    """What a run reached, and, for each quantity in it, the outcomes where rounding moves that quantity."""
+
+    reached: Outcome
+    outcomes: Sequence[Sequence[Outcome]]
+
+
+def moved(reached: Outcome, on_record: Outcome, loss: float) -> Moves:
+    """Move what a run reached by as much as rounding explains.
+
+    Args:
+        reached: what the run reached.
+        on_record: what the weights on record reach; how far its predictions are from these is compared elsewhere.
+        loss: the most that the last loss may differ.
+    """
+    rows, gradient = reached.trained, reached.gradient
+    optimum = EXCESS * max(rows.mse, float((rows.y**2).mean()))
+    slope = MARGIN * U * math.sqrt(len(gradient.size) + len(rows.y)) * gradient.size
+    slope *= signs(gradient.autograd - gradient.formula)
+    outcomes = [
+        [replace(reached, tested=one) for one in around(reached.tested, on_record.tested)],
+        [replace(reached, trained=one) for one in around(rows, on_record.trained)],
+        [replace(reached, loss=reached.loss + one) for one in (loss, -loss)],
+        [replace(reached, optimum=reached.optimum + one) for one in (optimum, -optimum)],
+        [replace(reached, gradient=replace(gradient, autograd=gradient.autograd + one)) for one in (slope, -slope)],
+    ]
+    return Moves(reached, outcomes)
+
+
+def around(rows: Rows, on_record: Rows) -> list[Rows]:
+    """Move predictions by p, the root mean square of their difference from those on record, in three directions.
+
+    Along their errors, which changes the mean squared error most, by 2p√mse + p²; along the signs of their errors,
+    which changes the mean absolute error most, by p; and along their difference from those on record.
+    """
+    if not len(rows.y):
+        return []
+    apart = on_record.y_pred - rows.y_pred
+    p = root_mean_square(apart) + FLOAT64 * root_mean_square(rows.y)
+    size = root_mean_square(rows.error)
+    along = rows.error / size if size > 0 else signs(rows.error)
+    moves = (p * along, p * signs(rows.error), apart)
+    return [replace(rows, y_pred=rows.y_pred + sign * one) for one in moves for sign in (1, -1)]
+
+
+def root_mean_square(values: Float64) -> float:
+    """Return √mean(values²)."""
+    return math.sqrt(float((values**2).mean()))
+
+
+def signs(values: Float64) -> Float64:
+    """Return 1 where a value is at least 0, and -1 elsewhere."""
+    return np.where(values >= 0, 1.0, -1.0)
+
+
+def largest_change(metric: Metric, moves: Moves) -> float:
+    """Return the most that a metric changes where each quantity moves; the changes by several quantities add up."""
+    value = metric.value(moves.reached)
+    changes = [[abs(metric.value(one) - value) for one in own] for own in moves.outcomes]
+    return sum(max(filter(math.isfinite, own), default=0.0) for own in changes)
 
 
 def squares(mse: float, p: float) -> float:
@@ -279,7 +335,7 @@ def largest(
     Metrics follow from these; if these are the same, return the largest difference of a metric, relative to itself.
     """
     theta = parameters(made.tensors)
-    terms = Bounds.of(made.run, table[0][0], theta[0]).terms
+    terms = Bounds.of(made.run, table[0], theta[0]).terms
     curve = np.array([[value, made.curve[step]] for step, value in points.items()], dtype=np.float64).reshape(-1, 2)
     pairs = [
         (parameters(tensors) - theta, theta),

@@ -18,12 +18,13 @@ import pytest
 from conftest import copy_store, default_store, enter, points, run, search
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
-from safetensors.numpy import load, load_file, save
+from safetensors.numpy import load, save
 
 from pipeline.__main__ import main
 from pipeline.commands import reproduce, sync, verdict
 from pipeline.config import params
 from pipeline.evaluation import outcome
+from pipeline.metrics import Outcome
 from pipeline.runs import outs, records, rounding
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
@@ -96,12 +97,17 @@ def altered(record: Record) -> Record:
 
 @on_avx2
 def test_other_kernels_make_other_bits_which_agree_within_rounding(own: list[Record], others: list[Record]) -> None:
-    table = rounding.table(load_file(outs.PREPARED))
+    prepared = Prepared.load(outs.PREPARED)
+    table = rounding.table(vars(prepared))
+
+    def reached(record: Record) -> Outcome:
+        return outcome.of(record, prepared)
+
     assert [one.run for one in own] == [one.run for one in others]
     assert [bits(one) for one in own] != [bits(one) for one in others]
     for one, other in zip(own, others, strict=True):
         curve = dict(enumerate(other.curve.tolist()))
-        found = rounding.compare(one, table, False, other.tensors, curve, other.metrics)
+        found = rounding.compare(one, table, False, other.tensors, curve, other.metrics, reached)
         assert found.beyond == []
         assert 0 < found.largest < 1e-5
 
@@ -252,7 +258,7 @@ def stored(own: list[Record], small: Path) -> Stored:
 
 
 def answer(stored: Stored, made: Record) -> verdict.Answer:
-    return verdict.compare(stored, made, rounding.table(load_file(outs.PREPARED)))
+    return verdict.compare(stored, made, Prepared.load(outs.PREPARED))
 
 
 @on_avx2

@@ -15,6 +15,7 @@ from pipeline.config.params import Split
 from pipeline.evaluation import outcome
 from pipeline.execution.local import Here
 from pipeline.execution.trainer import Trainer
+from pipeline.metrics import METRICS, Metric, Rows
 from pipeline.runs import rounding
 from pipeline.runs.records import CURVE, Record
 from pipeline.runs.rounding import Float64, Moments
@@ -74,10 +75,16 @@ def in_float64(tensors: Tensors, run: Run) -> Record:
     return replace(record, metrics=outcome.metrics(record, Prepared(**tensors)))
 
 
+def reached_on(tensors: Tensors) -> rounding.Reached:
+    """Return what computes what a run reached on the prepared data."""
+    return lambda record: outcome.of(record, Prepared(**tensors))
+
+
 def used(made: Record, other: Record, tensors: Tensors) -> dict[str, float]:
     """Return, for everything that is compared, the part of what rounding explains that a difference uses up."""
     points = dict(enumerate(other.curve.tolist()))
-    found = rounding.differences(made, rounding.table(tensors), other.tensors, points, other.metrics)
+    table, reached = rounding.table(tensors), reached_on(tensors)
+    found = rounding.differences(made, table, other.tensors, points, other.metrics, reached)
     return {what: difference / explained if difference else 0.0 for what, difference, explained in found}
 
 
@@ -120,7 +127,7 @@ def record(tensors: Tensors) -> Record:
 def agreement(made: Record, prepared: Tensors, **on_record: Any) -> rounding.Agreement:  # noqa: ANN401
     points = {step: float(value) for step, value in enumerate(made.curve) if math.isfinite(value)}
     honest: dict[str, Any] = {"diverged": False, "tensors": made.tensors, "points": points, "metrics": made.metrics}
-    return rounding.compare(made, rounding.table(prepared), **honest | on_record)
+    return rounding.compare(made, rounding.table(prepared), **honest | on_record, reached=reached_on(prepared))
 
 
 def altered(record: Record, name: str, place: tuple[int, ...], part: float) -> dict[str, NDArray[np.float32]]:
@@ -206,8 +213,75 @@ def test_the_curvature_bounds_that_of_all_minibatches_that_may_be_drawn(batch_si
 def test_rounding_grows_from_the_largest_stable_lr_on(tensors: Tensors, part: float, grows: bool) -> None:
     run = Run("matrix", "full", 1.0, 1, 500, "zeros", "cpu", "")
     moments = rounding.table(tensors)
-    H = max((train.hessian for train, _ in moments), key=lambda one: float(np.linalg.eigvalsh(one)[-1]))
+    H = max((train.hessian for train in moments), key=lambda one: float(np.linalg.eigvalsh(one)[-1]))
     d = np.linalg.eigh(H)[1][:, -1]
     for _ in range(500):
         d = d - part * rounding.largest_stable_lr(run, moments) * H @ d
     assert (np.linalg.norm(d) > 1) == grows
+
+
+WORST = Metric("cv/max_error", "", "", lambda rows: float(np.abs(rows.error).max()))
+MEDIAN = Metric("cv/median_error", "", "", lambda rows: float(np.median(np.abs(rows.error))))
+MAPE = Metric("cv/mape", "", "", lambda rows: float(np.abs(rows.error / rows.y).mean()))
+GAP = Metric("gap", "", "", of_run=lambda outcome: outcome.tested.mse - outcome.trained.mse)
+
+
+def nudged(record: Record, data: Prepared, size: float, chance: np.random.Generator) -> Record:
+    """Move every weight, and the gradient as it follows; both as float64 has them, so that no rounding is added."""
+    tensors = {name: record.tensors[name].astype(np.float64) for name in record.tensors}
+    for name in ("W", "b"):
+        tensors[name] = tensors[name] + size * chance.normal(size=tensors[name].shape)
+    rows, X = data.train[0], data.standardized(0).astype(np.float64)[data.train[0]]
+    error = X @ tensors["W"][0] + tensors["b"][0] - data.y[rows]
+    tensors["grad_W"], tensors["grad_b"] = 2 / len(X) * X.T @ error, 2 * error.mean(axis=0)
+    return replace(record, tensors=tensors)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("size", [1e-7, 1e-4, 1e-1])
+def test_every_metric_differs_by_no_more_than_its_predictions_explain(seed: int, size: float) -> None:
+    chance = np.random.default_rng(seed)
+    tensors = prepared(int(chance.integers(6, 60)), int(chance.integers(1, 6)), bool(seed % 2), float(seed % 5))
+    data, part = Prepared(**tensors), 10.0 ** -chance.integers(1, 4)
+    run = Run("matrix", "full", 1.0, 1, 30, "zeros", "cpu", "")
+    lr = part * rounding.largest_stable_lr(run, rounding.table(tensors))
+    first = nudged(trained(tensors, "matrix", "full", lr, 30, seed), data, 0.0, chance)
+    second = nudged(first, data, size, chance)
+    one, other = (outcome.of(record, data) for record in (first, second))
+    moves = rounding.moved(one, other, 1e-3)
+    other = replace(other, loss=one.loss + float(chance.uniform(-1e-3, 1e-3)))
+    for metric in (*METRICS, WORST, MEDIAN, MAPE, GAP):
+        bound = 2 * rounding.largest_change(metric, moves)
+        assert abs(metric.value(other) - metric.value(one)) <= bound, metric.key
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-6, 1e-2, 10.0])
+def test_the_bounds_of_today_s_metrics_are_those_of_closed_forms(record: Record, tensors: Tensors, p: float) -> None:
+    reached = outcome.of(record, Prepared(**tensors))
+    tested, trained, chance = reached.tested, reached.trained, np.random.default_rng(0)
+
+    def apart(rows: Rows, size: float) -> Rows:
+        by = chance.normal(size=len(rows.y))
+        return replace(rows, y_pred=rows.y_pred + by * size / math.sqrt(float((by**2).mean())))
+
+    on_record = replace(reached, tested=apart(tested, p), trained=apart(trained, 2 * p))
+    moves = rounding.moved(reached, on_record, 0.5)
+    square = 2 * math.sqrt(tested.mse) * p + p**2
+    optimum = 1e-11 * max(trained.mse, float((trained.y**2).mean()))
+    closed = {
+        "cv/mse": square,
+        "cv/mae": p,
+        "cv/r2": square / float(tested.y.var()),
+        "train/mse": 0.5,
+        "excess_mse": 2 * math.sqrt(trained.mse) * 2 * p + (2 * p) ** 2 + optimum,
+        "grad_error": 4 * 2**-24 * math.sqrt(4 + len(trained.y)),
+    }
+    assert closed.keys() == {metric.key for metric in METRICS}
+    for metric in METRICS:
+        found, written = rounding.largest_change(metric, moves), 2e-8 * abs(metric.value(reached))
+        assert closed[metric.key] * 0.99 <= found <= closed[metric.key] * 1.1 + 0.1 * written, metric.key
+
+
+def test_metrics_are_not_compared_without_what_a_run_reached(record: Record, tensors: Tensors) -> None:
+    with pytest.raises(ValueError, match="what a run reached"):
+        rounding.compare(record, rounding.table(tensors), False, record.tensors, {}, record.metrics)

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from conftest import calls_of, default_store, enter, environment, run, search, until
 from fuzz_records import BOMB, copy_records, fuzz
-from safetensors.numpy import load, load_file, save
+from safetensors.numpy import load, save
 
 from pipeline.commands import reproduce, revisions, worktrees
 from pipeline.errors import InputError
-from pipeline.runs import outs, records, rounding
+from pipeline.runs import outs, records
 from pipeline.system import repository
+from pipeline.table.prepared import Prepared
 from pipeline.tracking import queries
 from pipeline.tracking.stored import Stored, check_tags
 
@@ -317,7 +318,7 @@ def test_a_forged_part_of_a_record_is_named(
     named: Sequence[str],
 ) -> None:
     made = records.read_evaluated(["matrix"])
-    monkeypatch.setattr(reproduce, "make", lambda _: (made, rounding.table(load_file(outs.PREPARED))))
+    monkeypatch.setattr(reproduce, "make", lambda _: (made, Prepared.load(outs.PREPARED)))
     forged = replace(stored, **forge(stored))  # type: ignore[arg-type]
     for record, differences in ((stored, []), (forged, named)):
         monkeypatch.setattr(queries, "recall", lambda *_, record=record: record)
