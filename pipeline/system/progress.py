@@ -15,8 +15,6 @@ from typing import IO, Self, TypeVar
 
 from rich.console import Console
 
-from pipeline.runs.records import Record
-
 REDRAW_SECONDS, PLAIN_SECONDS = 0.25, 5.0
 Row = TypeVar("Row")
 ERASE = "\r\x1b[2K"  # go to the line's first column, and erase the line
@@ -108,8 +106,8 @@ class Display:
                 self.draw(f"{n:,} rows read")
             yield row
 
-    def evaluating(self, records: Sequence[Record]) -> Iterator[Record]:
-        """Yield records, and show how many of them are evaluated."""
+    def evaluating(self, records: Sequence[Row]) -> Iterator[Row]:
+        """Yield the records of runs, and show how many of them are evaluated."""
         for n, record in enumerate(records):
             if self.is_due():
                 left = self.elapsed / n * (len(records) - n) if n else math.nan
