@@ -19,7 +19,7 @@ Minibatch = tuple[Tensor, Tensor]
 BLOCK = 2**16  # positions fetched at once: few enough for their rows to stay in the processor's cache
 
 
-class Rows(Dataset[Minibatch]):
+class TrainingRows(Dataset[Minibatch]):
     """The training rows of R runs, each with its own split, fetched a minibatch at a time."""
 
     def __init__(self, prepared: Prepared, splits: Sequence[int], device: str = "cpu") -> None:
@@ -91,9 +91,9 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
 
 
-def minibatches(rows: Rows, order: MinibatchOrder, copies: int = 1) -> Iterator[Minibatch]:
+def minibatches(rows: TrainingRows, order: MinibatchOrder, copies: int = 1) -> Iterator[Minibatch]:
     """Yield the minibatches of all epochs, one by one: X (R, m, k), y (R, m, 1), float32; of one run, any copies."""
-    # The sampler yields blocks as tensors, and Rows fetches and collates them itself.
+    # The sampler yields blocks as tensors, and TrainingRows fetches and collates them itself.
     blocks = DataLoader(rows, batch_sampler=order, collate_fn=lambda block: block)  # type: ignore[arg-type]
     for each in blocks:
         X, y = (part.expand(copies * len(part), -1, -1) for part in each)

@@ -222,7 +222,7 @@ def _stream(
     stack: Stack, prepared: Prepared, group: Sequence[int], copies: int, epochs: range
 ) -> Iterator[minibatches.Minibatch]:
     fits = [stack.fits[r] for r in group]
-    rows = minibatches.Rows(prepared, [split for _, split in fits], fits[0][0].device)
+    rows = minibatches.TrainingRows(prepared, [split for _, split in fits], fits[0][0].device)
     order = minibatches.MinibatchOrder([run.seed for run, _ in fits], len(rows), stack.batch_size, epochs)
     return minibatches.minibatches(rows, order, copies)
 

@@ -26,7 +26,7 @@ from pipeline.runs.run import Run, curve_steps
 from pipeline.table.prepared import Prepared
 from pipeline.training import lift, loop, minibatches, optimizers, parameters, stacks
 from pipeline.training.loop import State
-from pipeline.training.minibatches import MinibatchOrder, Rows
+from pipeline.training.minibatches import MinibatchOrder, TrainingRows
 from pipeline.training.stacks import Fitted, Stack
 from pipeline.variants import Model, make
 from pipeline.variants import loop as tutorial
@@ -91,7 +91,7 @@ def train_on(
 ) -> State:
     """Train a stack from wherever it stands."""
     model, state = begun
-    rows = Rows(prepared, [split for _, split in fits])
+    rows = TrainingRows(prepared, [split for _, split in fits])
     size = stacks.minibatch(fits[0][0], len(rows))
     order = MinibatchOrder([one.seed for one, _ in fits], len(rows), size, range(state.epoch, fits[0][0].epochs))
     optimizer = optimizers.make([one for one, _ in fits], state.parameters, state.optimizer, order.steps)

@@ -9,7 +9,7 @@ from sweeps import unscaled
 
 from pipeline.table.prepared import Prepared
 from pipeline.training import minibatches
-from pipeline.training.minibatches import MinibatchOrder, Rows
+from pipeline.training.minibatches import MinibatchOrder, TrainingRows
 
 Epochs = list[list[tuple[int, ...]]]  # of one run: epochs, of minibatches, of rows
 
@@ -23,7 +23,7 @@ def table(n: int, splits: int = 1, k: int = 1) -> Prepared:
     return unscaled(numbers.repeat(1, k), 10 * numbers, train)
 
 
-def read(order: MinibatchOrder, rows: Rows) -> list[Epochs]:
+def read(order: MinibatchOrder, rows: TrainingRows) -> list[Epochs]:
     """Read the rows of each run's minibatches from their X."""
     read = [X[..., 0].int().tolist() for X, _ in minibatches.minibatches(rows, order)]
     return [
@@ -34,7 +34,7 @@ def read(order: MinibatchOrder, rows: Rows) -> list[Epochs]:
 
 
 def sequences(seeds: list[int], n: int, batch_size: int, epochs: range) -> list[Epochs]:
-    return read(MinibatchOrder(seeds, n, batch_size, epochs), Rows(table(n), [0] * len(seeds)))
+    return read(MinibatchOrder(seeds, n, batch_size, epochs), TrainingRows(table(n), [0] * len(seeds)))
 
 
 def flat(epoch: list[tuple[int, ...]]) -> list[int]:
@@ -99,7 +99,7 @@ def test_resuming_at_an_epoch_yields_the_minibatches_that_were_left(batch_size: 
 
 def test_every_run_of_a_stack_trains_on_its_own_split_s_rows() -> None:
     n, splits = 5, [3, 1, 2, 1]
-    rows = Rows(table(n, splits=4), splits)
+    rows = TrainingRows(table(n, splits=4), splits)
     assert len(rows) == n - 1
     for split, run in zip(splits, read(MinibatchOrder([0] * 4, n - 1, 2, range(3)), rows), strict=True):
         for epoch in run:
@@ -107,7 +107,7 @@ def test_every_run_of_a_stack_trains_on_its_own_split_s_rows() -> None:
 
 
 def test_x_and_y_of_a_minibatch_are_of_the_same_rows() -> None:
-    rows = Rows(table(6, splits=3, k=2), [1, 2])
+    rows = TrainingRows(table(6, splits=3, k=2), [1, 2])
     for X, y in minibatches.minibatches(rows, MinibatchOrder([0, 1], 5, 2, range(2))):
         assert X.shape[:2] == y.shape[:2]
         torch.testing.assert_close(y, 10 * X[..., :1], rtol=0, atol=0)
@@ -116,7 +116,7 @@ def test_x_and_y_of_a_minibatch_are_of_the_same_rows() -> None:
 def test_every_run_sees_x_as_its_own_split_standardizes_it() -> None:
     plain = table(5, splits=3, k=2)
     mean, scale = torch.tensor([[0.0, 1], [2, 3], [2, 3]]), torch.tensor([[1.0, 2], [4, 5], [4, 8]])
-    rows = Rows(Prepared(plain.X, plain.y, plain.train, mean.numpy(), scale.numpy()), [1, 2, 1])
+    rows = TrainingRows(Prepared(plain.X, plain.y, plain.train, mean.numpy(), scale.numpy()), [1, 2, 1])
     (X, y), *others = minibatches.minibatches(rows, MinibatchOrder([0, 0, 0], 4, 4, range(1)))
     assert not others
     for run, split in enumerate((1, 2, 1)):
