@@ -58,16 +58,17 @@ repro: setup ## prepare, train, evaluate and track whatever has changed; print t
 	@pipeline sync
 	@echo "These pages are served by: make ui"
 
-test: lint ## check format, lint and types; run the tests
+test: lint ## check format, lint, types and names; run the tests
 	pytest
 
 acceptance: setup ray ## run the longer tests: real servers, a real cluster, and the documents' commands one by one
 	pytest tests/acceptance
 
-lint: setup ## check format, lint and types
+lint: setup ## check format, lint, types and names
 	ruff format --check .
 	ruff check .
 	mypy
+	python tools/names.py
 
 ui: setup ## serve MLflow's pages on this machine, and open the leaderboard
 	@pipeline ui $(if $(PORT),--port $(PORT))
