@@ -1,4 +1,4 @@
-"""Which engine trains: told by PIPELINE_ENGINE and PIPELINE_WORKERS, or chosen by the work. No param of any stage."""
+"""Which engine trains: the one that PIPELINE_ENGINE and PIPELINE_WORKERS ask for, or one chosen by the work."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,21 +17,23 @@ ENGINES = ("here", "workers", "ray")
 WORTH_SECONDS = 0.6  # of training, by STEP_SECONDS; at 0.8, two workers save a third, and from 0.4 down nothing
 
 
-def choose(told: Mapping[str, str], planned: Sequence[Stack], prepared: Prepared, checkpoints: Checkpoints) -> Engine:
+def choose(
+    environment: Mapping[str, str], planned: Sequence[Stack], prepared: Prepared, checkpoints: Checkpoints
+) -> Engine:
     """Choose where stacks train.
 
     Args:
-        told: the environment's variables.
-        planned: the stacks, of which cuda's train in this process.
+        environment: its variables.
+        planned: the stacks; those of cuda train in this process.
         prepared: the data.
         checkpoints: where stacks resume from and keep their state.
 
     Raises:
         InputError: PIPELINE_ENGINE or PIPELINE_WORKERS is wrong.
     """
-    name, asked = named(told), number(told)
+    name, asked = named(environment), number(environment)
     if name == "ray":
-        return cluster(told.get("RAY_ADDRESS", ""), asked or machine.cores(), prepared)
+        return cluster(environment.get("RAY_ADDRESS", ""), asked or machine.cores(), prepared)
     count = asked or min(machine.cores(), len(planned))
     worth = (
         sum(work(stack, prepared.X.shape[1]) for stack in planned) * STEP_SECONDS > WORTH_SECONDS
@@ -60,25 +62,25 @@ def cluster(address: str, workers: int, prepared: Prepared) -> Engine:
     return Cluster(address, workers, prepared)
 
 
-def named(told: Mapping[str, str]) -> str:
+def named(environment: Mapping[str, str]) -> str:
     """Return the engine that PIPELINE_ENGINE names; empty if it names none.
 
     Raises:
         InputError: there is no such engine.
     """
-    name = told.get("PIPELINE_ENGINE", "")
+    name = environment.get("PIPELINE_ENGINE", "")
     if name and name not in ENGINES:
         raise InputError(f"PIPELINE_ENGINE: got {name!r}, takes {', '.join(ENGINES)}; or unset it")
     return name
 
 
-def number(told: Mapping[str, str]) -> int:
+def number(environment: Mapping[str, str]) -> int:
     """Return how many workers PIPELINE_WORKERS asks for; 0 if it leaves that open.
 
     Raises:
         InputError: it is not a positive number.
     """
-    text = told.get("PIPELINE_WORKERS", "")
+    text = environment.get("PIPELINE_WORKERS", "")
     if text and not (text.isascii() and text.isdecimal() and 0 < int(text) <= 1024):
         raise InputError(f"PIPELINE_WORKERS: got {text!r}, takes a number from 1 to 1024; or unset it")
     return int(text or 0)

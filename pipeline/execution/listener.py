@@ -8,7 +8,10 @@ from pipeline.training.stacks import Stack
 
 
 class Listener(Protocol):
-    """Hears how stacks train, in the stage's process and thread. An engine calls start and follow, else the stage."""
+    """Hears how stacks train, in the stage's process and thread.
+
+    An engine calls start and follow; a trainer calls end and finish.
+    """
 
     def start(self, stack: Stack) -> None:
         """Hear that a stack starts to train; again, if its worker was killed."""

@@ -12,7 +12,7 @@ from pipeline.training.stacks import Fitted, Stack
 
 
 class Here:
-    """This process. See: engines.Engine."""
+    """This process. See: engine.Engine."""
 
     def __init__(self, prepared: Prepared, checkpoints: Checkpoints | None = None) -> None:
         """Take the data, and where stacks resume from and keep their state."""

@@ -1,6 +1,6 @@
 """What the stage and a process that trains for it send each other.
 
-A worker on a cluster may lack torch and numpy until it has said what it computes with: this file imports neither.
+A worker on a cluster may lack torch or numpy, and must be able to report that: this file imports neither.
 """
 
 import copyreg
@@ -80,14 +80,14 @@ def unpack(packed: bytes) -> Any:  # noqa: ANN401 - a Message; each side knows w
 
 
 class Reporter:
-    """Sends what has grown of a stack's curves: the first epoch at once, and the rest every so many seconds."""
+    """Sends the new columns of a stack's curves: the first at once, further ones after `seconds`."""
 
     def __init__(self, send: Callable[[Grown], object], seconds: float) -> None:
         self.send, self.seconds = send, seconds
         self.sent, self.sent_at = 0, -math.inf
 
     def follow(self, stack: "Stack", curves: "Array", epoch: int) -> None:
-        """Send the columns of curves (R, epochs) that have come since the last time, if it is time to."""
+        """Send the columns of curves (R, epochs) since the last report, if that was long enough ago."""
         if time.monotonic() - self.sent_at >= self.seconds:
             self.send(Grown(curves[list(stack.places.values()), self.sent : epoch], epoch))  # a copy
             self.sent, self.sent_at = epoch, time.monotonic()

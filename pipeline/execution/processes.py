@@ -1,7 +1,7 @@
-"""The engine that trains stacks in worker processes, forked from the stage: torch is imported once, the data lie once.
+"""The engine that trains stacks in worker processes, forked from the stage: torch and the data are loaded once.
 
-They are forked before the stage has threads. They hold none of its open files but the standard ones, as the storing
-process must see its pipe end with the stage; and they end with the stage too, by a pipe that ends when it does.
+They are forked before the stage has threads. They close its files except the standard ones, as the storing process must
+see its pipe end with the stage; they end with the stage too, by a pipe that ends when it does.
 """
 
 import gc
@@ -115,9 +115,9 @@ class Worker:
         self.remote: RemoteStack | None = None  # in training there
 
     def begin(self, stack: Stack, seed: int) -> None:
-        """Let it train a stack."""
+        """Give it a stack to train."""
         self.remote = RemoteStack(stack)
-        with suppress(*LOST):  # the next `receive` says so
+        with suppress(*LOST):  # `receive` finds that out
             self.pipe.send_bytes(pack(Task(stack, seed)))
 
     def receive(self) -> Grown | Trained | Failed | None:
@@ -171,7 +171,7 @@ def _close_all_but(*kept: int) -> None:
 
 
 def _end_with_stage(lifeline: int) -> None:
-    os.read(lifeline, 1)  # nobody writes: it returns when the stage is gone
+    os.read(lifeline, 1)  # nothing is ever written: it returns when the stage is gone
     os._exit(1)
 
 

@@ -73,8 +73,8 @@ class Cluster:
                     **({} if self.address else own),
                 )
             except (ConnectionError, RuntimeError, ValueError, exceptions.RayError) as error:
-                told = f"RAY_ADDRESS={self.address}" if self.address else "Ray on this machine"
-                raise InputError(f"{told}: cannot be used: {' '.join(str(error).split())}") from error
+                which = f"RAY_ADDRESS={self.address}" if self.address else "Ray on this machine"
+                raise InputError(f"{which}: cannot be used: {' '.join(str(error).split())}") from error
         arrays = {name: array for name, array in vars(self.prepared).items() if array is not None}
         self.data = ray.put(arrays)
         return self

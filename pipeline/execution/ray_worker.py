@@ -1,6 +1,6 @@
-"""What a Ray worker does: it trains a stack, and yields how it gets on.
+"""What a Ray worker does: it trains a stack, and yields messages about it.
 
-What a worker may lack, such as torch, is imported after it has said what it computes with.
+What a worker may lack, such as torch, is imported after its first message, which reports what it computes with.
 """
 
 import queue

@@ -34,21 +34,21 @@ RECENT = 20  # the most notes that are looked at: each costs a read of a table o
 DAMAGED = (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error, SafetensorError)
 
 
-def recall(runs: Sequence[Run], told: Mapping[str, str], nested: bool = False) -> dict[str, Record]:
+def recall(runs: Sequence[Run], environment: Mapping[str, str], nested: bool = False) -> dict[str, Record]:
     """Find the records of those of one variant's runs that trained before, by fingerprint.
 
     Args:
         runs: all of the variant's, in the order of the sweep: the paths of the first seed's runs are kept.
-        told: the environment's variables. A stage that a person starts without DVC always trains; so does any with
+        environment: its variables. A stage that a person starts without DVC always trains; so does any with
             PIPELINE_RETRAIN=1.
         nested: whether the fits of nested cross-validation are wanted too, as far as they are there.
 
     Raises:
         InputError: PIPELINE_RETRAIN is wrong.
     """
-    if told.get("PIPELINE_RETRAIN", "") not in {"", "1"}:
-        raise InputError(f"PIPELINE_RETRAIN: got {told['PIPELINE_RETRAIN']!r}, takes 1; or unset it")
-    if "DVC_STAGE" not in told or told.get("PIPELINE_RETRAIN"):
+    if environment.get("PIPELINE_RETRAIN", "") not in {"", "1"}:
+        raise InputError(f"PIPELINE_RETRAIN: got {environment['PIPELINE_RETRAIN']!r}, takes 1; or unset it")
+    if "DVC_STAGE" not in environment or environment.get("PIPELINE_RETRAIN"):
         return {}
     missing = {run.fingerprint: run for run in runs}
     found: dict[str, Record] = {}
@@ -118,9 +118,9 @@ def cache(folder: Path) -> Path:
 def _read(md5: str, wanted: Iterable[str]) -> list[Record]:
     # Every file is compared with its md5: DVC trusts those in its cache unread.
     try:
-        held = cache(Path.cwd())
-        listing = json.loads(_whole(held / md5[:2] / f"{md5[2:]}.dir").read_text(encoding="utf-8"))
-        files = {Path(one["relpath"]).name: held / one["md5"][:2] / one["md5"][2:] for one in listing}
+        cached = cache(Path.cwd())
+        listing = json.loads(_whole(cached / md5[:2] / f"{md5[2:]}.dir").read_text(encoding="utf-8"))
+        files = {Path(one["relpath"]).name: cached / one["md5"][:2] / one["md5"][2:] for one in listing}
         table = _whole(files["runs.csv"]).read_text(encoding="utf-8")
         if not set(wanted) & {row["fingerprint"] for row in csv.DictReader(StringIO(table))}:
             return []

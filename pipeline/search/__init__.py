@@ -1,1 +1,1 @@
-"""Which runs a sweep trains, where its lists alone do not say it: Optuna proposes them, or rungs drop them."""
+"""Which runs a sweep trains, where its lists alone do not decide it: Optuna proposes them, or rungs drop them."""

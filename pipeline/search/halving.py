@@ -20,7 +20,7 @@ from pipeline.search.storage import Trial
 from pipeline.training import stacks
 from pipeline.training.stacks import Fitted, Stack
 
-RATE = 2  # of the configurations, one in so many goes on, for so many times the epochs
+RATE = 2  # at each rung, one configuration in RATE goes on, for RATE times the epochs
 Fits = Mapping[tuple[Run, int], Fitted]  # (run, split) -> its fit so far
 
 
@@ -31,13 +31,18 @@ class Rung:
     place: int
     last: int
 
+    @property
+    def is_last(self) -> bool:
+        """Whether every run ends here."""
+        return self.place == self.last
+
     def epochs(self, run: Run) -> int:
         """Return up to which epoch a run trains: at the last rung to its end, at each before to half of the next."""
         return -(-run.epochs // int(RATE ** (self.last - self.place)))
 
 
 def rungs(runs: Sequence[Run], most: int) -> list[Rung]:
-    """Return the rungs: as many as wanted, but no more than give each run a new epoch."""
+    """Return the rungs: at most `most`, and no more than give each run a new epoch."""
     last = min(most, min(run.epochs for run in runs).bit_length())
     return [Rung(place, last) for place in range(1, last + 1)]
 
@@ -48,7 +53,7 @@ def halve(
     most: int,
     metric: str,
     score: Callable[[Record], Record],
-    told: Callable[[Sequence[Trial]], object] = len,
+    report: Callable[[Sequence[Trial]], object] = len,
 ) -> list[Record]:
     """Train runs rung by rung; return the records of all, in their order.
 
@@ -60,29 +65,36 @@ def halve(
         most: the number of rungs.
         metric: decides, as the mean over the seeds.
         score: fills in a record's metrics.
-        told: called after each rung with the trials that have ended so far.
+        report: called after each rung with the trials that have ended so far.
     """
-    prepared, going, fits, ended = trainer.prepared, list(runs), dict[tuple[Run, int], Fitted](), dict[Run, Record]()
-    splits, scores, trials = range(len(prepared.train)), dict[str, dict[int, float]](), list[Trial]()
+    going, ended, trials = list(runs), dict[Run, Record](), list[Trial]()
+    fits, scores = dict[tuple[Run, int], Fitted](), dict[str, dict[int, float]]()
     for rung in rungs(runs, most):
-        planned = climbing(going, fits, rung, prepared.train_rows, prepared.X.shape[1])
-        for stack, fitted in trainer.fit(planned, runs[0].seed):
-            fits |= zip(stack.fits, fitted, strict=True)
-        records = [stacks.collect(run, [fits[run, split] for split in splits], prepared) for run in going]
+        records = climb(going, fits, rung, trainer, runs[0].seed)
         losses = losses_of([score(so_far(record, rung)) for record in records], metric)
-        left, last = leaving(losses), rung.place == rung.last
-        for run, record in zip(going, records, strict=True):
-            if last or run.configuration in left:
-                ended[run] = record if last else behind(record, rung)
+        leave = set(losses) if rung.is_last else leaving(losses)
+        ended |= {one.run: end(one, rung) for one in records if one.run.configuration in leave}
         for one, run in {run.configuration: run for run in going}.items():
             own = scores.setdefault(one, {})
             own[rung.epochs(run)] = reached = of_loss(metric, losses[one])
-            if last or one in left:
-                trials.append(Trial(configured(run), reached, rung.place, own, pruned=not last))
+            if one in leave:
+                trials.append(Trial(configured(run), reached, rung.place, own, pruned=not rung.is_last))
         trainer.listener.finish([ended[run] for run in going if run in ended])
-        told(trials)
+        report(trials)
         going = [run for run in going if run not in ended]
     return [ended[run] for run in runs]
+
+
+def climb(
+    runs: Sequence[Run], fits: dict[tuple[Run, int], Fitted], rung: Rung, trainer: Trainer, seed: int
+) -> list[Record]:
+    """Train runs from their fits so far up to a rung; replace the fits, and return the runs' records there."""
+    prepared = trainer.prepared
+    planned = climbing(runs, fits, rung, prepared.train_rows, prepared.X.shape[1])
+    for stack, fitted in trainer.fit(planned, seed):
+        fits |= zip(stack.fits, fitted, strict=True)
+    splits = range(len(prepared.train))
+    return [stacks.collect(run, [fits[run, split] for split in splits], prepared) for run in runs]
 
 
 def configured(run: Run) -> dict[str, Value]:
@@ -90,8 +102,13 @@ def configured(run: Run) -> dict[str, Value]:
     return {axis.name: getattr(run, axis.name) for axis in OF_CONFIGURATION}
 
 
-def behind(record: Record, rung: Rung) -> Record:
-    """Mark a run that fell behind: it is another than the whole run, and has its own fingerprint."""
+def end(record: Record, rung: Rung) -> Record:
+    """Return the record of a run that ends at a rung.
+
+    One that falls behind is another than the whole run, and has a fingerprint of its own.
+    """
+    if rung.is_last:
+        return record
     left = f"{BEHIND}, after epoch {rung.epochs(record.run)} of {record.run.epochs}"
     return replace(record, left=left, run=replace(record.run, fingerprint=left_fingerprint(record.run, left)))
 
@@ -107,7 +124,7 @@ def climbing(runs: Sequence[Run], fits: Fits, rung: Rung, train_rows: Sequence[i
 
 
 def so_far(record: Record, rung: Rung) -> Record:
-    """Cut a record's curve where its training stands, so that the last loss is that of its weights."""
+    """Cut a record's curve at the last trained epoch, whose loss is that of its weights."""
     return replace(record, curve=record.curve[: rung.epochs(record.run)])
 
 

@@ -19,16 +19,16 @@ def search(
     settings: Search,
     runs_of: Callable[[Configuration], Sequence[Run]],
     train: Train,
-    told: Callable[[Sequence[Trial]], object] = len,
+    report: Callable[[Sequence[Trial]], object] = len,
 ) -> list[Record]:
     """Train what a study proposes, round by round; return the records of all runs, in the order of the proposals.
 
     Args:
-        study: proposes, and is told the losses.
+        study: proposes configurations, and takes their losses.
         settings: the number of trials and rounds, and the metric.
         runs_of: the runs of a configuration, one for each seed.
         train: trains the runs of a round, and evaluates them.
-        told: called after each round with the trials so far.
+        report: called after each round with the trials so far.
     """
     records: list[Record] = []
     trials: list[Trial] = []
@@ -43,7 +43,7 @@ def search(
         records += trained
         scores = [of_loss(settings.metric, worse) for worse in losses]
         trials += [Trial(one, score, place) for (one, _), score in zip(proposed, scores, strict=True)]
-        told(trials)
+        report(trials)
     return records
 
 

@@ -83,13 +83,13 @@ class Searcher:
 
         if self.settings.method == "halving":
             most, metric = self.settings.rounds, self.settings.metric
-            found = halving.halve(self.likely(), trainer, most, metric, evaluated, self.tell)
+            found = halving.halve(self.likely(), trainer, most, metric, evaluated, self.report)
         else:
-            found = rounds.search(self.study(), self.settings, self.runs, trained, self.tell)
+            found = rounds.search(self.study(), self.settings, self.runs, trained, self.report)
         return [replace(record, metrics={}) for record in found]
 
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """Write the trials so far, and copy them to where the user says."""
+    def report(self, trials: Sequence[Trial]) -> None:
+        """Write the trials so far, and copy them to the storage that the user names."""
         identity = sweep.sweep_id([], sweep.specification(self.params))
         rows = [
             {"round": one.round, **one.configuration, "score": one.score if math.isfinite(one.score) else None}

@@ -1,4 +1,4 @@
-"""A copy of a search's study where the user says, for optuna-dashboard; it is written and never read.
+"""A copy of a search's study in a storage that the user names, for optuna-dashboard; it is written and never read.
 
 PIPELINE_OPTUNA_STORAGE, such as sqlite:////home/me/studies.db, names the place; without it there is no copy.
 """

@@ -1,4 +1,4 @@
-"""A search's study: Optuna proposes rounds of configurations, and is told their scores.
+"""A search's study: Optuna proposes rounds of configurations, and takes their scores.
 
 It lives in memory and is made again by each search, so that nothing but its settings decides what it proposes. Of 6,000
 proposals, 139 differed in their last bits between AVX2 and AVX-512, and none once rounded to six digits.
@@ -24,7 +24,7 @@ class Study:
     def __init__(
         self, space: Space, method: str, seed: int, population: int, allowed: Callable[[Configuration], bool]
     ) -> None:
-        """Begin.
+        """Make a study without trials.
 
         Args:
             space: what is searched.
@@ -42,10 +42,10 @@ class Study:
         self.losses: dict[Key, float] = {}
 
     def propose(self, count: int) -> list[dict[str, Any]]:
-        """Propose as many new configurations, or fewer if the space seems to hold no more.
+        """Propose `count` new configurations, or fewer if the space seems to have no more.
 
-        A configuration that was proposed before, or is not allowed, is told what it scored, or infinity, and counts
-        not.
+        One that was proposed before gets its known score, and one that is not allowed an infinite loss; neither
+        counts.
         """
         found: list[dict[str, Any]] = []
         for _ in range(ASKED * count):

@@ -15,7 +15,7 @@ from pipeline.training.optimizers import Optimizer
 from pipeline.variants import Model
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-CROWD = 4  # a fit that left is only held until one in so many has left: composing a stack costs some epochs
+CROWD = 4  # fits that left stay in the stack until one in CROWD has left: composing a stack takes some epochs' time
 
 
 def mse(y_pred: Tensor, y: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class State:
 
     @classmethod
     def initial(cls, model: Model, epochs: int, followed: int = 0) -> "State":
-        """Begin with a lifted model, and keep the path of as many runs as `followed` says."""
+        """Return the state of a lifted model before its first epoch; the paths of `followed` runs are kept."""
         parameters = list(model.parameters())
         count, size = len(parameters[0]), sum(parameter[0].numel() for parameter in parameters)
         path = torch.full((followed, len(curve_steps(epochs, PATH_POINTS)), size), torch.nan)

@@ -18,8 +18,8 @@ from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
 from pipeline.training import lift, loop, minibatches, optimizers, parameters
 
-SHARED_FLOATS = 2**17  # as many at most, if fits on other numbers of rows are in it, whose minibatches are then copied
-STACK_FLOATS = 2**20  # the most numbers in one minibatch of a stack: 4 MB of float32, which a processor's cache holds
+STACK_FLOATS = 2**20  # the most numbers in a stack's minibatch: 4 MB of float32, which fit into a processor's cache
+SHARED_FLOATS = 2**17  # the same for fits on different numbers of rows, whose minibatches are copied
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Fitted:
 class Stack:
     """Fits that train together: they share variant, rows of a minibatch, optimizer, loss and epochs.
 
-    fits: each a run and a split. rows: of training, for each fit. begin: where each fit stands already, all after as
-    many epochs but those that have left, which are not trained; empty for a new stack. until: the number of epochs
-    after which training pauses; None for all.
+    fits: each a run and a split. rows: the training rows of each fit. begin: each fit so far, all after the same
+    number of epochs except those that have left, which are not trained; empty for a new stack. until: the number of
+    epochs after which training pauses; None for all.
     """
 
     fits: tuple[tuple[Run, int], ...]
@@ -127,7 +127,7 @@ def train(
 ) -> list[Fitted]:
     """Train a stack; it takes and returns plain values, so that it can run anywhere.
 
-    Fits that leave are dropped from it, a crowd at a time: the rest go on as a smaller stack.
+    Once enough fits have left, they are dropped, and the rest go on as a smaller stack.
 
     Args:
         stack: the fits.
@@ -211,7 +211,7 @@ def _train(
 
 
 def _with_equal_rows(rows: Sequence[int]) -> list[list[int]]:
-    # The fits, by place, with as many rows, those with most first.
+    # The places of the fits, grouped by their number of rows, those with most first.
     groups: dict[int, list[int]] = defaultdict(list)
     for r, own in enumerate(rows):
         groups[own].append(r)
