@@ -27,10 +27,10 @@ from pipeline.errors import leave
 from pipeline.evaluation import boards, choice, leaderboard, nested, outcome, pictures, report
 from pipeline.evaluation.results import Results
 from pipeline.runs import outs, records, sweep
+from pipeline.runs.checked import check_prepared
 from pipeline.runs.records import Record
 from pipeline.system.kernels import check_pins
 from pipeline.system.progress import Display, count, unheard
-from pipeline.table.checked import check_prepared
 from pipeline.table.prepared import Prepared
 
 Float64 = NDArray[np.float64]

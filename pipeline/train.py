@@ -27,11 +27,11 @@ from pipeline.execution.listener import Listeners
 from pipeline.execution.progress import Training
 from pipeline.execution.trainer import Trainer, plan
 from pipeline.runs import outs, records, sweep
+from pipeline.runs.checked import check_prepared
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.system.kernels import check_pins
 from pipeline.system.progress import Display, count
-from pipeline.table.checked import check_prepared
 from pipeline.table.prepared import Prepared, pairs
 
 if TYPE_CHECKING:

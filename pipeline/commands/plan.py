@@ -26,10 +26,10 @@ from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.choice import choose
 from pipeline.execution.processes import Workers
 from pipeline.runs import outs, rounding, sweep
+from pipeline.runs.checked import check_prepared
 from pipeline.runs.fingerprints import PACKAGE
 from pipeline.runs.run import Run, curve_steps
 from pipeline.system import repository
-from pipeline.table.checked import check_prepared
 from pipeline.table.prepared import Prepared
 from pipeline.tracking import queries
 from pipeline.training import parameters

@@ -7,9 +7,9 @@ from pathlib import Path
 from pipeline.config.params import Params, load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records, sweep
+from pipeline.runs.checked import check_prepared
 from pipeline.runs.records import Record
 from pipeline.system import repository
-from pipeline.table.checked import check_prepared
 from pipeline.tracking import leftovers, listings, queries, synced
 from pipeline.tracking.models import champions
 from pipeline.tracking.pages import views

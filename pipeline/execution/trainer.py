@@ -1,7 +1,7 @@
 """Trains the runs of one variant: their fits on an engine, stack by stack, and their records out of these."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -12,6 +12,8 @@ from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
 from pipeline.training import nested, stacks
 from pipeline.training.stacks import Fitted, Stack
+
+Fits = dict[tuple[Run, int], Fitted]  # (run, split) -> its fit so far
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Trainer:
             runs: the paths of those with the first one's seed are kept.
             found: the records of runs that need not train again, by fingerprint.
         """
-        done, fits = dict(found or {}), dict[tuple[Run, int], Fitted]()
+        done, fits = dict(found or {}), Fits()
         splits = range(len(self.prepared.train))
         planned = stacks.group(unknown(runs, done), self.prepared.train_rows, self.prepared.X.shape[1])
         for stack, fitted in self.fit(planned, runs[0].seed):
@@ -50,6 +52,26 @@ class Trainer:
             if made:
                 self.listener.finish(made)
         return [done[run.fingerprint] for run in runs]
+
+    def go_on(self, runs: Sequence[Run], fits: Fits, until: Callable[[Run], int], seed: int) -> list[Record]:
+        """Train runs of one variant from their fits so far; replace the fits, and return the runs' records there.
+
+        Args:
+            runs: of one variant.
+            fits: those of the runs, or none, if they start.
+            until: returns the number of epochs that a run is to have done; the same for runs of as many epochs.
+            seed: of the runs whose paths are kept.
+        """
+        planned = []
+        for epochs in sorted({run.epochs for run in runs}):
+            alike = [run for run in runs if run.epochs == epochs]
+            for stack in stacks.group(alike, self.prepared.train_rows, self.prepared.X.shape[1]):
+                begin = tuple(fits[one] for one in stack.fits) if fits else ()
+                planned.append(replace(stack, begin=begin, until=until(alike[0])))
+        for stack, fitted in self.fit(planned, seed):
+            fits |= zip(stack.fits, fitted, strict=True)
+        splits = range(len(self.prepared.train))
+        return [stacks.collect(run, [fits[run, split] for split in splits], self.prepared) for run in runs]
 
     def nest(self, records: Sequence[Record], splits: int) -> list[Record]:
         """Train the further fits of nested cross-validation for those records that lack them; return all, in order.

@@ -6,10 +6,9 @@ See: Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperpar
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from pipeline.config.axes import OF_CONFIGURATION
-from pipeline.execution.trainer import Trainer
+from pipeline.execution.trainer import Fits, Trainer
 from pipeline.metrics import of_loss
 from pipeline.runs.fingerprints import left_fingerprint
 from pipeline.runs.records import BEHIND, Record
@@ -17,11 +16,8 @@ from pipeline.runs.run import Run
 from pipeline.search.rounds import loss
 from pipeline.search.space import Value
 from pipeline.search.storage import Trial
-from pipeline.training import stacks
-from pipeline.training.stacks import Fitted, Stack
 
 RATE = 2  # at each rung, one configuration in RATE goes on, for RATE times the epochs
-Fits = Mapping[tuple[Run, int], Fitted]  # (run, split) -> its fit so far
 
 
 @dataclass(frozen=True)
@@ -68,9 +64,9 @@ def halve(
         report: called after each rung with the trials that have ended so far.
     """
     going, ended, trials = list(runs), dict[Run, Record](), list[Trial]()
-    fits, scores = dict[tuple[Run, int], Fitted](), dict[str, dict[int, float]]()
+    fits, scores = Fits(), dict[str, dict[int, float]]()
     for rung in rungs(runs, most):
-        records = climb(going, fits, rung, trainer, runs[0].seed)
+        records = trainer.go_on(going, fits, rung.epochs, runs[0].seed)
         losses = losses_of([score(so_far(record, rung)) for record in records], metric)
         leave = set(losses) if rung.is_last else leaving(losses)
         ended |= {one.run: end(one, rung) for one in records if one.run.configuration in leave}
@@ -83,18 +79,6 @@ def halve(
         report(trials)
         going = [run for run in going if run not in ended]
     return [ended[run] for run in runs]
-
-
-def climb(
-    runs: Sequence[Run], fits: dict[tuple[Run, int], Fitted], rung: Rung, trainer: Trainer, seed: int
-) -> list[Record]:
-    """Train runs from their fits so far up to a rung; replace the fits, and return the runs' records there."""
-    prepared = trainer.prepared
-    planned = climbing(runs, fits, rung, prepared.train_rows, prepared.X.shape[1])
-    for stack, fitted in trainer.fit(planned, seed):
-        fits |= zip(stack.fits, fitted, strict=True)
-    splits = range(len(prepared.train))
-    return [stacks.collect(run, [fits[run, split] for split in splits], prepared) for run in runs]
 
 
 def configured(run: Run) -> dict[str, Value]:
@@ -111,16 +95,6 @@ def end(record: Record, rung: Rung) -> Record:
         return record
     left = f"{BEHIND}, after epoch {rung.epochs(record.run)} of {record.run.epochs}"
     return replace(record, left=left, run=replace(record.run, fingerprint=left_fingerprint(record.run, left)))
-
-
-def climbing(runs: Sequence[Run], fits: Fits, rung: Rung, train_rows: Sequence[int], k: int) -> list[Stack]:
-    """Stack runs that go on, from their fits so far, up to a rung; see `stacks.group`."""
-    planned = []
-    for _, alike in groupby(sorted(runs, key=lambda run: run.epochs), key=lambda run: run.epochs):
-        for stack in stacks.group(list(alike), train_rows, k):
-            begin = tuple(fits[one] for one in stack.fits) if fits else ()
-            planned.append(replace(stack, begin=begin, until=rung.epochs(stack.fits[0][0])))
-    return planned
 
 
 def so_far(record: Record, rung: Rung) -> Record:

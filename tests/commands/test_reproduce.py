@@ -19,7 +19,7 @@ from pipeline.commands.verdict import compare_bits
 from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import records
-from pipeline.table.checked import check_prepared
+from pipeline.runs.checked import check_prepared
 from pipeline.tracking import queries
 from pipeline.tracking.stored import parse_params
 

@@ -13,7 +13,7 @@ from pipeline.__main__ import main
 from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs
-from pipeline.table.checked import check_prepared
+from pipeline.runs.checked import check_prepared
 from pipeline.tracking.tracker import Tracker
 
 TABLE = "a,b,c,y\n1,2,1,3\n4,5,0,7\n6,8,2,9\n"

@@ -12,7 +12,7 @@ from pipeline.tracking import tracker
 
 CLOCKED = {
     "train": [
-        ("pipeline.table.checked", "check_prepared", "checking the prepared data"),
+        ("pipeline.runs.checked", "check_prepared", "checking the prepared data"),
         ("pipeline.train", "complete", "training"),
         ("pipeline.train", "write", "writing its outs"),
         ("pipeline.tracking.tracker", "Tracker.close", "waiting for the store"),
