@@ -79,7 +79,7 @@ def test_what_is_no_lock_file_is_refused_and_stays(shared: Path) -> None:
 def test_a_lock_whose_file_is_deleted_while_it_is_waited_for_is_that_of_the_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = []
+    taken: list[object] = []
 
     def deleting(file: int, how: int) -> None:
         if not taken:
