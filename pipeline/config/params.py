@@ -1,9 +1,9 @@
 """params.yaml as typed, checked values."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,21 +14,18 @@ from pydantic import (
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
+    create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from pipeline.config import ranges
+from pipeline.config.axes import AXES, Axis
 from pipeline.config.yaml import parse, read
 from pipeline.errors import InputError, brief, printable, refuse
 from pipeline.metrics import CHOOSING, TESTED, WITH_ERROR
 from pipeline.variants import names as variant_names
 
-Init = Literal["zeros", "default"]
-Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
-Schedule = Literal["constant", "step", "cosine"]
-Loss = Literal["mse", "huber", "mae"]
-RULED = frozenset({"batch_size", "lr", "seed", "optimizer", "weight_decay", "schedule", "loss", "epochs", "init"})
 LEAST_FOLDS = 3  # of nested cross-validation, which leaves out two
 
 
@@ -55,15 +52,9 @@ def _unique(values: list[Any]) -> list[Any]:
 def _rules(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for rule in values:
         own = [one for value in rule.values() for one in (value if isinstance(value, list) else [value])]
-        if not rule or not rule.keys() <= RULED or not all(type(one) in {int, float, str} for one in own):
+        if not rule or not rule.keys() <= _NAMES or not all(type(one) in {int, float, str} for one in own):
             raise ValueError(rule)
     return values
-
-
-def _metric(value: str) -> str:
-    if value not in CHOOSING:
-        raise ValueError(value)
-    return value
 
 
 def _text(value: str) -> str:
@@ -72,35 +63,21 @@ def _text(value: str) -> str:
     return value
 
 
-def _batch_sizes(values: list[Any]) -> list[Any]:
-    for value in values:
-        if value != "full" and (type(value) is not int or value < 1):
-            raise ValueError(value)
-    return _some(values)
-
-
-def _learning_rates(values: list[float]) -> list[float]:
-    if not all(1e-38 < value < 1e38 for value in values):  # the range of float32
-        raise ValueError(values)
-    return _some(values)
-
-
-def _seeds(values: list[int]) -> list[int]:
-    if not all(0 <= value < 2**63 for value in values):
-        raise ValueError(values)
-    return _some(values)
-
-
 def _variants(values: list[str]) -> list[str]:
     if not set(values) <= set(variant_names()):
         raise ValueError(values)
     return _some(values)
 
 
-_ENTRIES = "; or ranges {from, to, num, scale: linear or log}, or samples {sample, from, to, scale, seed}"
-_RULES = f"a list of mappings from an axis, of {', '.join(sorted(RULED))}, to a value or a list of them"
-_NUMBERS = BeforeValidator(lambda given: ranges.values(given, whole=False))
-_WHOLE = BeforeValidator(lambda given: ranges.values(given, whole=True))
+_RANGES = "; or ranges {from, to, num, scale: linear or log}, or samples {sample, from, to, scale, seed}"
+_NAMES = {axis.name for axis in AXES}
+_RULES = f"a list of mappings from an axis, of {', '.join(sorted(_NAMES))}, to a value or a list of them"
+
+
+def _metric(value: str) -> str:
+    if value not in CHOOSING:
+        raise ValueError(value)
+    return value
 
 
 Metric = Annotated[str, AfterValidator(_metric)]
@@ -138,23 +115,30 @@ class Stop(_Block):
     min_delta: float = _takes("a number from 0 to 1e38", ge=0, lt=1e38, default=0.0)
 
 
-class Train(_Block):
-    """What all runs share, unless the sweep has an axis of that name."""
+def _block_of(fields: Mapping[str, tuple[Any, Any]]) -> Any:  # noqa: ANN401 - a class that is made of AXES
+    made: Any = create_model
+    return made("_OfAxes", __base__=_Block, **fields)
 
-    epochs: int = _takes("a whole number from 1 to 1000000000", ge=1, le=10**9)
-    init: Init = _takes("zeros or default")
+
+def _setting(axis: Axis) -> tuple[Any, Any]:
+    default = {} if axis.required else {"default": axis.default}
+    return axis.takes.type, _takes(axis.takes.one, **default)
+
+
+_Settings = _block_of({axis.name: _setting(axis) for axis in AXES if axis.default is not None})
+
+
+class Train(_Settings):  # type: ignore[misc, valid-type] # a key for each axis that has a default, and these
+    """What all runs share, unless the sweep lists values of an axis."""
+
     device: Literal["cpu", "cuda"] = _takes("cpu or cuda")
-    optimizer: Optimizer = _takes("one of " + ", ".join(get_args(Optimizer)), default="sgd")
     momentum: float = _takes("a number between 0 and 1", gt=0, lt=1, default=0.9)
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = _takes(
         "a list of two numbers from 0 to 1, without 1", min_length=2, max_length=2, default=[0.9, 0.999]
     )
     eps: float = _takes("a number from 1e-38 to 1", gt=1e-38, le=1, default=1e-8)
-    weight_decay: float = _takes("a number from 0 to 1e38", ge=0, lt=1e38, default=0.0)
-    schedule: Schedule = _takes("constant, step or cosine", default="constant")
     step_every: int = _takes("a whole number of epochs, 1 or more", ge=1, le=10**9, default=100)
     step_factor: float = _takes("a number between 0 and 1", gt=0, lt=1, default=0.5)
-    loss: Loss = _takes("mse, huber or mae", default="mse")
     huber_delta: float = _takes("a number from 1e-38 to 1e38", gt=1e-38, lt=1e38, default=1.0)
     stop: Stop = _takes("the keys patience and min_delta", default=Stop())
     nested: bool = _takes("true or false", default=False)
@@ -172,32 +156,30 @@ class Search(_Block):
     seed: int = _takes("a whole number from 0 to 4294967295", ge=0, lt=2**32, default=0)
 
 
-class Sweep(_Block):
+def _values(axis: Axis) -> tuple[Any, Any]:
+    takes, listed = axis.takes, axis.default is None
+
+    def check(values: list[Any]) -> list[Any]:
+        if not all(map(takes.valid, values)):
+            raise ValueError(values)
+        return _some(values) if listed else _once(values)
+
+    def spread(given: object) -> object:
+        return given if takes.whole is None else ranges.values(given, takes.whole)
+
+    text = f"a list of {'one or more ' * listed}{takes.several}{_RANGES * (takes.whole is not None)}"
+    kind: Any = list[takes.type]  # type: ignore[name-defined]
+    return Annotated[kind, BeforeValidator(spread), AfterValidator(check)], _takes(
+        text, **({} if listed else {"default": []})
+    )
+
+
+_Lists = _block_of({axis.name: _values(axis) for axis in AXES})
+
+
+class Sweep(_Lists):  # type: ignore[misc, valid-type] # a list for each axis, and these
     """What distinguishes runs; one run for every combination."""
 
-    batch_size: Annotated[list[Any], _WHOLE, AfterValidator(_batch_sizes)] = _takes(
-        f"a list of one or more whole numbers, 1 or more, or full{_ENTRIES}"
-    )
-    lr: Annotated[list[float], _NUMBERS, AfterValidator(_learning_rates)] = _takes(
-        f"a list of one or more numbers from 1e-38 to 1e38{_ENTRIES}"
-    )
-    seed: Annotated[list[int], _WHOLE, AfterValidator(_seeds)] = _takes(
-        f"a list of one or more whole numbers, 0 or more{_ENTRIES}"
-    )
-    optimizer: Annotated[list[Optimizer], AfterValidator(_once)] = _takes(
-        "a list of " + ", ".join(get_args(Optimizer)), default=[]
-    )
-    weight_decay: Annotated[list[Annotated[float, Field(ge=0, lt=1e38)]], _NUMBERS, AfterValidator(_once)] = _takes(
-        f"a list of numbers from 0 to 1e38{_ENTRIES}", default=[]
-    )
-    schedule: Annotated[list[Schedule], AfterValidator(_once)] = _takes(
-        "a list of constant, step and cosine", default=[]
-    )
-    loss: Annotated[list[Loss], AfterValidator(_once)] = _takes("a list of mse, huber and mae", default=[])
-    epochs: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], _WHOLE, AfterValidator(_once)] = _takes(
-        f"a list of whole numbers from 1 to 1000000000{_ENTRIES}", default=[]
-    )
-    init: Annotated[list[Init], AfterValidator(_once)] = _takes("a list of zeros and default", default=[])
     only: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
     skip: Annotated[list[dict[str, Any]], AfterValidator(_rules)] = _takes(_RULES, default=[])
     search: Search = _takes("the keys method, trials, rounds, metric and seed", default=Search())

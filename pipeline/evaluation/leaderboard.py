@@ -38,11 +38,11 @@ def rank(evaluated: Sequence[Record], metric: str, errors: Errors | None = None)
     there are any; they have no metrics, and rank below those that have. An axis that has its default everywhere has no
     column.
     """
-    rows, told = [], [axis for axis in OF_CONFIGURATION if axis.is_told([record.run for record in evaluated])]
+    rows, shown = [], [axis for axis in OF_CONFIGURATION if axis.is_shown([record.run for record in evaluated])]
     for configuration, group in by_configuration(evaluated).items():
         run = group[0].run
         row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
-        row |= {axis.name: getattr(run, axis.name) for axis in told}
+        row |= {axis.name: getattr(run, axis.name) for axis in shown}
         row["runs"] = sum(record.is_whole for record in group)
         row["diverged"] = sum(bool(record.diverged) for record in group)
         if left := len(group) - sum(record.is_whole or bool(record.diverged) for record in group):

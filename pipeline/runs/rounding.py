@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.axes import AXES
 from pipeline.metrics import NAMED, Metric, Outcome, Rows
 from pipeline.runs.records import CURVE, Array, Record
 from pipeline.runs.run import Run
@@ -30,6 +31,7 @@ MARGIN = 4.0  # standard deviations of a random walk; with 1.0, the largest meas
 TINY = float(np.finfo(np.float32).tiny)  # smaller squares are lost
 DIGITS = 2e-8  # metrics on both sides are written with nine digits
 EXCESS = 1e-11  # excess_mse is rounded to at most a tenth of this fraction of its terms
+COVERED = frozenset({"batch_size", "lr", "epochs", "init", "seed"})  # axes of which the bounds hold for any value
 FLOAT64 = 1e-13  # of the targets: how far predictions from the same weights may differ
 
 
@@ -203,9 +205,8 @@ def unbounded(made: Record, table: Table) -> str:
 
 def unlike_plain(run: Run) -> str:
     """Name what a run has other than plain gradient descent on mse, for which the bounds hold; empty if nothing."""
-    plain = {"optimizer": "sgd", "schedule": "constant", "loss": "mse", "weight_decay": 0.0}
-    found = {name: getattr(run, name) for name, usual in plain.items() if getattr(run, name) != usual}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items())
+    values = [(axis, getattr(run, axis.name)) for axis in AXES if axis.name not in COVERED]
+    return ", ".join(f"{axis.words[0]} {value}" for axis, value in values if value != axis.default)
 
 
 def differences(

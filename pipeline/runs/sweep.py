@@ -48,7 +48,7 @@ def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[s
     used = {name for axis in ("optimizer", "schedule", "loss") for name in USED.get(point[axis], ())}
     used |= {"patience", "min_delta"} if params.train.stop.patience else set()
     settings = {name: value for name, value in train_settings(params.train).items() if name in used}
-    return {"variant": variant, **point, "device": params.train.device, **settings}
+    return {"variant": variant, **settings, **point, "device": params.train.device}  # a setting may be an axis
 
 
 def train_settings(train: Train) -> dict[str, Any]:

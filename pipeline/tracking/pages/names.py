@@ -54,7 +54,7 @@ def sweep_name(runs: Sequence[Run], table: str, date: str, experiment: str, sear
     axes = {"variants": {run.variant for run in runs}}
     for axis in AXES:
         values = [getattr(run, axis.name) for run in runs]
-        if not axis.is_told(runs) or axis.name == "epochs":
+        if not axis.is_shown(runs) or axis.name == "epochs":
             continue
         axes[axis.words[1]] = {f"{axis.words[0]} {short(value) if type(value) is float else value}" for value in values}
     varying = " × ".join(f"{len(values)} {words}" for words, values in axes.items() if len(values) > 1)
