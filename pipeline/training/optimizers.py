@@ -15,7 +15,8 @@ from torch import Tensor
 from pipeline.runs.run import Run
 from pipeline.training.schedules import EXACT, Rates
 
-SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}  # tensors of state for each parameter
+# Tensors of state for each parameter.
+SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}
 COUNTING = frozenset({"adam", "adamw"})  # whose corrections depend on the number of steps, the same for all of a stack
 
 
