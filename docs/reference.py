@@ -173,7 +173,7 @@ TAGS = {
     "dvc_stage": ("all", "DVC's stage"),
     "dvc_experiment": ("all", "DVC's experiment, if it was one"),
     "dvc_baseline": ("all", "the commit that the experiment started from"),
-    "dvc_grid": ("all", "the grid of queued experiments that this one belongs to"),
+    "dvc_grid": ("all", "the keys of params.yaml that this experiment changes, and the commit that it starts from"),
     "diverged": ("run", "which fit diverged, and in which epoch"),
     "left": ("run", "which fits ended early, why and when"),
     "went_wrong": ("all", "what view *What went wrong* lists: diverged, failed, killed, or contradicts another run"),

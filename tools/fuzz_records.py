@@ -26,7 +26,7 @@ from pipeline.commands import reproduce
 from pipeline.commands.verdict import Answer
 from pipeline.errors import InputError
 from pipeline.runs import outs, records, rounding
-from pipeline.tracking.stored import OPTIONAL, REQUIRED
+from pipeline.tracking.validation import OPTIONAL, REQUIRED
 
 HANG_SECONDS = 20
 READ = {"params.yaml", "summary.json", "weights.safetensors"}

@@ -36,7 +36,7 @@ from pipeline.runs.records import Record
 from pipeline.system import repository
 from pipeline.tracking import values
 from pipeline.tracking.audit import audit
-from pipeline.tracking.direct import Direct
+from pipeline.tracking.session import Session
 from pipeline.tracking.store import database
 
 NOW = 1.7e9
@@ -57,8 +57,8 @@ def records() -> list[Record]:
     ]
 
 
-def opened(everything: list[Record]) -> Direct:
-    return Direct(params.load(), [one.run for one in everything], os.getpid(), clock=lambda: NOW)
+def opened(everything: list[Record]) -> Session:
+    return Session(params.load(), [one.run for one in everything], os.getpid(), clock=lambda: NOW)
 
 
 def train(everything: list[Record]) -> None:

@@ -67,8 +67,8 @@ def here() -> list[Row]:
 
 def stored(sweep: str, data: str, conditions: Sequence[str]) -> list[Row]:
     """Read the leaderboards that MLflow holds."""
-    from pipeline.tracking import listings
+    from pipeline.tracking import queries
 
     params = load()
-    scope = listings.Scope(None, sweep, data, conditions_of(conditions))
-    return listings.leaderboards(params.track.experiment, params.evaluate.metric, scope)
+    scope = queries.Scope(None, sweep, data, conditions_of(conditions))
+    return queries.leaderboards(params.track.experiment, params.evaluate.metric, scope)

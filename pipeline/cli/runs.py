@@ -30,15 +30,15 @@ def runs(revision: str | None, every: bool, sweep: str, data: str, conditions: S
       pipeline runs slower --where 'status != FINISHED'
       pipeline runs --all --json
     """
-    from pipeline.tracking import listings
+    from pipeline.tracking import queries
 
     only_one({"EXPERIMENT|REV": revision, "--all": every, "--sweep": sweep})
     experiment = load().track.experiment
-    scope = listings.Scope(None, sweep, data, conditions_of(conditions))
+    scope = queries.Scope(None, sweep, data, conditions_of(conditions))
     if every or sweep or (data and not revision):
-        rows = listings.runs(experiment, scope)
+        rows = queries.runs(experiment, scope)
     else:
-        rows = listings.runs_of(experiment, names_of(revision), scope)
+        rows = queries.runs_of(experiment, names_of(revision), scope)
     shown = [some(row, (*COLUMNS, "run_id")) for row in rows]
     for row in shown:
         row["git_commit"] = str(row["git_commit"] or "")[:12]

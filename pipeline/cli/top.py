@@ -68,18 +68,18 @@ def top(
       pipeline top --all --group git_commit --by cv/r2
       pipeline reproduce $(pipeline top -n 1 | awk 'NR == 2 {print $NF}')
     """
-    from pipeline.tracking import listings
+    from pipeline.tracking import queries
 
     params = load()
     metric = by or params.evaluate.metric
     only_one({"--all": every, "--sweep": sweep})
-    scope = listings.Scope(
+    scope = queries.Scope(
         None if every or sweep or data else frozenset(workspace_runs()), sweep, data, conditions_of(conditions)
     )
     if keys:
-        print_groups(listings.sound(params.track.experiment, scope), keys, metric, count, form)
+        print_groups(queries.sound(params.track.experiment, scope), keys, metric, count, form)
         return
-    rows = listings.top(params.track.experiment, metric, count, scope)
+    rows = queries.top(params.track.experiment, metric, count, scope)
     columns = ("run", *dict.fromkeys((metric, *CHOOSING)), "data", "seal", "run_id")
     optional = ("seal", "excess_mse", "cv/mae", "train/mse", "cv/r2", "cv/mse", "data")
     print_rows(rows, form, [some(row, columns) for row in rows], [key for key in optional if key != metric])

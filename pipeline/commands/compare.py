@@ -88,15 +88,15 @@ def find(named: str, experiment: str) -> Side:
 
 
 def _sweeps(start: str, experiment: str) -> list[str]:
-    from pipeline.tracking import listings  # noqa: PLC0415 - may load MLflow, 1 s
+    from pipeline.tracking import queries  # noqa: PLC0415 - may load MLflow, 1 s
 
-    return [one for one in listings.sweep_ids(experiment) if one.startswith(start)]
+    return [one for one in queries.sweep_ids(experiment) if one.startswith(start)]
 
 
 def _of_sweep(sweep: str, experiment: str) -> list[Row]:
-    from pipeline.tracking import listings  # noqa: PLC0415
+    from pipeline.tracking import queries  # noqa: PLC0415
 
-    return [_run(row, row) for row in listings.sound(experiment, listings.Scope(sweep=sweep))]
+    return [_run(row, row) for row in queries.sound(experiment, queries.Scope(sweep=sweep))]
 
 
 def _of_revision(revision: str | None) -> list[Row]:

@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.system import addresses, repository
 from pipeline.system.files import is_whole, named_md5, read_csv
-from pipeline.tracking import leftovers, queries
+from pipeline.tracking import queries, sync
 from pipeline.tracking.audit import Finding, audit
 
 MD5 = r"[0-9a-f]{32}(\.dir)?"
@@ -157,7 +157,7 @@ def store(expected: Mapping[str, str]) -> Iterator[Finding]:
             return
     try:
         experiment = load().track.experiment
-        ended = leftovers.end_the_dead(experiment)
+        ended = sync.end_stale(experiment)
         health = queries.health(experiment, expected)
     except InputError as error:
         yield Finding(str(error), "start the server, or unset MLFLOW_TRACKING_URI; then: pipeline sync")

@@ -25,8 +25,8 @@ from pipeline.system.files import replacing
 from pipeline.system.progress import Display
 from pipeline.table import float32, raw
 from pipeline.table.raw import Fault
-from pipeline.tracking.models import champions, predictor
-from pipeline.tracking.models.predictor import Predictor
+from pipeline.tracking import models
+from pipeline.tracking.models import Predictor
 
 CELLS = 2**16  # read at once
 TOO_LARGE = "its prediction is too large for float32"
@@ -48,8 +48,8 @@ def predict(source: Path, output: Path | None, run: str, version: int | None) ->
     refuse_place(source, output)
     params = load()
     experiment = params.track.experiment
-    run = run or champions.run_of(experiment, {"source": params.data.source}, version)
-    model = predictor.recall(experiment, run)
+    run = run or models.run_of(experiment, {"source": params.data.source}, version)
+    model = models.predictor(experiment, run)
     with writing(output) as file, Display("predict", Console(stderr=True, highlight=False, soft_wrap=True)) as display:
         lines = read(source)
         rows = write(file, source, display.reading(lines) if display.redraws else lines, model)

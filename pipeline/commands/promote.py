@@ -4,7 +4,7 @@ from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.system import repository
-from pipeline.tracking.models import champions
+from pipeline.tracking import models
 
 
 def promote(run: str) -> str:
@@ -15,12 +15,12 @@ def promote(run: str) -> str:
     """
     params = load()
     if run:
-        return champions.promote(params, run)
+        return models.promote(params, run)
     try:
         evaluated, champion = records.read_evaluated(params.variants), outs.champion()
     except FileNotFoundError as error:
         raise InputError(f"{error.filename or error}: no such file here; {repository.make_or_pull()}") from error
     if not champion:
         raise InputError(f"{outs.METRICS}: there is no champion, as every run diverged")
-    done = champions.update(params, evaluated, champion, insist=True)
+    done = models.update(params, evaluated, champion, insist=True)
     return done or "the sweep's champion is the version that is served already"

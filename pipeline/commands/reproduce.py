@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from pipeline.commands import revisions, worktrees
 from pipeline.commands.verdict import Answer, compare, differing_params
 from pipeline.config.axes import AXES
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.metrics import RUN_METRICS
 from pipeline.runs import outs, records
 from pipeline.runs.records import BEHIND, Record
@@ -23,8 +23,7 @@ from pipeline.system.files import file_md5, read_csv
 from pipeline.system.kernels import unpinned
 from pipeline.table.prepared import Prepared
 from pipeline.tracking import queries
-from pipeline.tracking.display import first_line
-from pipeline.tracking.stored import Stored, parse_params
+from pipeline.tracking.validation import StoredRecord, parse_params
 
 TABLE = "reproduced.csv"  # never the path on record, which may lead anywhere
 
@@ -57,7 +56,7 @@ def reproduce(
     return answers
 
 
-def make(stored: Stored) -> tuple[list[Record], Prepared]:
+def make(stored: StoredRecord) -> tuple[list[Record], Prepared]:
     """Train a run again, and evaluate it: alone, as its bits do not depend on what trains beside it.
 
     Raises:
@@ -87,7 +86,7 @@ def narrowed(own: Mapping[str, str], swept: Mapping[str, Any]) -> dict[str, Any]
     return values | ({"search": {**swept["search"], "method": "none"}} if "search" in swept else {})
 
 
-def read(stored: Stored, folder: Path) -> tuple[list[Record], Prepared]:
+def read(stored: StoredRecord, folder: Path) -> tuple[list[Record], Prepared]:
     """Read what the stages of the run's commit wrote, and the data that they were trained on.
 
     Raises:
@@ -109,21 +108,21 @@ def read(stored: Stored, folder: Path) -> tuple[list[Record], Prepared]:
         ) from error
 
 
-def find(stored: Stored, made: Sequence[Record]) -> Record | None:
+def find(stored: StoredRecord, made: Sequence[Record]) -> Record | None:
     """Find a run among those made: by its fingerprint, or else by its params."""
     known = {record.run.fingerprint: record for record in made}
     same = (record for record in made if not differing_params(stored, record))
     return known.get(stored.tags["fingerprint"]) or next(same, None)
 
 
-def write_params(stored: Stored, params: dict[str, Any], folder: Path) -> None:
+def write_params(stored: StoredRecord, params: dict[str, Any], folder: Path) -> None:
     """Write a params.yaml."""
     written = io.StringIO()
     YAML(typ="safe", pure=True).dump(params, written)
     worktrees.write(stored, folder, Path("params.yaml"), written.getvalue().encode())
 
 
-def place_data(stored: Stored, source: str, folder: Path) -> None:
+def place_data(stored: StoredRecord, source: str, folder: Path) -> None:
     """Put the prepared data in place: found by their md5, or prepared again from the raw table, found by its md5.
 
     Args:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from pipeline.config.params import Params
-from pipeline.errors import InputError, printable
+from pipeline.errors import InputError, printable, shown
 from pipeline.evaluation.choice import best_run
 from pipeline.runs import outs, records, sweep
 from pipeline.runs.names import FIELDS, run_name
@@ -19,7 +19,6 @@ from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.system import repository
 from pipeline.system.files import file_md5
-from pipeline.tracking.display import shown
 from pipeline.tracking.values import data_label
 
 BARS = " ▁▂▃▄▅▆▇█"

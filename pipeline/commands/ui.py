@@ -68,10 +68,10 @@ def ui(experiment: str, host: str, port: int | None, open_browser: bool) -> None
 
 def page_of(experiment: str) -> str:
     """Link to the leaderboard of the workspace's data; without prepared data, to all runs."""
-    from pipeline.tracking.pages import views  # noqa: PLC0415 - loads MLflow, 1 s, while the server starts
+    from pipeline.tracking import queries  # noqa: PLC0415 - loads MLflow, 1 s, while the server starts
 
     summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8")) if outs.SUMMARY.exists() else None
-    return views.link(experiment, summary)
+    return queries.leaderboard_link(experiment, summary)
 
 
 def show(link: str, open_browser: bool) -> None:

@@ -13,11 +13,12 @@ from pipeline.runs import rounding
 from pipeline.runs.names import FIELDS
 from pipeline.runs.records import CURVE, Array, Record
 from pipeline.system import machine
+from pipeline.system.files import md5_of
 from pipeline.table.prepared import Prepared
 from pipeline.tracking import seals
-from pipeline.tracking.runs import WEIGHTS, status_of
-from pipeline.tracking.stored import Stored, parse_params
-from pipeline.tracking.values import flat, text, weights_md5
+from pipeline.tracking.runs import WEIGHTS, status_of, text
+from pipeline.tracking.validation import StoredRecord, parse_params
+from pipeline.tracking.values import flat
 
 GONE = "params: the code, data and params.yaml on record give no run with this fingerprint or these params"
 
@@ -30,7 +31,7 @@ class Answer:
     differences: list[str]
 
 
-def compare(stored: Stored, record: Record | None, prepared: Prepared) -> Answer:
+def compare(stored: StoredRecord, record: Record | None, prepared: Prepared) -> Answer:
     """Compare a reproduced run with its record.
 
     Bits must be the same if the record was made with the kernels, architecture and torch of this process; otherwise
@@ -59,7 +60,7 @@ def compare(stored: Stored, record: Record | None, prepared: Prepared) -> Answer
     return Answer(f"same within rounding: {found}, made with {there}, here {now}", [])
 
 
-def compare_exactly(stored: Stored, record: Record) -> list[str]:
+def compare_exactly(stored: StoredRecord, record: Record) -> list[str]:
     """List how a reproduced run differs from its record in what is the same on every machine."""
     differences = differing_params(stored, record)
     if stored.seal == seals.ALTERED:
@@ -69,7 +70,7 @@ def compare_exactly(stored: Stored, record: Record) -> list[str]:
         "status": (stored.status, status_of(record.diverged)),
     }
     if stored.weights:
-        pairs["weights_md5"] = (stored.tags.get("weights_md5"), weights_md5(stored.weights))
+        pairs["weights_md5"] = (stored.tags.get("weights_md5"), md5_of(stored.weights))
     return differences + differing(pairs)
 
 
@@ -82,7 +83,7 @@ def differing(pairs: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
     ]
 
 
-def differing_params(stored: Stored, record: Record) -> list[str]:
+def differing_params(stored: StoredRecord, record: Record) -> list[str]:
     """List the params on record that are not the reproduced run's, or not the data's in params.yaml."""
     later = {axis.name: axis.default for axis in AXES if axis.name not in stored.params}  # than the record
     own = {key: getattr(record.run, key) for key in FIELDS}
@@ -95,7 +96,7 @@ def differing_params(stored: Stored, record: Record) -> list[str]:
     ]
 
 
-def compare_bits(stored: Stored, record: Record) -> list[str]:
+def compare_bits(stored: StoredRecord, record: Record) -> list[str]:
     """List what differs in any bit between a reproduced run and its record: weights, curve, metrics."""
     ends = {"diverged": record.diverged, "left": record.left}
     differences = differing({key: (stored.tags.get(key), value or None) for key, value in ends.items()})
@@ -110,7 +111,7 @@ def compare_bits(stored: Stored, record: Record) -> list[str]:
     return differences + compare_metrics(*metrics(stored, record))
 
 
-def compare_within_rounding(stored: Stored, record: Record, prepared: Prepared) -> rounding.Agreement:
+def compare_within_rounding(stored: StoredRecord, record: Record, prepared: Prepared) -> rounding.Agreement:
     """Compare a reproduced run with its record, allowing for rounding."""
     (held, made), steps = metrics(stored, record), curve_points(stored, record)
     agreement = rounding.compare(
@@ -129,13 +130,13 @@ def compare_within_rounding(stored: Stored, record: Record, prepared: Prepared) 
     return replace(agreement, beyond=lost + agreement.beyond)
 
 
-def curve_points(stored: Stored, record: Record) -> dict[int, float]:
+def curve_points(stored: StoredRecord, record: Record) -> dict[int, float]:
     """Choose the points of a run's curve, step -> train/mse, that its record should hold."""
     steps = record.steps(parse_params(stored)["track"]["points"])
     return {step: float(record.curve[step]) for step in steps if np.isfinite(record.curve[step])}
 
 
-def metrics(stored: Stored, record: Record) -> tuple[dict[str, float], dict[str, float]]:
+def metrics(stored: StoredRecord, record: Record) -> tuple[dict[str, float], dict[str, float]]:
     """Return the metrics on record and those reproduced; of a run not evaluated yet, only the curve's last value."""
     made = {key: value for key, value in record.metrics.items() if key != CURVE}
     if not stored.evaluated and not set(stored.metrics) & set(made):

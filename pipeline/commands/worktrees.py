@@ -14,10 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, readable, shown
 from pipeline.system import processes, repository
-from pipeline.tracking.display import readable, shown
-from pipeline.tracking.stored import Stored
+from pipeline.tracking.validation import StoredRecord
 
 # Links become plain files that hold their target, so that nothing can be written through one; git runs no hook.
 SAFE = ["-c", "core.symlinks=false", "-c", f"core.hooksPath={os.devnull}"]
@@ -25,7 +24,7 @@ GITS_OWN = {".gitattributes", ".gitmodules", ".lfsconfig"}  # make git itself ru
 FOLDER = re.compile(r"pipeline-reproduce-([0-9a-f]{8})-([0-9]{1,10})-([0-9.]{1,20})-\w+")
 
 
-def permit(stored: Stored, allow_patch: bool, allow_commit: bool) -> None:
+def permit(stored: StoredRecord, allow_patch: bool, allow_commit: bool) -> None:
     """Check that a run's code may be run: it is the user's own, or allowed by an option or at the terminal.
 
     Raises:
@@ -65,7 +64,7 @@ def ask(what: str, show: str, switch: str, code: bytes) -> None:
         raise InputError(f"{what}: not run")
 
 
-def patched_files(stored: Stored) -> list[str]:
+def patched_files(stored: StoredRecord) -> list[str]:
     """List the files that a patch changes, as git itself reads it, in an index of its own.
 
     Raises:
@@ -104,7 +103,7 @@ def refusal(path: str, mode: str) -> str:
 
 
 @contextmanager
-def worktree(stored: Stored) -> Iterator[Path]:
+def worktree(stored: StoredRecord) -> Iterator[Path]:
     """Check out a run's commit, and apply its patch, in a folder that is removed afterwards.
 
     Raises:
@@ -165,7 +164,7 @@ def _stop_stages(folder: Path) -> None:
     psutil.wait_procs(stages, timeout=3)  # else they write into what is being removed
 
 
-def apply(stored: Stored, folder: Path, *options: str, extra: Mapping[str, str] | None = None) -> None:
+def apply(stored: StoredRecord, folder: Path, *options: str, extra: Mapping[str, str] | None = None) -> None:
     """Apply a run's patch with git.
 
     Raises:
@@ -175,7 +174,7 @@ def apply(stored: Stored, folder: Path, *options: str, extra: Mapping[str, str] 
 
 
 def git(
-    stored: Stored, folder: Path, *arguments: str, given: bytes = b"", extra: Mapping[str, str] | None = None
+    stored: StoredRecord, folder: Path, *arguments: str, given: bytes = b"", extra: Mapping[str, str] | None = None
 ) -> bytes:
     """Run git safely in a folder; return its output.
 
@@ -191,7 +190,7 @@ def git(
     return result.stdout
 
 
-def write(stored: Stored, folder: Path, path: Path, content: bytes) -> None:
+def write(stored: StoredRecord, folder: Path, path: Path, content: bytes) -> None:
     """Write a file of a worktree, replacing what is there, through no link.
 
     Raises:

@@ -73,6 +73,11 @@ def file_md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def md5_of(content: bytes) -> str:
+    """Hash content as DVC does."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 def is_whole(path: Path, md5: str) -> bool:
     """Tell whether a file is there and has this md5; DVC trusts those in its cache unread.
 

@@ -8,14 +8,13 @@ from pipeline.metrics import RUN_METRICS
 from pipeline.runs import outs
 from pipeline.runs.records import CURVE, Record
 from pipeline.system import addresses, machine
-from pipeline.tracking import parents, seals
-from pipeline.tracking.repeats import Repeats, has_weights
+from pipeline.system.files import md5_of
+from pipeline.tracking import seals, sweep_run
+from pipeline.tracking.comparison import Comparison, Curve
 from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, StoredRun
 from pipeline.tracking.store.store import Store, answering
-from pipeline.tracking.values import weights_md5
 
 MEND = "recompute it: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"
-Curve = Sequence[tuple[int, float]]  # step, value
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,13 @@ def audit(experiment: str, evaluated: Sequence[Record]) -> Audit:
     sound = [run for run in runs if not faults[run.run_id]]
     findings = [finding for found in faults.values() for finding in found]
     findings += [finding for sweep in sweeps.values() for finding in of_sweep(store, sweep, runs)]
-    repeats = Repeats(store)
+    comparison = Comparison(store)
     whole: dict[str, list[StoredRun]] = {}
     for run in sound:
         if run.is_complete:
             whole.setdefault(run.tags.get("fingerprint", ""), []).append(run)
     for record in evaluated:
-        findings += of_record(repeats, record, whole.get(record.run.fingerprint, []), curves)
+        findings += of_record(comparison, record, whole.get(record.run.fingerprint, []), curves)
     unsealed = sum("seal" not in run.tags and run.is_complete for run in runs)
     return Audit(findings, len(everything), unsealed)
 
@@ -129,7 +128,7 @@ def altered_files(store: Store, run: StoredRun, curve: Curve) -> Iterator[str]:
         weights = store.artifact(run, WEIGHTS)
     except FileNotFoundError:
         weights = b""
-    if weights_md5(weights) != tags.get("weights_md5"):
+    if md5_of(weights) != tags.get("weights_md5"):
         yield f"{place(store, run, WEIGHTS)} is gone, or its md5 is not the run's weights_md5"
     elif "seal" in tags and tags.get("seal_files") != seals.of_files(curve, weights):
         yield f"its curve {CURVE} or its weights were altered after it ended"
@@ -148,7 +147,7 @@ def of_sweep(store: Store, parent: StoredRun, runs: Sequence[StoredRun]) -> Iter
     children = [run for run in runs if run.tags.get(PARENT) == run_id]
     faults, listed = [], {}
     if "seal" in tags:
-        contents = parents.contents(store, parent)
+        contents = sweep_run.contents(store, parent)
         faults = [*altered_sweep(store, parent, contents, children)]
         listed = contents.runs if contents else {}
     elif "champion" in tags and any("seal" in run.tags for run in children):  # else not ended, or older than seals
@@ -164,7 +163,7 @@ def of_sweep(store: Store, parent: StoredRun, runs: Sequence[StoredRun]) -> Iter
 
 
 def altered_sweep(
-    store: Store, parent: StoredRun, contents: parents.Contents | None, children: Sequence[StoredRun]
+    store: Store, parent: StoredRun, contents: sweep_run.Contents | None, children: Sequence[StoredRun]
 ) -> Iterator[str]:
     """Say what of a sealed sweep's run, list and artifacts is gone or altered."""
     if parent.seal_state == seals.ALTERED:
@@ -172,7 +171,7 @@ def altered_sweep(
     if parent.status not in {FINISHED, RUNNING}:
         yield f"says {parent.status}, though it had ended: altered, or a later stage was killed"
     if contents is None:
-        yield f"{place(store, parent, parents.CONTENTS)}, its list, is gone or altered"
+        yield f"{place(store, parent, sweep_run.CONTENTS)}, its list, is gone or altered"
     else:
         yield from altered_artifacts(store, parent, contents.files, children)
 
@@ -193,22 +192,22 @@ def altered_artifacts(
 
 
 def of_record(
-    repeats: Repeats, record: Record, stored: Sequence[StoredRun], curves: Mapping[str, Curve]
+    comparison: Comparison, record: Record, stored: Sequence[StoredRun], curves: Mapping[str, Curve]
 ) -> Iterator[Finding]:
-    """Compare a run in the outs with the complete ones of its fingerprint; a missing one is reported elsewhere."""
-    if any(is_as_stored(run, record, curves[run.run_id]) for run in stored):
+    """Compare a run in the outs with the complete ones of its fingerprint; a missing one is reported elsewhere.
+
+    The outs count as made here: rounding explains a difference only from what another machine stored.
+    """
+    if not stored:
         return
     here = machine.numeric_tags()
-    elsewhere = [run for run in stored if machine.may_differ(run.tags, here, record.run.device)]
-    if stored and repeats.one_that_agrees(elsewhere, record) is None:
+    decision = comparison.decide(stored, record, here, curves)
+    run = decision.standing
+    if run is None or not (has_metrics(run, record) or machine.may_differ(run.tags, here, record.run.device)):
         what = f"its weights, curve or metrics are not those of {outs.TRAINED} and {outs.EVALUATED}"
         yield Finding(f"{named(stored[0])}: {what}", MEND.format(stored[0].run_id))
 
 
-def is_as_stored(run: StoredRun, record: Record, curve: Curve) -> bool:
-    """Tell whether a stored run has the bits of a record in the outs: weights, metrics and curve."""
-    return (
-        has_weights(run, record)
-        and all(value == record.metrics.get(key, value) for key, value in run.metrics.items())
-        and all(step < len(record.curve) and value == float(record.curve[step]) for step, value in curve)
-    )
+def has_metrics(run: StoredRun, record: Record) -> bool:
+    """Tell whether a stored run's metrics are those of a record in the outs."""
+    return all(value == record.metrics.get(key, value) for key, value in run.metrics.items())

@@ -1,8 +1,10 @@
 """A stored run in plain values: its names, is it whole, does its seal match? Does not import MLflow."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -10,9 +12,8 @@ from pipeline.config.axes import AXES
 from pipeline.runs.names import run_name
 from pipeline.system import processes
 from pipeline.tracking import seals
-from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.pages import figures
 
+VALUE_LENGTH = 6000  # MLflow silently cuts longer values
 NOTHING: Mapping[str, str] = MappingProxyType({})
 Points = Mapping[str, Mapping[int, float]]  # of curves that grow: fingerprint -> step -> value
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
@@ -46,6 +47,29 @@ class Point(NamedTuple):
     step: int
     value: float
     at: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset, with tags that say what a run uses it for."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str
+    profile: str
+    tags: Mapping[str, str]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The dataset's name, and what it is for."""
+        return self.name, self.digest, *sorted(f"{key}={value}" for key, value in self.tags.items())
+
+    @property
+    def description(self) -> tuple[str, ...]:
+        """Everything that MLflow holds of the dataset."""
+        return *self.identity, self.source_type, self.source, self.schema, self.profile
 
 
 @dataclass(frozen=True)
@@ -84,21 +108,21 @@ class StoredRun:
         return self.status == RUNNING and processes.is_alive(self.tags, time.time())
 
     @property
-    def contents(self) -> seals.Contents:
+    def sealed(self) -> seals.Sealed:
         """Return what `seal` covers of the run."""
         if self.tags.get("role") == "sweep":
             described = frozenset(one.description for one in self.datasets)
-            own = {key: value for key, value in self.metrics.items() if key in figures.NAMES}
-            return seals.Contents(self.params, self.tags, described, metrics=own)
+            own = {key: value for key, value in self.metrics.items() if key in seals.SWEEP_METRICS}
+            return seals.Sealed(self.params, self.tags, described, metrics=own)
         # The rest of a dataset is shared by all runs, and sealed with the sweep.
         named = frozenset(one.identity for one in self.datasets)
-        return seals.Contents(self.params, self.tags, named, self.status, self.start, self.end, self.metrics)
+        return seals.Sealed(self.params, self.tags, named, self.status, self.start, self.end, self.metrics)
 
     @property
     def seal_state(self) -> str:
         """Tell whether the run is sealed, altered, or unsealed: it has not ended, or is older than seals."""
         sealed = self.tags.get("role") == "sweep" or self.is_complete
-        return self.contents.state() if sealed else seals.UNSEALED
+        return self.sealed.state() if sealed else seals.UNSEALED
 
 
 def stored_key(key: str) -> str:
@@ -115,3 +139,17 @@ def known_tags(tags: Mapping[str, str]) -> dict[str, str]:
 def status_of(diverged: str) -> str:
     """Return the status of a trained run; `diverged` says where it diverged, empty if it did not."""
     return FAILED if diverged else FINISHED
+
+
+def text(value: object) -> str:
+    """Convert a param's or tag's value to text; one that MLflow would cut ends in its length and hash."""
+    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(written) <= VALUE_LENGTH:
+        return written
+    whole = sha256(written.encode()).hexdigest()
+    return f"{written[: VALUE_LENGTH - 100]}… {len(written)} characters, sha256 {whole}"
+
+
+def milliseconds(seconds: float) -> int:
+    """Convert a time to MLflow's unit."""
+    return int(seconds * 1000)

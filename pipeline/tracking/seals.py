@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Self
 
-from pipeline.metrics import RUN_METRICS
-from pipeline.tracking.pages import figures
+from pipeline.metrics import COST, FINAL, NESTED, RUN_METRICS
 
 TAGS = frozenset(
     {
@@ -26,14 +25,20 @@ TAGS = frozenset(
         *("architecture", "kernels", "torch", "record_format"),
     }
 )
-METRICS = frozenset({*RUN_METRICS, *figures.NAMES})
+SWEEP_METRICS = frozenset(
+    {
+        *("sweep/runs", "sweep/diverged", "champion/runs", *(f"champion/{key}" for key in FINAL), *NESTED, COST),
+        *(f"champion/{key}{kind}" for key in RUN_METRICS for kind in ("", " std")),
+    }
+)
+METRICS = frozenset({*RUN_METRICS, *SWEEP_METRICS})
 SEALED, UNSEALED, ALTERED = "sealed", "unsealed", "altered"
 ENCODE = json.JSONEncoder(sort_keys=True).encode
 CONFIRMATIONS = "confirmed"  # prefix of the tags that count repeats; they have a seal of their own, as the counts grow
 
 
 @dataclass(frozen=True)
-class Contents:
+class Sealed:
     """What `seal` covers of a run; of a sweep's run, neither status nor times, as they still change.
 
     status: MLflow's. start, end: in milliseconds since 1970. datasets: each a tuple of texts.

@@ -27,7 +27,7 @@ from pipeline.tracking.runs import FAILED, FINISHED, KILLED, Points
 
 if TYPE_CHECKING:  # torch, and what imports MLflow
     from pipeline.system.progress import Display
-    from pipeline.tracking.direct import Direct
+    from pipeline.tracking.session import Session
     from pipeline.training.stacks import Stack
 
 FOLLOW_SECONDS = 5.0  # between two batches of a curve's points
@@ -303,19 +303,19 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
     Returns:
         0, STORE_LOST if the store fails, or INPUT_WRONG.
     """
-    from pipeline.tracking import listings  # noqa: PLC0415 - with SQLAlchemy, 0.3 s: not in the stage
-    from pipeline.tracking.direct import Direct  # noqa: PLC0415
+    from pipeline.tracking import queries  # noqa: PLC0415 - with SQLAlchemy, 0.3 s: not in the stage
+    from pipeline.tracking.session import Session  # noqa: PLC0415
     from pipeline.tracking.store.location import StoreError  # noqa: PLC0415
 
     at, message = receive(messages)
     if not isinstance(message, Begin):
         return 0  # the stage was killed before it sent anything
     try:
-        direct = Direct(message.params, message.runs, message.pid, clock=lambda: at, report=lambda: report(STORED))
+        session = Session(message.params, message.runs, message.pid, clock=lambda: at, report=lambda: report(STORED))
         while not isinstance(message, Close):
             at, message = receive(messages)
-            carry_out(message, direct)
-        report("\n".join([*direct.said, *listings.links(direct.store, direct.parent.run.run_id)]).encode())
+            carry_out(message, session)
+        report("\n".join([*session.said, *queries.sweep_links(session.store, session.sweep.run.run_id)]).encode())
     except StoreError as error:
         print(error, file=sys.stderr)
         return STORE_LOST
@@ -325,20 +325,20 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
     return 0
 
 
-def carry_out(message: Message, direct: "Direct") -> None:
+def carry_out(message: Message, session: "Session") -> None:
     """Carry out a message."""
     match message:
         case Begin():
             raise ValueError("a stage begins once")
         case Start(runs):
-            direct.start(runs)
+            session.start(runs)
         case Grow(points):
-            direct.grow(points)
+            session.grow(points)
         case Finish(records):
-            direct.finish(records)
+            session.finish(records)
         case Measure(evaluated):
-            direct.measure(evaluated)
+            session.measure(evaluated)
         case Conclude(artifacts, champion):
-            direct.conclude(artifacts, champion)
+            session.conclude(artifacts, champion)
         case Close(status, error):
-            direct.close(status, error)
+            session.close(status, error)

@@ -1,33 +1,49 @@
-"""Converts the pipeline's values to MLflow's params, tags and times. Does not import MLflow."""
+"""Converts the pipeline's values to MLflow's params, tags, datasets and times. Does not import MLflow."""
 
 import json
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import md5, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params
+from pipeline.config.yaml import parse
+from pipeline.errors import InputError
+from pipeline.metrics import RUN_METRICS, rounded, summarized
+from pipeline.runs import outs
+from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.system import repository
+from pipeline.tracking.runs import Dataset, text
 
-VALUE_LENGTH = 6000  # MLflow silently cuts longer values
-
-
-def text(value: object) -> str:
-    """Convert a param's or tag's value to text; one that MLflow would cut ends in its length and hash."""
-    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if len(written) <= VALUE_LENGTH:
-        return written
-    whole = sha256(written.encode()).hexdigest()
-    return f"{written[: VALUE_LENGTH - 100]}… {len(written)} characters, sha256 {whole}"
+SCHEMA_LENGTH = 1_000_000  # MLflow accepts no longer one
+PURPOSE = "mlflow.data.context"  # a dataset's tag
+PARAMS = "params.yaml"
 
 
 def sweep_params(params: Params, label: str) -> dict[str, str]:
     """Return params.yaml, and the data's label, as the params of a sweep's run."""
     return {key: text(value) for key, value in ({"data": label} | flat(params.model_dump())).items()}
+
+
+def sweep_metrics(evaluated: Sequence[Record], champion: str) -> dict[str, float]:
+    """Return the metrics of a sweep's own run: its champion's means and deviations over the seeds, and counts of runs.
+
+    Args:
+        evaluated: all runs of the sweep.
+        champion: its configuration, empty if every run diverged.
+    """
+    best = [record for record in evaluated if record.run.configuration == champion and record.is_whole]
+    diverged = sum(bool(record.diverged) for record in evaluated)
+    found = {"sweep/runs": float(len(evaluated)), "sweep/diverged": float(diverged), "champion/runs": float(len(best))}
+    for key in RUN_METRICS:
+        mean, deviation = summarized(record.metrics[key] for record in best if key in record.metrics)
+        found |= {f"champion/{key}": mean, f"champion/{key} std": deviation}
+    return rounded(found)  # as many digits as the leaderboard has
 
 
 def run_params(run: Run, params: Params, summary: Mapping[str, Any]) -> dict[str, str]:
@@ -76,6 +92,27 @@ def _stem(summary: Mapping[str, Any]) -> str:
     return Path(summary["source"]).stem
 
 
+def datasets(summary: Mapping[str, Any], source_md5: str, data_md5: str) -> list[Dataset]:
+    """Describe the raw table, and the prepared tensors with their folds, as MLflow's datasets; the digests are DVC's.
+
+    Args:
+        summary: of the prepared data, summary.json.
+        source_md5: of the raw table.
+        data_md5: of the prepared tensors.
+    """
+    columns = [*summary["features"], summary["target"]]
+    schema = json.dumps({"mlflow_colspec": [{"name": name, "type": "double", "required": True} for name in columns]})
+    schema = schema if len(schema) < SCHEMA_LENGTH else ""
+    profile = json.dumps({"num_rows": summary["rows"], "num_elements": summary["rows"] * len(columns)})
+    name, method = Path(summary["source"]).stem, summary["split"]["method"]
+    tested = "cross-validation" if method == "kfold" else "holdout"
+    raw, prepared = json.dumps({"uri": summary["source"]}), json.dumps({"uri": str(outs.PREPARED)})
+    return [
+        Dataset(name, source_md5, "local", raw, schema, profile, {PURPOSE: "training"}),
+        Dataset(f"{name} {tested}", data_md5, "local", prepared, schema, profile, {PURPOSE: tested}),
+    ]
+
+
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Join the keys of nested mappings with dots."""
     joined: dict[str, object] = {}
@@ -93,22 +130,32 @@ def source_tags() -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.user": repository.user(),
     }
-    return tags | {key: value for key, value in shown.items() if value}
+    joined = {"dvc_grid": grid} if (grid := changed_keys()) else {}
+    return tags | {key: value for key, value in shown.items() if value} | joined
 
 
-def md5_of(written: str) -> str:
-    """Hash a text."""
-    return md5(written.encode(), usedforsecurity=False).hexdigest()
+def changed_keys() -> str:
+    """Name the keys of params.yaml that this process's DVC experiment changes, and the commit that it starts from.
 
+    Experiments of one grid, as `dvc exp run --queue -S train.epochs=100,200` queues them, have this in common; DVC
+    itself runs each alone.
 
-def weights_md5(content: bytes) -> str:
-    """Hash a weights file's content."""
-    return md5(content, usedforsecurity=False).hexdigest()
-
-
-def milliseconds(seconds: float) -> int:
-    """Convert a time to MLflow's unit."""
-    return int(seconds * 1000)
+    Returns:
+        such as `train.epochs,variants 1a2b3c4`; empty without an experiment, if it changes none of them, or if one of
+        the two files cannot be read.
+    """
+    baseline = os.environ.get("DVC_EXP_BASELINE_REV")
+    if not os.environ.get("DVC_EXP_NAME") or not baseline:
+        return ""
+    before = repository.git("show", f"{baseline}:./{PARAMS}")
+    try:
+        texts = [before or "", Path(PARAMS).read_text(encoding="utf-8")]
+        read = [parse(text, PARAMS) for text in texts]
+    except (OSError, ValueError, InputError):
+        return ""
+    old, new = (flat(one) if isinstance(one, dict) else {} for one in read)
+    keys = ",".join(sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)))
+    return f"{keys} {baseline[:7]}" if keys else ""
 
 
 def now() -> str:

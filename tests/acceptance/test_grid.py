@@ -33,7 +33,7 @@ def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shorten(copy_checkout(tmp_path_factory.mktemp("grids")))
     run("dvc", "repro", "prepare", cwd=folder)  # as docs/sweeps.md says: DVC's workers may collide in its cache
     (folder / "dvc.lock").unlink()  # which this checkout has not; the cache is what counts
-    run("dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.epochs=20,21", cwd=folder)
+    run("dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.epochs=21,22", cwd=folder)
     run("dvc", "exp", "run", "--queue", *ENTRIES, cwd=folder)
     assert run("dvc", "queue", "status", cwd=folder).stdout.count("Queued") == 4
     run("dvc", "queue", "start", "-j", "2", cwd=folder)
@@ -67,7 +67,7 @@ def test_a_grid_s_experiments_share_a_tag_that_another_grid_has_not(grids: Path)
     baseline = run("git", "rev-parse", "--short=7", "HEAD", cwd=grids).stdout.strip()
     tags = {one.data.tags["dvc_experiment"]: one.data.tags["dvc_grid"] for one in stored(grids, "sweep")}
     assert tags.keys() == set(names(grids))
-    long, keys = f"long {baseline}", f"sweep.lr,sweep.only,sweep.skip,variants {baseline}"
+    long, keys = f"train.epochs {baseline}", f"sweep.lr,sweep.only,sweep.skip,variants {baseline}"
     assert (tags["long-1"], tags["long-2"]) == (long, long)
     assert sorted(tags.values()) == [long, long, keys, keys]
     found = run("pipeline", "runs", "--all", "--where", f"dvc_grid = {keys}", "--json", cwd=grids)
@@ -79,21 +79,21 @@ def test_a_grid_s_experiments_share_a_tag_that_another_grid_has_not(grids: Path)
 
 def test_show_diff_apply_branch_and_remove(grids: Path) -> None:
     rows = {row["Experiment"]: row for row in shown(grids) if row["Experiment"]}
-    assert (rows["long-1"]["train.epochs"], rows["long-2"]["train.epochs"]) == ("20", "21")
+    assert (rows["long-1"]["train.epochs"], rows["long-2"]["train.epochs"]) == ("21", "22")
     figures = json.loads(run("dvc", "exp", "diff", "long-1", "long-2", "--json", cwd=grids).stdout)
     changed = figures["params"]["params.yaml"]["train.epochs"]
-    assert (changed["old"], changed["new"], changed["diff"]) == (20, 21, 1)
+    assert (changed["old"], changed["new"], changed["diff"]) == (21, 22, 1)
     assert figures["metrics"]["metrics.json"]["champion.cv/mse"]["diff"]
 
     run("dvc", "exp", "apply", "long-2", cwd=grids)
-    assert "epochs: 21" in (grids / "params.yaml").read_text(encoding="utf-8")
+    assert "epochs: 22" in (grids / "params.yaml").read_text(encoding="utf-8")
     assert "didn't change" in run("dvc", "repro", cwd=grids).stdout  # apply brought its outs
     mine = json.loads(run("pipeline", "runs", "--json", cwd=grids).stdout)
-    assert {(one["epochs"], one["status"], one["dvc_experiment"]) for one in mine} == {(21, "FINISHED", "long-2")}
+    assert {(one["epochs"], one["status"], one["dvc_experiment"]) for one in mine} == {(22, "FINISHED", "long-2")}
     run("git", "stash", "--include-untracked", cwd=grids)
 
     run("dvc", "exp", "branch", "long-2", "longer", cwd=grids)
-    assert "epochs: 21" in run("git", "show", "longer:params.yaml", cwd=grids).stdout
+    assert "epochs: 22" in run("git", "show", "longer:params.yaml", cwd=grids).stdout
     of_branch = json.loads(run("pipeline", "runs", "longer", "--json", cwd=grids).stdout)
     assert {one["dvc_experiment"] for one in of_branch} == {"long-2"}
 

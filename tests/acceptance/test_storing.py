@@ -25,19 +25,19 @@ STORE = """
 import os
 from bench import storing
 os.environ["DVC_ROOT"] = os.getcwd()
-from pipeline.tracking.direct import Direct
+from pipeline.tracking.session import Session
 import numpy as np
 from pipeline.runs import sweep
 from dataclasses import replace
 settings = storing.settings(1008)
 runs = sweep.plan(settings)[:200]
 records = [storing.record(one, np.random.default_rng(0)) for one in runs]
-direct = Direct(settings, runs, os.getpid())
-direct.start(runs)
-direct.finish(records)
-direct.measure(records)
-direct.conclude([], "")
-direct.close("FINISHED", "")
+session = Session(settings, runs, os.getpid())
+session.start(runs)
+session.finish(records)
+session.measure(records)
+session.conclude([], "")
+session.close("FINISHED", "")
 """
 
 

@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.runs import records
 from pipeline.runs.checked import check_prepared
 from pipeline.tracking import queries
-from pipeline.tracking.stored import parse_params
+from pipeline.tracking.validation import parse_params
 
 STAGES_SAY = ("prepare: ", "train ", "evaluate: ")  # on the way, on standard error
 

@@ -21,7 +21,7 @@ from mlflow.entities import Run as StoredRun
 from safetensors.numpy import load, save
 
 from pipeline.__main__ import main
-from pipeline.commands import reproduce, sync, verdict
+from pipeline.commands import reproduce, verdict
 from pipeline.config import params
 from pipeline.evaluation import outcome
 from pipeline.metrics import Outcome
@@ -29,11 +29,11 @@ from pipeline.runs import outs, records, rounding
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
 from pipeline.system import kernels, machine
+from pipeline.system.files import md5_of
 from pipeline.table.prepared import Prepared
-from pipeline.tracking import queries
-from pipeline.tracking.direct import Direct
-from pipeline.tracking.stored import Stored
-from pipeline.tracking.values import weights_md5
+from pipeline.tracking import queries, sync
+from pipeline.tracking.session import Session
+from pipeline.tracking.validation import StoredRecord
 
 TRAIN = """
 import sys
@@ -80,12 +80,12 @@ def on_machine(monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]) -> None:
     monkeypatch.setattr(machine, "numeric_tags", lambda: tags)
 
 
-def direct(record: Record) -> Direct:
-    return Direct(params.load(), [record.run], os.getpid())
+def direct(record: Record) -> Session:
+    return Session(params.load(), [record.run], os.getpid())
 
 
 def bits(record: Record) -> str:
-    return weights_md5(save(dict(record.tensors)))
+    return md5_of(save(dict(record.tensors)))
 
 
 def altered(record: Record) -> Record:
@@ -250,14 +250,14 @@ def test_outs_of_another_machine_are_all_stored_where_they_agree_and_beside_the_
 
 
 @pytest.fixture
-def stored(own: list[Record], small: Path) -> Stored:
+def stored(own: list[Record], small: Path) -> StoredRecord:
     """A record, as it is read in its repository."""
     [one] = search(default_store(small), f"tags.fingerprint = '{own[0].run.fingerprint}'")
     recalled = queries.recall("regression", one.info.run_id)
     return replace(recalled, tags={**recalled.tags, **AVX2})
 
 
-def answer(stored: Stored, made: Record) -> verdict.Answer:
+def answer(stored: StoredRecord, made: Record) -> verdict.Answer:
     return verdict.compare(stored, made, Prepared.load(outs.PREPARED))
 
 
@@ -277,7 +277,7 @@ def answer(stored: Stored, made: Record) -> verdict.Answer:
     ],
 )
 def test_reproduce_names_both_machines_and_the_largest_difference(
-    stored: Stored,
+    stored: StoredRecord,
     own: list[Record],
     others: list[Record],
     monkeypatch: pytest.MonkeyPatch,
@@ -297,7 +297,7 @@ def test_reproduce_names_both_machines_and_the_largest_difference(
 
 @on_avx2
 def test_the_same_kernels_must_make_the_same_bits(
-    stored: Stored, others: list[Record], monkeypatch: pytest.MonkeyPatch
+    stored: StoredRecord, others: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_machine(monkeypatch, AVX2)
     found = answer(stored, others[0])
@@ -305,10 +305,10 @@ def test_the_same_kernels_must_make_the_same_bits(
     assert any(" values differ, by at most " in one for one in found.differences)
 
 
-def forged(stored: Stored, **changes: Any) -> Stored:  # noqa: ANN401
+def forged(stored: StoredRecord, **changes: Any) -> StoredRecord:  # noqa: ANN401
     """Forge a record; weights and their md5 together."""
     changed = replace(stored, **changes)
-    return replace(changed, tags={**changed.tags, "weights_md5": weights_md5(changed.weights)})
+    return replace(changed, tags={**changed.tags, "weights_md5": md5_of(changed.weights)})
 
 
 @on_avx2
@@ -327,7 +327,7 @@ def forged(stored: Stored, **changes: Any) -> Stored:  # noqa: ANN401
     ],
 )
 def test_a_forged_record_differs_on_every_machine(
-    stored: Stored,
+    stored: StoredRecord,
     own: list[Record],
     others: list[Record],
     monkeypatch: pytest.MonkeyPatch,
@@ -342,7 +342,7 @@ def test_a_forged_record_differs_on_every_machine(
 
 @on_avx2
 def test_beyond_the_largest_stable_lr_only_whether_it_diverged_is_compared(
-    stored: Stored, others: list[Record], monkeypatch: pytest.MonkeyPatch
+    stored: StoredRecord, others: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_machine(monkeypatch, WITHOUT)
     steep = Run(**{**vars(others[0].run), "lr": 4e-5})
@@ -354,7 +354,7 @@ def test_beyond_the_largest_stable_lr_only_whether_it_diverged_is_compared(
 
 
 def test_of_a_run_that_diverged_on_both_machines_the_epochs_may_differ(
-    stored: Stored, others: list[Record], monkeypatch: pytest.MonkeyPatch
+    stored: StoredRecord, others: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = replace(stored, status="FAILED", tags={**stored.tags, "diverged": "fold 1, epoch 2"})
     again = replace(others[0], diverged="fold 1, epoch 3")

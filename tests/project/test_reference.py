@@ -10,8 +10,7 @@ from conftest import REPOSITORY, default_store, search
 
 from pipeline.config.params import Params
 from pipeline.metrics import COST, FINAL, NESTED, RUN_METRICS
-from pipeline.tracking import seals, stored
-from pipeline.tracking.pages import figures
+from pipeline.tracking import seals, validation
 from pipeline.tracking.runs import HIDDEN, MACHINERY
 
 VARIABLE = re.compile(r"(?<![A-Z_])(?:PIPELINE|MLFLOW|DVC|RAY)_[A-Z_]*[A-Z]")
@@ -44,11 +43,11 @@ def test_the_metrics_are_those_that_are_computed_and_stored() -> None:
     assert reference.figures().keys() == computed
     of_champions = {f"champion/{key}{kind}" for key in RUN_METRICS for kind in ("", " std")}
     of_champions |= {f"champion/{key}" for key in FINAL}
-    assert {*of_champions, *NESTED, COST, *reference.OF_SWEEPS} == figures.NAMES
+    assert {*of_champions, *NESTED, COST, *reference.OF_SWEEPS} == seals.SWEEP_METRICS
 
 
 def test_the_tags_are_those_that_the_code_names() -> None:
-    assert reference.TAGS.keys() >= {*seals.TAGS, *MACHINERY, *stored.REQUIRED, *stored.OPTIONAL}
+    assert reference.TAGS.keys() >= {*seals.TAGS, *MACHINERY, *validation.REQUIRED, *validation.OPTIONAL}
     named = set(texts())
     assert {tag for tag in reference.TAGS if tag.removesuffix("_at") not in named} == set()
 

@@ -188,9 +188,9 @@ def test_stages_say_how_much_is_stored_and_evaluate_ends_with_the_leaderboard_an
 ) -> None:
     left_out = shutil.ignore_patterns("mlflow.db*", "mlartifacts", "tmp")
     folder = shutil.copytree(small, tmp_path / "copy", ignore=left_out)
-    storing = folder / "pipeline/tracking/direct.py"
+    storing = folder / "pipeline/tracking/session.py"
     storing.write_text(
-        storing.read_text() + "\nclose, Direct.close = Direct.close, lambda *told: (time.sleep(1), close(*told))\n"
+        storing.read_text() + "\nclose, Session.close = Session.close, lambda *told: (time.sleep(1), close(*told))\n"
     )
     said = at_a_terminal(folder, sys.executable, "-m", "pipeline.train", "matrix", TERM="xterm")
     assert re.search(r"\r\x1b\[2Ktrain matrix \(1 of 2\): storing: \d of 2 runs stored", said)

@@ -14,12 +14,12 @@ from sqlalchemy.engine import Engine
 from pipeline.__main__ import main
 from pipeline.commands import doctor
 from pipeline.runs.records import CURVE
-from pipeline.tracking.models.registry import Registry
 from pipeline.tracking.runs import FINISHED, StoredRun
 from pipeline.tracking.store import database, location, releases
 from pipeline.tracking.store.backend import Filter
 from pipeline.tracking.store.client import Client
 from pipeline.tracking.store.database import Database
+from pipeline.tracking.store.registry import Registry
 from pipeline.tracking.store.store import reach
 
 RUN = {"role": "run"}

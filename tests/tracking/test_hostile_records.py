@@ -24,20 +24,20 @@ from pipeline.runs import outs, records
 from pipeline.system import repository
 from pipeline.table.prepared import Prepared
 from pipeline.tracking import queries
-from pipeline.tracking.stored import Stored, check_tags
+from pipeline.tracking.validation import StoredRecord, check_tags
 
 OBJECT = "1" * 40
 CONDITION = "params.variant = 'matrix' and params.batch_size = '2'"
 
 
 @pytest.fixture
-def stored(small: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
+def stored(small: Path, monkeypatch: pytest.MonkeyPatch) -> StoredRecord:
     """An honest record, as it is read in its repository."""
     enter(small, monkeypatch)
     return queries.recall("regression", search(default_store(small), CONDITION)[0].info.run_id)
 
 
-def patched(stored: Stored, patch: str | bytes) -> Stored:
+def patched(stored: StoredRecord, patch: str | bytes) -> StoredRecord:
     """Give a record a patch, under the name of its hash."""
     content = patch.encode() if isinstance(patch, str) else patch
     title = f"{sha256(content).hexdigest()[:12]}.patch"
@@ -92,7 +92,7 @@ def test_a_tag_of_another_form_is_named_and_nothing_is_touched(
     assert f"{run_id}: tag {key}: got" in message(lambda: reproduce.reproduce("regression", [run_id], True, True))
 
 
-def test_a_record_of_a_newer_format_says_that_it_needs_a_newer_version(stored: Stored) -> None:
+def test_a_record_of_a_newer_format_says_that_it_needs_a_newer_version(stored: StoredRecord) -> None:
     check_tags(stored.run_id, stored.tags)
     assert stored.tags["record_format"] == "2"
     said = message(lambda: check_tags(stored.run_id, {**stored.tags, "record_format": "3"}))
@@ -131,7 +131,7 @@ def test_what_is_no_md5_never_becomes_a_path(small: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_a_patch_that_reaches_beyond_the_code_is_refused_by_name_whatever_is_allowed(
-    stored: Stored, patch: str | bytes, named: str
+    stored: StoredRecord, patch: str | bytes, named: str
 ) -> None:
     before = run("git", "count-objects", cwd=Path.cwd()).stdout
     said = message(lambda: worktrees.permit(patched(stored, patch), True, True))
@@ -140,7 +140,7 @@ def test_a_patch_that_reaches_beyond_the_code_is_refused_by_name_whatever_is_all
     assert run("git", "count-objects", cwd=Path.cwd()).stdout == before
 
 
-def test_a_link_renamed_or_rewritten_by_a_patch_is_refused(stored: Stored) -> None:
+def test_a_link_renamed_or_rewritten_by_a_patch_is_refused(stored: StoredRecord) -> None:
     commit = commit_with(Path.cwd(), {"table": "/etc/passwd"})
     for path in ("table", "data/prepared"):
         body = "--- a/table\n+++ b/table\n@@ -1 +1 @@\n-/etc/passwd\n\\ No newline at end of file\n+/etc\n"
@@ -165,7 +165,7 @@ def test_a_patch_whose_name_is_not_its_hash_is_refused(
 
 
 def test_a_patch_is_run_only_when_a_switch_or_the_answer_at_the_terminal_allows_it(
-    stored: Stored, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stored: StoredRecord, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = patched(stored, new_file("evil.py", line="import os  # \x1b[2K \u202e"))
     worktrees.permit(record, True, False)
@@ -204,7 +204,7 @@ def commit_with(repository: Path, links: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("ref", ["refs/heads/hostile", "refs/tags/hostile", "refs/exps/00/hostile"])
-def test_a_commit_that_no_ref_of_the_user_reaches_is_asked_for(stored: Stored, ref: str) -> None:
+def test_a_commit_that_no_ref_of_the_user_reaches_is_asked_for(stored: StoredRecord, ref: str) -> None:
     commit = commit_with(Path.cwd(), {"link": "/etc"})
     record = replace(stored, tags={**stored.tags, "git_commit": commit})
     run("git", "update-ref", "refs/remotes/origin/hostile", commit, cwd=Path.cwd())
@@ -218,7 +218,7 @@ def test_a_commit_that_no_ref_of_the_user_reaches_is_asked_for(stored: Stored, r
         run("git", "update-ref", "-d", ref, cwd=Path.cwd())
 
 
-def test_nothing_is_written_through_a_link_of_the_commit(stored: Stored, tmp_path: Path) -> None:
+def test_nothing_is_written_through_a_link_of_the_commit(stored: StoredRecord, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "params.yaml").write_text("mine")
     links = {"data/prepared": str(tmp_path / "folder"), "params.yaml": str(tmp_path / "params.yaml")}
@@ -235,7 +235,7 @@ def test_nothing_is_written_through_a_link_of_the_commit(stored: Stored, tmp_pat
     assert list((tmp_path / "folder").iterdir()) == []
 
 
-def test_no_hook_runs_when_a_run_is_checked_out(stored: Stored, tmp_path: Path) -> None:
+def test_no_hook_runs_when_a_run_is_checked_out(stored: StoredRecord, tmp_path: Path) -> None:
     hook = Path.cwd() / ".git/hooks/post-checkout"
     hook.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
     hook.chmod(0o755)
@@ -273,7 +273,9 @@ def test_a_table_is_read_only_below_the_repository(tmp_path: Path, source: str) 
     ],
     ids=lambda value: value[:20],
 )
-def test_params_that_are_a_bomb_or_none_are_refused_with_little_work(stored: Stored, text: str, said: str) -> None:
+def test_params_that_are_a_bomb_or_none_are_refused_with_little_work(
+    stored: StoredRecord, text: str, said: str
+) -> None:
     hostile = replace(stored, params_yaml=text)
     refused = message(lambda: reproduce.parse_params(hostile))
     assert refused.startswith(stored.run_id)
@@ -281,7 +283,7 @@ def test_params_that_are_a_bomb_or_none_are_refused_with_little_work(stored: Sto
     assert calls_of(lambda: message(lambda: reproduce.parse_params(hostile))) < 20_000 + 200 * len(text)
 
 
-def weights_of(stored: Stored) -> bytes:
+def weights_of(stored: StoredRecord) -> bytes:
     """Forge a weights file of the right form."""
     tensors = load(stored.weights)
     forged: bytes = save(tensors | {"W": tensors["W"] + np.float32(1)})
@@ -312,9 +314,9 @@ def weights_of(stored: Stored) -> bytes:
     ],
 )
 def test_a_forged_part_of_a_record_is_named(
-    stored: Stored,
+    stored: StoredRecord,
     monkeypatch: pytest.MonkeyPatch,
-    forge: Callable[[Stored], dict[str, object]],
+    forge: Callable[[StoredRecord], dict[str, object]],
     named: Sequence[str],
 ) -> None:
     made = records.read_evaluated(["matrix"])

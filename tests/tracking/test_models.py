@@ -19,7 +19,7 @@ from pipeline.config import params
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.system.files import file_md5, read_csv
-from pipeline.tracking.models import champions, predictor
+from pipeline.tracking import models
 from pipeline.tracking.store.client import plain
 
 NAME = "regression-scores"
@@ -46,7 +46,7 @@ def champion(uri: str) -> ModelVersion:
 
 def update(insist: bool = False) -> str:
     settings = params.load()
-    return champions.update(settings, records.read_evaluated(settings.variants), outs.champion(), insist)
+    return models.update(settings, records.read_evaluated(settings.variants), outs.champion(), insist)
 
 
 def other_run(uri: str) -> str:
@@ -113,7 +113,7 @@ def test_a_changed_champion_takes_the_alias_over(uri: str) -> None:
     settings = params.load()
     evaluated = records.read_evaluated(settings.variants)
     other = plain(MlflowClient(uri).get_run(other_run(uri))).name.rpartition(" seed=")[0]
-    assert "version 2 is the champion" in champions.update(settings, evaluated, other)
+    assert "version 2 is the champion" in models.update(settings, evaluated, other)
     assert champion(uri).tags["configuration"].startswith(other)
 
 
@@ -130,13 +130,13 @@ def test_a_run_that_diverged_was_altered_or_is_unknown_is_refused(uri: str) -> N
     client, run_id = MlflowClient(uri), other_run(uri)
     client.set_tag(run_id, "data_md5", "0" * 32)
     with pytest.raises(InputError, match="was altered after it ended"):
-        champions.promote(params.load(), run_id)
+        models.promote(params.load(), run_id)
     client.set_tag(run_id, "diverged", "fold 1, epoch 3")
     with pytest.raises(InputError, match="diverged in fold 1, epoch 3"):
-        champions.promote(params.load(), run_id)
+        models.promote(params.load(), run_id)
     for unknown in ("0" * 32, "0" * 8, "x", "../../x"):
         with pytest.raises(InputError, match=r"not found|starts so|is not a run id"):
-            champions.promote(params.load(), unknown)
+            models.promote(params.load(), unknown)
     assert len(versions(uri)) == 1
 
 
@@ -196,7 +196,7 @@ def test_nothing_of_a_model_is_pickled_and_it_carries_all_that_it_runs(
     loaded = mlflow.pyfunc.load_model(str(source))
     settings = params.load()
     table = pd.read_csv(settings.data.source).astype(float)  # MLflow takes no whole numbers for doubles here
-    own = predictor.recall(settings.track.experiment, champion(uri).run_id)
+    own = models.predictor(settings.track.experiment, champion(uri).run_id)
     y_pred = loaded.predict(table)  # the target is another column
     assert list(y_pred.columns) == [settings.data.target]
     expected = own.predict(table[settings.data.features].to_numpy(np.float64))

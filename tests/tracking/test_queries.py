@@ -21,7 +21,7 @@ from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import records
 from pipeline.system import processes
-from pipeline.tracking.direct import Direct
+from pipeline.tracking.session import Session
 from pipeline.tracking.store import database
 from pipeline.tracking.store.store import Store
 
@@ -104,7 +104,7 @@ def test_a_stage_and_sync_and_doctor_end_the_dead(
     with with_a_dead_run(small, tmp_path) as (uri, dead):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         if what == "a stage":
-            Direct(load(), [record.run for record in records.read_evaluated(load().variants)], os.getpid())
+            Session(load(), [record.run for record in records.read_evaluated(load().variants)], os.getpid())
         else:
             with suppress(SystemExit):  # doctor names what it ended
                 main([what])

@@ -13,10 +13,10 @@ from pipeline.commands import doctor
 from pipeline.config import params
 from pipeline.runs import records
 from pipeline.tracking import tracker
-from pipeline.tracking.direct import Direct
-from pipeline.tracking.models.registry import Registry
+from pipeline.tracking.session import Session
 from pipeline.tracking.store import database, releases
 from pipeline.tracking.store.location import StoreError
+from pipeline.tracking.store.registry import Registry
 
 KNOWN, UNKNOWN = "dc11669786a5", "f4a9b2c7d1e6"  # of 3.17.2 and 3.18.0
 
@@ -34,10 +34,10 @@ def dump(uri: str) -> list[str]:
         return list(connection.iterdump())
 
 
-def stage() -> Direct:
+def stage() -> Session:
     """Begin to store a stage, as its storing process does."""
     everything = records.read_evaluated(params.load().variants)
-    return Direct(params.load(), [one.run for one in everything], os.getpid())
+    return Session(params.load(), [one.run for one in everything], os.getpid())
 
 
 @pytest.mark.parametrize("revision", [UNKNOWN, "90e64c465722"])  # a later release's, and an earlier one's

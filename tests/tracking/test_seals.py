@@ -22,8 +22,8 @@ from pipeline.errors import InputError
 from pipeline.runs import records
 from pipeline.runs.records import Record
 from pipeline.system.tables import Row
-from pipeline.tracking import listings
-from pipeline.tracking.direct import Direct
+from pipeline.tracking import queries
+from pipeline.tracking.session import Session
 from pipeline.tracking.store import releases
 from pipeline.tracking.store.client import Client, plain
 
@@ -46,7 +46,7 @@ def alter(uri: str, sql: str) -> None:
 
 
 def top(metric: str = "cv/mse", limit: int = 10) -> list[Row]:
-    return listings.top(params.load().track.experiment, metric, limit, listings.Scope())
+    return queries.top(params.load().track.experiment, metric, limit, queries.Scope())
 
 
 def evaluated() -> list[Record]:
@@ -128,7 +128,7 @@ def test_runs_that_are_older_than_seals_read_unsealed_and_are_no_findings(store:
 def test_records_of_versions_that_hid_no_tags_and_had_no_figures_stay_sealed(store: str) -> None:
     for run in map(plain, search(store, "")):
         sweep = run.tags["role"] == "sweep"
-        seal = replace(run, metrics={} if sweep else run.metrics).contents.seal()
+        seal = replace(run, metrics={} if sweep else run.metrics).sealed.seal()
         alter(store, f"UPDATE tags SET value = '{seal}' WHERE run_uuid = '{run.run_id}' AND key LIKE '%.seal'")
         if sweep:
             alter(store, f"DELETE FROM latest_metrics WHERE run_uuid = '{run.run_id}'")
@@ -159,7 +159,7 @@ def test_an_altered_run_is_not_confirmed_by_a_repeat(store: str) -> None:
     settings, record = params.load(), evaluated()[0]
     [victim] = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     alter(store, f"UPDATE latest_metrics SET value = 0 WHERE run_uuid = '{victim.info.run_id}' AND key = 'cv/mse'")
-    Direct(settings, [one.run for one in evaluated()], os.getpid()).finish([record])
+    Session(settings, [one.run for one in evaluated()], os.getpid()).finish([record])
     found = search(store, f"tags.fingerprint = '{record.run.fingerprint}'")
     assert [("confirmed" in one.data.tags, "contradicts" in one.data.tags) for one in found] == [(False, False)] * 2
 
@@ -190,7 +190,7 @@ def test_the_seal_is_the_hash_of_what_it_says_it_covers(store: str) -> None:
 def test_a_killed_attempt_is_continued_unless_it_was_altered(store: str, alteration: str) -> None:
     settings, everything = params.load(), evaluated()
     record = replace(everything[0], run=replace(everything[0].run, fingerprint=uuid4().hex))
-    attempt = Direct(settings, [record.run], os.getpid())
+    attempt = Session(settings, [record.run], os.getpid())
     attempt.start([record.run])
     attempt.grow({record.run.fingerprint: {0: float(record.curve[0]), 1: float(record.curve[1])}})
     attempt.close("KILLED", "on purpose")
@@ -200,7 +200,7 @@ def test_a_killed_attempt_is_continued_unless_it_was_altered(store: str, alterat
         alter(store, f"UPDATE metrics SET value = 7 {where} AND key = 'train/mse' AND step = 1")
     elif alteration == "param":
         alter(store, f"UPDATE params SET value = '7' {where} AND key = 'epochs'")
-    again = Direct(settings, [record.run], os.getpid())
+    again = Session(settings, [record.run], os.getpid())
     again.start([record.run])
     again.finish([record])
     again.close("FINISHED", "")
@@ -225,8 +225,8 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
     if way == "client":
         monkeypatch.setattr(releases, "is_known", lambda _: False)
     everything = evaluated()
-    direct = Direct(params.load(), [one.run for one in everything], os.getpid())
-    direct.finish(everything)
+    session = Session(params.load(), [one.run for one in everything], os.getpid())
+    session.finish(everything)
     log, calls = Client._log, []
 
     def killed(*arguments: Any, **given: Any) -> None:  # noqa: ANN401
@@ -240,14 +240,14 @@ def test_a_stage_that_is_killed_amid_the_metrics_leaves_a_seal_that_matches(
             f"pipeline.tracking.store.{'database.conclude' if way == 'tables' else 'client.Client._log'}", killed
         )
         with pytest.raises(KeyboardInterrupt):
-            direct.measure(everything)
+            session.measure(everything)
     left = [plain(one) for one in search(uri)]
     assert {one.seal_state for one in left} == {"sealed"}
     assert {len(one.tags["seal"].split()) for one in left} == ({1} if way == "tables" else {1, 2})
     assert {tuple(one.metrics) for one in left} == {("train/mse",)}
-    direct.measure(everything)
-    direct.conclude([], "champion")
-    direct.close("FINISHED", "")
+    session.measure(everything)
+    session.conclude([], "champion")
+    session.close("FINISHED", "")
     assert {plain(one).seal_state for one in search(uri, "")} == {"sealed"}
     monkeypatch.undo()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

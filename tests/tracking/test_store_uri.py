@@ -16,7 +16,7 @@ from conftest import REPOSITORY, environment, free_port
 from pipeline.__main__ import main
 from pipeline.config.params import load
 from pipeline.errors import InputError
-from pipeline.tracking import direct, tracker
+from pipeline.tracking import session, tracker
 from pipeline.tracking.store.store import Store
 
 BAD = [
@@ -46,7 +46,7 @@ BAD = [
 
 
 def stored(patience: float, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(direct, "PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(session, "PATIENCE_SECONDS", patience)
     pipe = io.BytesIO()
     tracker.send(pipe, tracker.Begin(load(), [], os.getpid()))
     pipe.seek(0)

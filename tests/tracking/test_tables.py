@@ -17,7 +17,7 @@ from pipeline.config import params
 from pipeline.runs import outs, records
 from pipeline.runs.records import Record
 from pipeline.tracking import values
-from pipeline.tracking.direct import Direct
+from pipeline.tracking.session import Session
 from pipeline.tracking.store import database, releases
 from pipeline.tracking.store.client import plain
 
@@ -38,8 +38,8 @@ def swept(small: Path, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     return evaluated
 
 
-def begin(everything: list[Record]) -> Direct:
-    return Direct(params.load(), [one.run for one in everything], os.getpid(), clock=lambda: NOW)
+def begin(everything: list[Record]) -> Session:
+    return Session(params.load(), [one.run for one in everything], os.getpid(), clock=lambda: NOW)
 
 
 def store(everything: list[Record]) -> None:

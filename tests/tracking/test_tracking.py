@@ -14,7 +14,7 @@ from conftest import copy_store, default_store, enter, run, search
 from mlflow import MlflowClient
 
 from pipeline.system import processes
-from pipeline.tracking import leftovers
+from pipeline.tracking import sync
 from pipeline.tracking.store.store import Store
 
 
@@ -109,7 +109,7 @@ def test_only_runs_whose_process_is_gone_are_ended_at_their_last_sign_of_life(
         create(here, living, silent): ("RUNNING", None),
         client.create_run(experiment, started).info.run_id: ("RUNNING", None),
     }
-    leftovers.end_the_dead("regression")
+    sync.end_stale("regression")
     found = {run_id: client.get_run(run_id).info for run_id in expected}
     assert {run_id: (info.status, info.end_time) for run_id, info in found.items()} == expected
 
@@ -121,5 +121,5 @@ def test_a_running_run_that_someone_else_stored_in_the_experiment_is_left_alone(
     enter(small, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     foreign = MlflowClient(uri).create_run(search(uri)[0].info.experiment_id, tags={"host": "a cluster"})
-    assert leftovers.end_the_dead("regression") == []
+    assert sync.end_stale("regression") == []
     assert MlflowClient(uri).get_run(foreign.info.run_id).info.status == "RUNNING"

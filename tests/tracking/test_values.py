@@ -1,9 +1,11 @@
 """What the pipeline's values are called in MLflow."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run
 
 from pipeline.tracking import values
 
@@ -43,3 +45,42 @@ def test_a_table_name_needs_no_quoting(source: str, shown: str, slug: str) -> No
     assert found.startswith(slug)
     assert re.fullmatch("[a-z0-9_-]+", found)
     assert values.table_name({"source": "점수.csv"}) != values.table_name({"source": "성적.csv"})
+
+
+@pytest.fixture
+def baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Work in a repository whose only commit has a params.yaml; return its commit."""
+    (tmp_path / "params.yaml").write_text("train: {epochs: 1, lr: 1e-5}\nvariants: [a, b]\n")
+    run("git", "init", "--quiet", cwd=tmp_path)
+    run("git", "add", "--all", cwd=tmp_path)
+    run("git", "commit", "--quiet", "--message", "Params", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    commit = run("git", "rev-parse", "HEAD", cwd=tmp_path).stdout.strip()
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", commit)
+    return commit
+
+
+@pytest.mark.parametrize(
+    ("params", "joined"),
+    [
+        ("train: {epochs: 2, lr: 1e-5}\nvariants: [a, b]\n", "train.epochs"),
+        ("train: {epochs: 3, lr: 0.00001}\nvariants: [a, b]\n", "train.epochs"),
+        ("train: {epochs: 2, lr: 1e-5}\nvariants: [a]\n", "train.epochs,variants"),
+    ],
+)
+@pytest.mark.parametrize("name", ["tawny-anil", "lr-2"])
+def test_experiments_of_a_grid_change_the_same_keys_whatever_their_names(
+    baseline: str, monkeypatch: pytest.MonkeyPatch, params: str, joined: str, name: str
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", name)
+    Path("params.yaml").write_text(params)
+    assert values.changed_keys() == f"{joined} {baseline[:7]}"
+
+
+def test_outside_experiments_and_without_a_change_there_is_none(baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    Path("params.yaml").write_text("train: {epochs: 2}\n")
+    assert values.changed_keys() == ""
+    monkeypatch.setenv("DVC_EXP_NAME", "tawny-anil")
+    run("git", "checkout", "--quiet", baseline, "--", "params.yaml", cwd=Path.cwd())
+    assert values.changed_keys() == ""

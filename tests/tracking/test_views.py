@@ -11,6 +11,7 @@ from conftest import copy_store, enter, search
 from mlflow import MlflowClient
 
 from pipeline.__main__ import main
+from pipeline.tracking import queries
 from pipeline.tracking.pages import views
 from pipeline.tracking.store.database import Database
 from pipeline.tracking.store.store import Store
@@ -82,11 +83,12 @@ def test_no_view_is_written_for_another_version_of_mlflow(store: Store, monkeypa
     monkeypatch.setattr(Database, "mlflow_version", lambda _: "9.9.9")
     assert views.update(store, label(store), "cv/r2", 1e9) == {}
     assert tags(store) == before
-    assert key not in views.link("regression", json.loads(Path("data/prepared/summary.json").read_text()))
+    assert key not in queries.leaderboard_link("regression", json.loads(Path("data/prepared/summary.json").read_text()))
 
 
 def test_the_link_leads_to_the_leaderboard_of_the_workspaces_data(store: Store) -> None:
     summary = json.loads(Path("data/prepared/summary.json").read_text())
-    assert views.link("regression", summary).endswith(f"&viewStateShareKey={views.leaderboard_key(label(store))}")
-    assert "viewStateShareKey" not in views.link("regression", summary | {"target": "another"})
-    assert "viewStateShareKey" not in views.link("regression", None)
+    key = views.leaderboard_key(label(store))
+    assert queries.leaderboard_link("regression", summary).endswith(f"&viewStateShareKey={key}")
+    assert "viewStateShareKey" not in queries.leaderboard_link("regression", summary | {"target": "another"})
+    assert "viewStateShareKey" not in queries.leaderboard_link("regression", None)

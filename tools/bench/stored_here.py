@@ -30,11 +30,11 @@ class Here:
         self.stored, self.points = 0, CurvePoints(params.track.points)
 
     def __enter__(self) -> Self:
-        from pipeline.tracking.direct import Direct  # noqa: PLC0415 - loads SQLAlchemy, after workers were forked
+        from pipeline.tracking.session import Session  # noqa: PLC0415 - loads SQLAlchemy, after workers were forked
 
         processes.stop_when_told()
         gc.set_threshold(1_000_000)  # as in the storing process
-        self.direct = Direct(self.params, self.runs, os.getpid(), report=self._count)
+        self.session = Session(self.params, self.runs, os.getpid(), report=self._count)
         return self
 
     def count_stored(self) -> int:
@@ -49,31 +49,31 @@ class Here:
         self.close(FAILED if error else FINISHED, str(error or ""))
 
     def close(self, status: str, error: str) -> None:
-        self.direct.close(status, error)
+        self.session.close(status, error)
 
     def start(self, stack: "Stack") -> None:
-        self.direct.start(list(dict.fromkeys(run for run, _ in stack.fits)))
+        self.session.start(list(dict.fromkeys(run for run, _ in stack.fits)))
 
     def follow(self, stack: "Stack", curves: Array, epoch: int) -> None:
-        self.direct.grow(self.points.new(stack.places, curves, epoch))
+        self.session.grow(self.points.new(stack.places, curves, epoch))
 
     def end(self, stack: "Stack") -> None:
         pass
 
     def finish(self, records: Sequence[Record]) -> None:
-        self.direct.finish(records)
+        self.session.finish(records)
 
     def measure(self, evaluated: Sequence[Record]) -> None:
-        self.direct.measure(evaluated)
+        self.session.measure(evaluated)
 
     def conclude(self, artifacts: Sequence[Path], champion: str) -> None:
-        self.direct.conclude(artifacts, champion)
+        self.session.conclude(artifacts, champion)
 
     @property
     def news(self) -> str:
-        from pipeline.tracking import listings  # noqa: PLC0415
+        from pipeline.tracking import queries  # noqa: PLC0415
 
-        return "\n".join([*self.direct.said, *listings.links(self.direct.store, self.direct.parent.run.run_id)])
+        return "\n".join([*self.session.said, *queries.sweep_links(self.session.store, self.session.sweep.run.run_id)])
 
 
 def nothing(*modules: str) -> None:

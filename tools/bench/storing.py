@@ -22,7 +22,7 @@ from pipeline.config import params
 from pipeline.runs import sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
-from pipeline.tracking.direct import Direct
+from pipeline.tracking.session import Session
 from pipeline.tracking.store import releases
 
 EPOCHS = 200  # and points of each curve
@@ -72,21 +72,20 @@ def store(count: int) -> Clock:
     runs = sweep.plan(chosen)
     records = [record(one, chance) for one in runs]
     with clock.time("open"):
-        direct = Direct(chosen, runs, os.getpid())
+        session = Session(chosen, runs, os.getpid())
     stacks: dict[tuple[str, object], list[Record]] = {}
     for one in records:
         stacks.setdefault((one.run.variant, one.run.batch_size), []).append(one)
     for stack in stacks.values():
         with clock.time("start"):
-            direct.start([one.run for one in stack])
+            session.start([one.run for one in stack])
         with clock.time("finish"):
-            direct.finish(stack)
-    direct.close("FINISHED", "")
-    again = Direct(chosen, runs, os.getpid())  # another process's, as a stage's
+            session.finish(stack)
+    session.close("FINISHED", "")
+    again = Session(chosen, runs, os.getpid())  # another process's, as a stage's
     with clock.time("evaluation"):
-        again._complete(records, "")
+        again.measure(records)
     with clock.time("close"):
-        again.measure(records[:1])
         again.conclude([], "")
         again.close("FINISHED", "")
     return clock

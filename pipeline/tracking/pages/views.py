@@ -6,21 +6,18 @@ public format, so views are written only for versions with which the browser tes
 
 import base64
 import json
-import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.axes import AXES
-from pipeline.errors import InputError
 from pipeline.metrics import CHOOSING, HIGHER_IS_BETTER, RUN_METRICS
 from pipeline.runs.records import CURVE
-from pipeline.system import addresses, repository
-from pipeline.tracking.pages import figures, links
-from pipeline.tracking.runs import FINISHED
-from pipeline.tracking.store.store import Store, answering
-from pipeline.tracking.values import data_label, md5_of, milliseconds
+from pipeline.system.files import md5_of
+from pipeline.tracking.pages import links
+from pipeline.tracking.runs import FINISHED, milliseconds
+from pipeline.tracking.store.store import Store
 
 VIEW = "mlflow.sharedViewState."  # prefix of the tags that hold views
 WRITTEN = "mlflow.pipeline.view."  # prefix of the tags with the md5 of the views that the pipeline has written
@@ -66,40 +63,6 @@ def wanted(label: str, metric: str) -> dict[str, View]:
     }
 
 
-@answering()
-def refresh(experiment: str, summary: Mapping[str, Any], metric: str) -> None:
-    """Write the views of a stored experiment, for the data of a workspace.
-
-    Args:
-        experiment: MLflow's; nothing is written if the store has none.
-        summary: of the prepared data, summary.json.
-        metric: that chooses the champion.
-
-    Raises:
-        InputError: the store fails.
-    """
-    if store := Store.look(experiment):
-        update(store, data_label(summary), metric, time.time())
-
-
-@answering()
-def link(experiment: str, summary: Mapping[str, Any] | None) -> str:
-    """Link to the leaderboard of a workspace's data; to all runs if it has no view.
-
-    Args:
-        experiment: MLflow's.
-        summary: of the prepared data, summary.json; None if there is none.
-
-    Raises:
-        InputError: nothing is stored, or the store fails.
-    """
-    store = Store.look(experiment)
-    if store is None:
-        uri = addresses.shown(repository.store_uri())
-        raise InputError(f"{uri}: nothing of experiment {experiment!r} is stored there; run: dvc repro")
-    return link_for(store, data_label(summary) if summary else "")
-
-
 def link_for(store: Store, label: str) -> str:
     """Link to the leaderboard of a data label; to all runs if it has no view."""
     key = leaderboard_key(label)
@@ -124,7 +87,7 @@ def update(store: Store, label: str, metric: str, at: float) -> dict[str, str]:
         for key, view in wanted(label, metric).items():
             held = tags.get(VIEW + key)
             if packed := renewed(view, held, tags.get(WRITTEN + key), milliseconds(at)):
-                store.tag({WRITTEN + key: md5_of(packed), VIEW + key: packed})
+                store.tag({WRITTEN + key: md5_of(packed.encode()), VIEW + key: packed})
             if packed or held:
                 found[view.title] = links.runs_page(place, key, view.mode)
     return found
@@ -141,7 +104,7 @@ def renewed(view: View, held: str | None, written: str | None, at: int) -> str:
     """
     if held is None:
         return view.packed(at, at) if written is None else ""
-    if written != md5_of(held):
+    if written != md5_of(held.encode()):
         return ""
     times = json.loads(held)  # our own text
     same = view.packed(times["createdAt"], times["updatedAt"]) == held
@@ -160,7 +123,7 @@ def sweeps(metric: str) -> State:
     """List the sweeps, latest first, with the figures of their champions."""
     rest = [f"champion/{key}" for key in CHOOSING if key != metric]
     columns = [*of("tags", "champion"), *of("metrics", f"champion/{metric}", f"champion/{metric} std")]
-    columns += [*of("metrics", figures.RUNS, figures.DIVERGED, *rest), *of("params", "data")]
+    columns += [*of("metrics", "sweep/runs", "sweep/diverged", *rest), *of("params", "data")]
     widths = {NAME: 390, "tags.`champion`": 190} | dict.fromkeys((c for c in columns if "champion/" in c), 150)
     return table("tags.role = 'sweep'", "attributes.start_time", False, columns, widths)
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.runs.records import CURVE
-from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import RUNNING, Experiment, Point, StoredRun
+from pipeline.tracking.runs import RUNNING, Dataset, Experiment, Point, StoredRun, milliseconds, text
 from pipeline.tracking.store.location import local_path
-from pipeline.tracking.values import milliseconds, text
 
 PAGE = 1000  # most runs that MLflow finds in one request
 CONTRADICTS = "contradicts another run"  # what went wrong with a run that is stored beside one of its fingerprint

@@ -22,8 +22,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import KIND, NOTHING, RUNNING, Experiment, Point, StoredRun, known_tags, stored_key
+from pipeline.tracking.runs import KIND, NOTHING, RUNNING, Dataset, Experiment, Point, StoredRun, known_tags, stored_key
 from pipeline.tracking.store import releases
 from pipeline.tracking.store.backend import PAGE, Change, Filter, New, Version
 from pipeline.tracking.store.location import (

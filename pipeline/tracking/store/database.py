@@ -44,8 +44,17 @@ from sqlalchemy.sql import column, table
 from sqlalchemy.sql.expression import ColumnElement, FromClause, TableClause
 
 from pipeline.system.files import replacing
-from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import KIND, RUNNING, Experiment, Point, StoredRun, known_tags, stored_key
+from pipeline.tracking.runs import (
+    KIND,
+    RUNNING,
+    Dataset,
+    Experiment,
+    Point,
+    StoredRun,
+    known_tags,
+    milliseconds,
+    stored_key,
+)
 from pipeline.tracking.store import releases
 from pipeline.tracking.store.backend import PAGE, Change, Filter, New, Version
 from pipeline.tracking.store.location import (
@@ -57,7 +66,6 @@ from pipeline.tracking.store.location import (
     local_path,
     write_file,
 )
-from pipeline.tracking.values import milliseconds
 
 READ_AT_ONCE = 500  # runs a query
 

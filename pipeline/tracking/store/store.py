@@ -13,12 +13,10 @@ from pipeline.errors import InputError
 from pipeline.metrics import HIGHER_IS_BETTER
 from pipeline.runs.records import CURVE
 from pipeline.system import addresses, repository
-from pipeline.tracking import seals
-from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun, milliseconds
 from pipeline.tracking.store import database, location, releases
 from pipeline.tracking.store.backend import PAGE, Backend, Change, Filter, New
 from pipeline.tracking.store.location import WAIT_SECONDS, StoreError, failing
-from pipeline.tracking.values import milliseconds
 
 RUN = {"role": "run"}
 OWNED = ("host", "pid", "pid_started", "heartbeat")  # the tags of the process that fills in a run
@@ -143,22 +141,6 @@ class Store:
         found = [run for wanted in filters for run in self._search(wanted)]
         return list({run.run_id: run for run in found}.values())
 
-    def find(self, fingerprint: str) -> list[StoredRun]:
-        """Find the runs with a fingerprint, complete ones first: one, and after it those that contradict it.
-
-        A run that was altered after it ended is left out.
-        """
-        return self.find_many([fingerprint])[fingerprint]
-
-    def find_many(self, fingerprints: Collection[str]) -> dict[str, list[StoredRun]]:
-        """Find for each of many fingerprints what `find` does for one, in a few queries."""
-        stored = self.of_many(fingerprints) if fingerprints else {}
-        found = {}
-        for fingerprint in fingerprints:
-            sound = [run for run in stored.get(fingerprint, []) if run.seal_state != seals.ALTERED]
-            found[fingerprint] = sorted(sound, key=lambda run: (not run.is_complete, "contradicts" in run.tags))
-        return found
-
     def run(self, run_id: str) -> StoredRun:
         """Read a run.
 
@@ -213,7 +195,7 @@ class Store:
         measured = Change(run.run_id, points=points)
         if "seal" not in run.tags:
             return [measured]
-        before = run.contents  # one of the two seals matches after a kill between the two changes
+        before = run.sealed  # one of the two seals matches after a kill between the two changes
         return [Change(run.run_id, tags={"seal": f"{before.with_({}, new).seal()} {before.seal()}"}), measured]
 
     def artifact(self, run: StoredRun, name: str, most: int | None = None) -> bytes:

@@ -7,17 +7,18 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.metrics import FINAL
 from pipeline.runs import outs
 from pipeline.runs.run import Run
 from pipeline.runs.sweep import identity
+from pipeline.system.files import md5_of
 from pipeline.tracking import seals
-from pipeline.tracking.datasets import Dataset
-from pipeline.tracking.runs import FINISHED, NOTE, SCHEDULED, StoredRun
+from pipeline.tracking.runs import FINISHED, NOTE, SCHEDULED, Dataset, StoredRun, milliseconds
 from pipeline.tracking.store import backend
 from pipeline.tracking.store.backend import Change, New
 from pipeline.tracking.store.store import Store
-from pipeline.tracking.values import md5_of, milliseconds
 
+SAME_ROWS = ("data.target", "data.split.seed", "data.split.final_test")  # with the same table, these draw the same rows
 CONTENTS = "contents.json"
 CONTENTS_BYTES = 2**27  # enough for a million runs
 
@@ -33,7 +34,7 @@ class Contents(BaseModel):
     specification: dict[str, Any] = {}
 
 
-class Parent:
+class SweepRun:
     """The run of a stage's sweep."""
 
     def __init__(self, store: Store, run: StoredRun, files: Mapping[str, str]) -> None:
@@ -79,10 +80,10 @@ class Parent:
             if is_evaluated(run):
                 known = contents(store, run)
                 return cls(store, run, known.files if known else {})
-            parent = cls(store, run, {})  # new, or left by a process that may have been killed halfway
+            sweep_run = cls(store, run, {})  # new, or left by a process that may have been killed halfway
             store.write([backend.completed(run, params, datasets)] if found else [])
-            parent.log_files([Path("params.yaml"), outs.SUMMARY])
-        return parent
+            sweep_run.log_files([Path("params.yaml"), outs.SUMMARY])
+        return sweep_run
 
     def log_files(self, paths: Sequence[Path]) -> None:
         """Store files as artifacts of the sweep."""
@@ -96,7 +97,7 @@ class Parent:
         self.files |= {name: sha256(content).hexdigest() for name, content in contents.items()}
         return Change(self.run.run_id, folder=self.store.artifact_uri(self.run), files=contents)
 
-    def complete(
+    def conclude(
         self,
         runs: Sequence[Run],
         specified: Mapping[str, Any],
@@ -121,12 +122,33 @@ class Parent:
         tags = {"champion": champion, "seal_files": sha256(content).hexdigest()}
         stored = self.store.run(self.run.run_id)
         if is_ours(stored):
-            tags |= {NOTE: note, "note_md5": md5_of(note)}
-        tags["seal"] = stored.contents.with_(tags, metrics).seal()
+            tags |= {NOTE: note, "note_md5": md5_of(note.encode())}
+        tags["seal"] = stored.sealed.with_(tags, metrics).seal()
         place = self.store.artifact_uri(self.run)
         listing = Change(self.run.run_id, folder=place, files={CONTENTS: content})
         sealing = Change(self.run.run_id, tags=backend.texts(tags))
         self.store.write([listing, *self.store.measure(stored, metrics, at), sealing])
+
+    def count_measured(self, final: Mapping[str, float]) -> int:
+        """Count the champions that were measured on the final rows of the sweep's table, with its own.
+
+        It is history, so it is in MLflow and in no out. Champions with the same figure count once: nothing was learnt
+        again. A sweep that was evaluated several times, each time with another champion, has a history of figures.
+
+        Args:
+            final: what the champion reaches, by final/mse and so on.
+        """
+        key = f"champion/{FINAL[0]}"
+        here = self.store.run(self.run.run_id)
+        alike = [
+            other
+            for other in self.store.all_sweeps()
+            if key in other.metrics
+            and other.tags.get("source_md5") == here.tags["source_md5"]
+            and all(other.params.get(name) == here.params.get(name) for name in SAME_ROWS)
+        ]
+        known = {point.value for points in self.store.histories(alike, key).values() for point in points}
+        return len(known | {final[FINAL[0]]})
 
     def end(self, at: float) -> None:
         """End the sweep if it is evaluated, else let it wait for its next stage; `at` is in seconds since 1970."""
@@ -140,12 +162,12 @@ class Parent:
 def is_ours(run: StoredRun) -> bool:
     """Tell whether the pipeline wrote a run's description, or nobody did."""
     note = run.tags.get(NOTE)
-    return run.tags.get("note_md5") == (None if note is None else md5_of(note))
+    return run.tags.get("note_md5") == (None if note is None else md5_of(note.encode()))
 
 
-def is_evaluated(parent: StoredRun) -> bool:
+def is_evaluated(run: StoredRun) -> bool:
     """Tell whether a sweep's evaluation is stored."""
-    return "champion" in parent.tags
+    return "champion" in run.tags
 
 
 def find(store: Store, sweep: str) -> StoredRun | None:
@@ -153,22 +175,22 @@ def find(store: Store, sweep: str) -> StoredRun | None:
     return next((run for run in store.sweeps(sweep) if is_sound(store, run)), None)
 
 
-def is_sound(store: Store, parent: StoredRun) -> bool:
+def is_sound(store: Store, run: StoredRun) -> bool:
     """Tell whether a sweep's seal and list match; one that has not ended has neither."""
     try:
-        store.artifact_uri(parent)
+        store.artifact_uri(run)
     except FileNotFoundError:
         return False
-    fits = parent.seal_state
-    return fits == seals.UNSEALED or (fits == seals.SEALED and contents(store, parent) is not None)
+    fits = run.seal_state
+    return fits == seals.UNSEALED or (fits == seals.SEALED and contents(store, run) is not None)
 
 
-def contents(store: Store, parent: StoredRun) -> Contents | None:
+def contents(store: Store, run: StoredRun) -> Contents | None:
     """Read a sweep's list; None if it is missing, not the one that was sealed, or another sweep's."""
     try:
-        content = store.artifact(parent, CONTENTS, CONTENTS_BYTES)
+        content = store.artifact(run, CONTENTS, CONTENTS_BYTES)
         listed = Contents.model_validate_json(content)
     except (FileNotFoundError, ValidationError):
         return None
-    sealed = sha256(content).hexdigest() == parent.tags.get("seal_files")
-    return listed if sealed and identity(listed.runs, listed.specification) == parent.tags.get("sweep") else None
+    sealed = sha256(content).hexdigest() == run.tags.get("seal_files")
+    return listed if sealed and identity(listed.runs, listed.specification) == run.tags.get("sweep") else None

@@ -40,7 +40,7 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Served:
+class ModelParts:
     """What MLflow needs to load a model.
 
     script: the file that defines it. code: folders of modules that it imports. weights: a safetensors file. variant,
@@ -123,7 +123,7 @@ class Registry:
             return location
         return location.replace(experiment.artifact_location, (repository.root() / "mlartifacts").as_uri(), 1)
 
-    def log_files(self, logged: Logged, run: StoredRun, folder: Path, served: Served) -> None:
+    def log_files(self, logged: Logged, run: StoredRun, folder: Path, served: ModelParts) -> None:
         """Store a logged model's files, made in an empty folder, and show it on its run's page."""
         with failing(self.client.uri):
             save(folder, logged.model_id, run.run_id, served)
@@ -171,7 +171,7 @@ def plain_version(found: entities.model_registry.ModelVersion) -> Version:
     return Version(int(found.version), found.run_id or "", found.tags, found.source)
 
 
-def save(folder: Path, model_id: str, run_id: str, served: Served) -> None:
+def save(folder: Path, model_id: str, run_id: str, served: ModelParts) -> None:
     """Write a model in MLflow's format: plain files, none pickled."""
     # Here, as a champion seldom changes.
     from mlflow.models import Model, ModelSignature  # noqa: PLC0415

@@ -10,11 +10,11 @@ from mlflow.entities import Run
 
 from pipeline.config import params
 from pipeline.runs import outs, records
-from pipeline.tracking.direct import Direct
-from pipeline.tracking.pages import figures
+from pipeline.system.files import md5_of
 from pipeline.tracking.runs import NOTE
+from pipeline.tracking.seals import SWEEP_METRICS
+from pipeline.tracking.session import Session
 from pipeline.tracking.store.client import plain
-from pipeline.tracking.values import md5_of
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def parent(uri: str) -> Run:
 def evaluate_again() -> None:
     settings = params.load()
     evaluated = records.read_evaluated(settings.variants)
-    direct = Direct(settings, [record.run for record in evaluated], os.getpid())
-    direct.measure(evaluated)
-    direct.conclude(outs.evaluation(), outs.champion())
-    direct.close("FINISHED", "")
+    session = Session(settings, [record.run for record in evaluated], os.getpid())
+    session.measure(evaluated)
+    session.conclude(outs.evaluation(), outs.champion())
+    session.close("FINISHED", "")
 
 
 def test_a_sweeps_run_has_a_readable_name_its_champions_figures_and_a_description(store: str) -> None:
@@ -46,7 +46,7 @@ def test_a_sweeps_run_has_a_readable_name_its_champions_figures_and_a_descriptio
     champion = one.data.tags["champion"]
     best = [run for run in search(store) if plain(run).name.startswith(f"{champion} ")]
     assert one.data.metrics["champion/cv/mse"] == pytest.approx(best[0].data.metrics["cv/mse"])
-    assert one.data.metrics.keys() <= figures.NAMES
+    assert one.data.metrics.keys() <= SWEEP_METRICS
     assert (one.data.metrics["sweep/runs"], one.data.metrics["sweep/diverged"]) == (4, 0)
     note = one.data.tags[NOTE]
     assert note.startswith(f"**Champion: {champion}, cv/mse ")
@@ -57,7 +57,7 @@ def test_a_sweeps_run_has_a_readable_name_its_champions_figures_and_a_descriptio
 def test_a_description_is_renewed_unless_a_person_changed_it(store: str) -> None:
     client, run_id, true = MlflowClient(store), parent(store).info.run_id, parent(store).data.tags[NOTE]
     client.set_tag(run_id, NOTE, "ours, but old")
-    client.set_tag(run_id, "mlflow.pipeline.note_md5", md5_of("ours, but old"))
+    client.set_tag(run_id, "mlflow.pipeline.note_md5", md5_of(b"ours, but old"))
     client.update_run(run_id, name="my name")
     evaluate_again()
     assert parent(store).data.tags[NOTE] == true
@@ -76,8 +76,8 @@ def test_metrics_stand_at_step_0_also_after_a_change_to_one_of_an_older_version(
     assert {p.step for key in keys for p in client.get_metric_history(one.info.run_id, key)} == {0}
     client.log_metric(one.info.run_id, "cv/mse", 7.0, step=19)  # where older versions stored it
     settings = params.load()
-    direct = Direct(settings, [record.run for record in records.read_evaluated(settings.variants)], os.getpid())
+    session = Session(settings, [record.run for record in records.read_evaluated(settings.variants)], os.getpid())
     stored = plain(client.get_run(one.info.run_id))
-    direct.store.write(direct.store.measure(stored, {"cv/mse": one.data.metrics["cv/mse"]}, direct.clock()))
+    session.store.write(session.store.measure(stored, {"cv/mse": one.data.metrics["cv/mse"]}, session.clock()))
     assert client.get_run(one.info.run_id).data.metrics == one.data.metrics
-    direct.close("FINISHED", "")
+    session.close("FINISHED", "")

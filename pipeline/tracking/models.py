@@ -1,4 +1,6 @@
-"""The registered models: one for each table, whose alias `champion` names the version to serve.
+"""Models of stored runs: those that predict, and the registered ones.
+
+There is a registered model for each table. Its alias `champion` names the version to serve.
 
 The evaluation gives the alias to the sweep's champion and notes that version in a tag of the registered model. An alias
 that names another version was moved by a person, here or on MLflow's pages: it stays there until `pipeline promote`
@@ -11,31 +13,41 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.numpy import load
+
+from pipeline.config import params
+from pipeline.config.axes import AXES
 from pipeline.config.params import Params
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
+from pipeline.evaluation import predictions
 from pipeline.evaluation.choice import best_run
-from pipeline.evaluation.predictions import is_linear
 from pipeline.metrics import RUN_METRICS
 from pipeline.runs import outs
-from pipeline.runs.fingerprints import PACKAGE
-from pipeline.runs.records import Record
+from pipeline.runs.fingerprints import PACKAGE, code_hash, run_fingerprint
+from pipeline.runs.names import run_name
+from pipeline.runs.records import Array, Record
+from pipeline.runs.sweep import configured
 from pipeline.system import repository
-from pipeline.tracking import stored
-from pipeline.tracking.models import predictor
-from pipeline.tracking.models.predictor import Predictor
+from pipeline.system.files import md5_of
+from pipeline.tracking import queries, seals, validation
+from pipeline.tracking.comparison import Comparison
 from pipeline.tracking.pages import links
-from pipeline.tracking.repeats import has_weights
 from pipeline.tracking.runs import WEIGHTS, StoredRun
 from pipeline.tracking.store.backend import Version
 from pipeline.tracking.store.location import StoreError
 from pipeline.tracking.store.store import Store, answering
+from pipeline.tracking.validation import StoredRecord
 from pipeline.tracking.values import table_name
 
 if TYPE_CHECKING:  # it imports MLflow
-    from pipeline.tracking.models.registry import Registry, Served
+    from pipeline.tracking.store.registry import ModelParts, Registry
 
 CHAMPION = "champion"  # the alias
 BY_SWEEP = "mlflow.pipeline.promoted"  # the tag with the version that a sweep gave the alias to
@@ -50,6 +62,108 @@ CODE = (
 )
 FORWARD_CODE = ("training/__init__.py", "training/parameters.py", "variants/*.py")
 PACKAGES = ("mlflow", "numpy", "pandas", "safetensors")
+
+
+class Range(BaseModel):
+    """A column's values, in the table's units."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    min: float
+    mean: float
+    max: float
+
+
+class Columns(BaseModel):
+    """What a record's summary.json says about its table's columns; its own check covers the names."""
+
+    source: str
+    source_md5: str
+    features: list[str]
+    target: str
+    columns: dict[str, Range]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A run's fit on all training rows.
+
+    weights: its safetensors file; tensors: what that holds.
+    """
+
+    run_id: str
+    name: str
+    variant: str
+    columns: Columns
+    weights: bytes
+    tensors: Mapping[str, Array]
+
+    @property
+    def features(self) -> Sequence[str]:
+        """The names of the columns that it needs."""
+        return self.columns.features
+
+    @property
+    def target(self) -> str:
+        """The name of the column that it predicts."""
+        return self.columns.target
+
+    def predict(self, X: NDArray[np.float64]) -> Array:
+        """Predict y_pred (m, 1), float32, from X (m, k), in the table's units."""
+        return predictions.predict(self.variant, self.tensors, X)
+
+
+def predictor(experiment: str, run: str) -> Predictor:
+    """Read the record of a run, by whichever name `queries.identify` knows, and check that it can predict.
+
+    Raises:
+        InputError: there is no such run; its record is malformed, altered or incomplete; it diverged; or its variant is
+            not linear and its code here is not the one that trained it.
+    """
+    run_id, _ = queries.identify(experiment, run)
+    record = queries.recall(experiment, run_id)
+    md5 = record.tags.get("weights_md5")
+    if "diverged" in record.tags:
+        raise InputError(f"{run_id}: diverged in {record.tags['diverged']}, and cannot predict")
+    if record.seal == seals.ALTERED or (record.weights and md5 and md5_of(record.weights) != md5):
+        raise InputError(f"{run_id}: was altered after it ended; recompute it: pipeline reproduce {run_id}")
+    if not record.weights:
+        raise InputError(f"{run_id}: its record has no weights; recompute it: pipeline reproduce {run_id}")
+    try:
+        columns = Columns.model_validate(json.loads(record.summary))
+        ranges = {name: columns.columns[name] for name in columns.features}
+    except (ValidationError, KeyError) as error:
+        raise InputError(f"{run_id}: its sweep's summary.json is malformed: {first_line(error)}") from error
+    columns = columns.model_copy(update={"columns": ranges})
+    found = Predictor(run_id, name_of(record), record.params["variant"], columns, record.weights, load(record.weights))
+    if not predictions.is_linear(found.tensors):
+        check_code(record)
+    return found
+
+
+def name_of(record: StoredRecord) -> str:
+    """Name a run as its sweep does."""
+    return run_name(record.params)
+
+
+def check_code(record: StoredRecord) -> None:
+    """Refuse a run whose code is not the one here: only that gives its weights a meaning.
+
+    Raises:
+        InputError: naming its commit.
+    """
+    settings, told = params.check(validation.parse_params(record)), record.params
+    point = {axis.name: axis.read(told.get(axis.name, str(axis.default))) for axis in AXES}
+    try:
+        code = code_hash(told["variant"])
+    except FileNotFoundError:
+        code = ""
+    values = configured(settings, told["variant"], point)
+    if run_fingerprint(record.tags["data_md5"], code, values) != record.tags["fingerprint"]:
+        raise InputError(
+            f"{record.run_id}: variant {told['variant']} is not linear, and its code here is not the one that trained "
+            f"this run; predict with that: git checkout {record.commit or 'COMMIT'}"
+        )
 
 
 def model_name(experiment: str, summary: Mapping[str, Any]) -> str:
@@ -85,8 +199,8 @@ def update(settings: Params, evaluated: Sequence[Record], champion: str, insist:
 
 
 def _update(store: Store, settings: Params, record: Record, insist: bool) -> str:
-    found = [run for run in store.find(record.run.fingerprint) if run.is_complete]
-    run = next((run for run in found if has_weights(run, record)), found[0] if found else None)
+    stored = store.of_many([record.run.fingerprint]).get(record.run.fingerprint, ())
+    run = Comparison(store).decide(stored, record).standing
     if run is None:
         raise InputError(f"{record.run.name}: is not stored")
     name = model_name(settings.track.experiment, json.loads(outs.SUMMARY.read_text(encoding="utf-8")))
@@ -138,7 +252,7 @@ def promote(settings: Params, run: str) -> str:
     Raises:
         InputError: the run cannot predict, or the store fails.
     """
-    record = predictor.recall(settings.track.experiment, run)
+    record = predictor(settings.track.experiment, run)
     store = Store.open(settings.track.experiment)
     with store.lock:
         chosen = store.run(record.run_id)
@@ -168,12 +282,12 @@ def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> s
     versions = {one.number: one for one in registry.versions(name)}
     if chosen not in versions:
         raise InputError(f"{name}: has no version {chosen}; it has {', '.join(map(str, sorted(versions)))}")
-    return stored.run_id(versions[chosen].run_id)
+    return validation.run_id(versions[chosen].run_id)
 
 
 def registry_of(store: Store) -> "Registry":
     """Load MLflow, and open the registry that belongs to a store."""
-    from pipeline.tracking.models.registry import Registry  # noqa: PLC0415 - loads MLflow, 1 s
+    from pipeline.tracking.store.registry import Registry  # noqa: PLC0415 - loads MLflow, 1 s
 
     return Registry(store.backend.uri)
 
@@ -183,7 +297,7 @@ def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, s
     made = next((one for one in registry.versions(name) if is_made_of(one, run)), None)
     if made:
         return made.number
-    metric, own = settings.evaluate.metric, predictor.recall(settings.track.experiment, run.run_id)
+    metric, own = settings.evaluate.metric, predictor(settings.track.experiment, run.run_id)
     table = Path(own.columns.source).name
     if registry.model(name) is None:
         serve = f"mlflow models serve -m models:/{name}@{CHAMPION} --env-manager local"
@@ -199,11 +313,11 @@ def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, s
     return registry.create_version(name, logged, run, tags, said)
 
 
-def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "Served":
+def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "ModelParts":
     """Gather in a folder what MLflow is to keep of a model."""
-    from pipeline.tracking.models.registry import Served  # noqa: PLC0415
+    from pipeline.tracking.store.registry import ModelParts  # noqa: PLC0415
 
-    weights, linear = folder / WEIGHTS, is_linear(own.tensors)
+    weights, linear = folder / WEIGHTS, predictions.is_linear(own.tensors)
     weights.write_bytes(own.weights)
     for pattern in CODE if linear else (*CODE, *FORWARD_CODE):
         for path in PACKAGE.glob(pattern):
@@ -211,8 +325,8 @@ def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "Serve
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     ranges = own.columns.columns
-    return Served(
-        script=Path(__file__).with_name("served.py"),
+    return ModelParts(
+        script=Path(__file__).with_name("served_model.py"),
         code=[folder / "pipeline"],
         weights=weights,
         variant=own.variant,

@@ -9,7 +9,7 @@ from conftest import copy_store, enter, search
 from mlflow import MlflowClient
 
 from pipeline.__main__ import main
-from pipeline.tracking import queries, synced
+from pipeline.tracking import sync
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def uri(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     enter(small, monkeypatch)
     copied = copy_store(small, tmp_path / "copy.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", copied)
-    monkeypatch.setattr(synced, "NOTE", tmp_path / "synced")
+    monkeypatch.setattr(sync, "NOTE", tmp_path / "synced")
     main(["sync"])
     return copied
 
@@ -27,7 +27,7 @@ def test_an_unchanged_store_is_not_read_again(
     uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = capsys.readouterr().out
-    monkeypatch.setattr(queries, "lacking", None)
+    monkeypatch.setattr(sync, "store_lacking", None)
     for looking in ("sync", "top", "runs", "sync"):
         main([looking])
     assert capsys.readouterr().out.startswith(first)
@@ -68,11 +68,11 @@ def test_a_writer_at_work_is_seen(uri: str, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("held", [b"\xff\xfe", b"", None])
 def test_a_broken_note_costs_a_look(uri: str, held: bytes | None, capsys: pytest.CaptureFixture[str]) -> None:
-    synced.NOTE.unlink()
+    sync.NOTE.unlink()
     if held is None:
-        synced.NOTE.mkdir()
+        sync.NOTE.mkdir()
     else:
-        synced.NOTE.write_bytes(held)
+        sync.NOTE.write_bytes(held)
     assert search(uri)
     capsys.readouterr()
     main(["sync"])
@@ -83,11 +83,11 @@ def test_other_outs_are_compared(uri: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert search(uri)
     asked: list[int] = []
 
-    def lacking(*_: object) -> tuple[int, bool]:
+    def lacking(*_: object) -> int:
         asked.append(1)
-        return 0, True
+        return 0
 
-    monkeypatch.setattr(queries, "lacking", lacking)
+    monkeypatch.setattr(sync, "store_lacking", lacking)
     main(["sync"])
     assert not asked
     file = Path("metrics.json")

@@ -16,12 +16,11 @@ from pipeline.config import params
 from pipeline.config.axes import AXES, Axis
 from pipeline.config.params import Params
 from pipeline.config.yaml import TEXT_BYTES, parse
-from pipeline.errors import InputError, refuse
+from pipeline.errors import InputError, first_line, refuse, shown
 from pipeline.runs.records import CURVE, FORMAT
 from pipeline.runs.sweep import PROPOSED, train_settings
-from pipeline.tracking.display import first_line, shown
-from pipeline.tracking.runs import PARENT
-from pipeline.tracking.values import flat, text
+from pipeline.tracking.runs import PARENT, text
+from pipeline.tracking.values import flat
 
 PATCH_BYTES = 2**26
 WEIGHTS_BYTES = 2**28
@@ -48,7 +47,7 @@ OPTIONAL = {
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRecord:
     """What MLflow holds of a run, in plain values: all that it takes to reproduce it.
 
     metrics: the last value of each. points: the stored curve, step -> train/mse. weights: a safetensors file, empty
@@ -123,7 +122,7 @@ def check_tags(name: str, tags: Mapping[str, str]) -> None:
         )
 
 
-def check(stored: Stored) -> Stored:
+def check(stored: StoredRecord) -> StoredRecord:
     """Check all of a record but its tags, which are checked already, and that its parts agree.
 
     Raises:
@@ -150,7 +149,7 @@ def check(stored: Stored) -> Stored:
     return stored
 
 
-def parse_params(stored: Stored) -> dict[str, Any]:
+def parse_params(stored: StoredRecord) -> dict[str, Any]:
     """Read the sweep's params.yaml.
 
     Raises:

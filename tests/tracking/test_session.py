@@ -26,7 +26,7 @@ from pipeline.runs.records import Array, Record
 from pipeline.runs.run import Run
 from pipeline.system import processes
 from pipeline.table.prepared import Prepared
-from pipeline.tracking.direct import Direct
+from pipeline.tracking.session import Session
 from pipeline.tracking.tracker import CurvePoints, Tracker
 from pipeline.training.stacks import Stack
 
@@ -45,8 +45,8 @@ def record(small: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> Record:
     return replace(one, run=replace(one.run, fingerprint=uuid4().hex))
 
 
-def direct(runs: Sequence[Run], settings: params.Params | None = None) -> Direct:
-    return Direct(settings or params.load(), runs, os.getpid())
+def direct(runs: Sequence[Run], settings: params.Params | None = None) -> Session:
+    return Session(settings or params.load(), runs, os.getpid())
 
 
 def of(uri: str, record: Record) -> list[StoredRun]:
@@ -73,7 +73,7 @@ def test_a_repeat_of_a_stored_run_is_not_stored_twice_but_confirms_it(uri: str, 
 class Here(Listeners):
     """Stores what it hears from this process."""
 
-    def __init__(self, session: Direct, points: int) -> None:
+    def __init__(self, session: Session, points: int) -> None:
         super().__init__()
         self.session, self.points = session, CurvePoints(points)
 
@@ -94,7 +94,7 @@ def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path / 'mlflow.db'}")
     settings = params.load()
     runs = sweep.plan(settings)
-    here = Direct(settings, runs, os.getpid())
+    here = Session(settings, runs, os.getpid())
     for variant in settings.variants:
         own = [run for run in runs if run.variant == variant]
         prepared = Prepared.load(outs.PREPARED)

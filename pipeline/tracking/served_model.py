@@ -18,7 +18,7 @@ from pipeline.evaluation import predictions
 from pipeline.system import kernels
 
 
-class Served(PythonModel):  # type: ignore[misc] # MLflow has no types
+class ServedModel(PythonModel):  # type: ignore[misc] # MLflow has no types
     """Predicts the target from the features, by name, in the table's units."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -59,4 +59,4 @@ class Served(PythonModel):  # type: ignore[misc] # MLflow has no types
         return pd.DataFrame({self.target: y_pred[:, 0]})
 
 
-set_model(Served())
+set_model(ServedModel())

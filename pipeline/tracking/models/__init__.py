@@ -1,1 +1,0 @@
-"""Registered models: which run is the champion, what is registered and served, and what predicts."""
