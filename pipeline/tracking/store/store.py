@@ -131,7 +131,8 @@ class Store:
     def of_many(self, fingerprints: Collection[str]) -> dict[str, list[StoredRun]]:
         """Find the runs with each of the fingerprints, including altered ones, earliest first; none has no entry."""
         by_fingerprint: dict[str, list[StoredRun]] = {}
-        for run in self.backend.with_fingerprints(self.experiment.experiment_id, fingerprints):
+        found = self.backend.with_fingerprints(self.experiment.experiment_id, fingerprints) if fingerprints else ()
+        for run in found:
             by_fingerprint.setdefault(run.tags["fingerprint"], []).append(run)
         return by_fingerprint
 
