@@ -57,6 +57,12 @@ class Comparison:
 
         return decide(stored, Repeat(is_same, may_differ, is_close), may_resume)
 
+    def count_lacking(self, evaluated: Sequence[Record]) -> int:
+        """Count the evaluated runs that the store lacks, or holds without some of their metrics."""
+        stored = self.store.of_many([record.run.fingerprint for record in evaluated])
+        decided = ((self.decide(stored.get(record.run.fingerprint, ()), record), record) for record in evaluated)
+        return sum(not decision.has(record.metrics) for decision, record in decided)
+
     def _is_close(self, run: StoredRun, record: Record) -> bool:
         tensors = self._tensors(run)
         points = dict(curve_of(self.store.history(run, CURVE)))

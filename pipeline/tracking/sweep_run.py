@@ -1,6 +1,6 @@
 """A sweep's own run in MLflow, with a list of all that belongs to the sweep, so that deletions show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -173,6 +173,12 @@ def is_evaluated(run: StoredRun) -> bool:
 def find(store: Store, sweep: str) -> StoredRun | None:
     """Find a sweep's run, ignoring any that was altered after it ended."""
     return next((run for run in store.sweeps(sweep) if is_sound(store, run)), None)
+
+
+def is_stored(store: Store, sweep: str, figures: Collection[str]) -> bool:
+    """Tell whether a sweep's evaluation is stored, with these figures besides those that every evaluation makes."""
+    run = find(store, sweep)
+    return run is not None and is_evaluated(run) and run.metrics.keys() >= set(figures)
 
 
 def is_sound(store: Store, run: StoredRun) -> bool:

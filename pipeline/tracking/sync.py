@@ -24,7 +24,7 @@ from pipeline.tracking import models, queries, sweep_run
 from pipeline.tracking.comparison import Comparison
 from pipeline.tracking.open_run import end_dead_runs
 from pipeline.tracking.pages import views
-from pipeline.tracking.runs import FINISHED, StoredRun
+from pipeline.tracking.runs import FINISHED
 from pipeline.tracking.store import location
 from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.values import data_label, now
@@ -94,8 +94,9 @@ def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequen
         InputError: the store fails.
     """
     store = Store.look(params.track.experiment)
-    lacking = count_lacking(store, evaluated) if store else len(evaluated)
-    if store is None or lacking or not is_evaluated(store, _id(params, evaluated)):
+    lacking = Comparison(store).count_lacking(evaluated) if store else len(evaluated)
+    sweep = _id(params, evaluated)
+    if store is None or lacking or not sweep_run.is_stored(store, sweep, outs.nested()):
         print("\n".join(restore(params, evaluated, artifacts, champion)))
     return lacking
 
@@ -113,23 +114,6 @@ def restore(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Pat
 
 def _id(params: Params, evaluated: Sequence[Record]) -> str:
     return sweep_id([record.run for record in evaluated], specification(params))
-
-
-def count_lacking(store: Store, evaluated: Sequence[Record]) -> int:
-    """Count the evaluated runs that a store lacks, or holds without some of their metrics."""
-    comparison = Comparison(store)
-    stored = store.of_many([record.run.fingerprint for record in evaluated])
-    return sum(_is_lacking(comparison, stored.get(record.run.fingerprint, ()), record) for record in evaluated)
-
-
-def _is_lacking(comparison: Comparison, stored: Sequence[StoredRun], record: Record) -> bool:
-    return not comparison.decide(stored, record).has(record.metrics)
-
-
-def is_evaluated(store: Store, sweep: str) -> bool:
-    """Tell whether the evaluation of a sweep is stored, with all figures that the outs have of it."""
-    run = sweep_run.find(store, sweep)
-    return run is not None and sweep_run.is_evaluated(run) and run.metrics.keys() >= set(outs.nested())
 
 
 def state(params: Params, sweep: str) -> str:
