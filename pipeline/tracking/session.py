@@ -70,7 +70,7 @@ class Session:
         self.params, self.runs, self.clock, self.report = params, runs, clock, report
         self.specified = specification(params)
         self.own: dict[str, OpenRun] = {}  # fingerprint -> run that this process has opened and not ended
-        self.said: list[str] = []  # what a person should know when the stage has ended
+        self.news: list[str] = []  # what a person should know when the stage has ended
         self.evaluated: Sequence[Record] = ()  # the sweep's runs, once they are
         self.kept = 0  # of these, other machines' stored runs, which keep their metrics
         self.elsewhere = 0  # runs of the sweep that an earlier sweep's run lists
@@ -131,7 +131,7 @@ class Session:
         left = [(run, one.run) for run, one in decided if one.run and one.kind is Kind.RESUME]
         known = self.store.histories([one for _, one in left], CURVE)
         self.store.write([backend.taken(one, self.owner) for _, one in left])
-        self.store.write([backend.completed(one, self._params(run), self.datasets) for run, one in left])
+        self.store.write([backend.lacking(one, self._params(run), self.datasets) for run, one in left])
         for run, one in left:
             self.own[run.fingerprint] = OpenRun(one, self._params(run), self.datasets, known[one.run_id])
 
@@ -229,7 +229,7 @@ class Session:
         self.elsewhere = sum(run.tags.get(PARENT) != self.sweep.run.run_id for run in runs)
         self.kept = sum(one.kind is Kind.CLOSE for _, one in decided)
         if self.kept:
-            self.said.append(KEPT.format(self.kept, len(evaluated)))
+            self.news.append(KEPT.format(self.kept, len(evaluated)))
         self._report(evaluated)
 
     def _restored(self, records: Sequence[Record]) -> list[tuple[Record, Decision]]:
@@ -261,7 +261,7 @@ class Session:
             note = self._note(self.evaluated, artifacts, champion)
             self.sweep.conclude(self.runs, self.specified, champion, found, note, self.clock())
         if done := models.update(self.params, self.evaluated, champion):
-            self.said.append(done)
+            self.news.append(done)
 
     def _note(self, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> str:
         place, metric = (self.store.experiment.experiment_id, self.sweep.run.run_id), self.params.evaluate.metric
@@ -272,7 +272,7 @@ class Session:
             note += f"\n\nNested cross-validation: {told}."
         if champion and (found := outs.final()):
             said = descriptions.final(found, self.sweep.count_measured(found))
-            self.said.append(said)
+            self.news.append(said)
             note += f"\n\n{said}"
         return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.png'], place[1])}"
 

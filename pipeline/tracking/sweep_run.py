@@ -81,7 +81,7 @@ class SweepRun:
                 known = contents(store, run)
                 return cls(store, run, known.files if known else {})
             sweep_run = cls(store, run, {})  # new, or left by a process that may have been killed halfway
-            store.write([backend.completed(run, params, datasets)] if found else [])
+            store.write([backend.lacking(run, params, datasets)] if found else [])
             sweep_run.log_files([Path("params.yaml"), outs.SUMMARY])
         return sweep_run
 

@@ -88,7 +88,7 @@ def refresh_views(experiment: str, summary: Mapping[str, Any], metric: str) -> N
 
 @answering()
 def store_lacking(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Path], champion: str) -> int:
-    """Store what the store lacks of an evaluated sweep; return how many runs it lacked or held in part.
+    """Store what the store lacks of an evaluated sweep; return how many runs it lacked or had in part.
 
     Raises:
         InputError: the store fails.
@@ -109,7 +109,7 @@ def restore(params: Params, evaluated: Sequence[Record], artifacts: Sequence[Pat
     session.measure(evaluated)
     session.conclude(artifacts, champion)
     session.close(FINISHED, "")
-    return session.said
+    return session.news
 
 
 def _id(params: Params, evaluated: Sequence[Record]) -> str:

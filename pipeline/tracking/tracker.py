@@ -315,7 +315,7 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
         while not isinstance(message, Close):
             at, message = receive(messages)
             carry_out(message, session)
-        report("\n".join([*session.said, *queries.sweep_links(session.store, session.sweep.run.run_id)]).encode())
+        report("\n".join([*session.news, *queries.sweep_links(session.store, session.sweep.run.run_id)]).encode())
     except StoreError as error:
         print(error, file=sys.stderr)
         return STORE_LOST

@@ -158,7 +158,7 @@ def test_a_repeat_elsewhere_is_counted_apart_and_leaves_the_record_that_of_its_m
         stage.finish([record])
         stage.measure([record])
         stage.conclude([], "")
-        said += stage.said
+        said += stage.news
     assert confirmations(of(uri, here)) == [{"confirmed": "1", "confirmed_within_rounding": "2", "kernels": "avx2"}]
     [stored] = of(uri, here)
     assert stored.data.metrics == here.metrics

@@ -73,7 +73,7 @@ class Here:
     def news(self) -> str:
         from pipeline.tracking import queries  # noqa: PLC0415
 
-        return "\n".join([*self.session.said, *queries.sweep_links(self.session.store, self.session.sweep.run.run_id)])
+        return "\n".join([*self.session.news, *queries.sweep_links(self.session.store, self.session.sweep.run.run_id)])
 
 
 def nothing(*modules: str) -> None:

@@ -175,10 +175,10 @@ def texts(tags: Mapping[str, object]) -> dict[str, str]:
     return {key: text(value) for key, value in tags.items()}
 
 
-def completed(run: StoredRun, params: Mapping[str, str], datasets: Sequence[Dataset]) -> Change:
+def lacking(run: StoredRun, params: Mapping[str, str], datasets: Sequence[Dataset]) -> Change:
     """Store the params and datasets that a run lacks: MLflow refuses to change a param."""
-    lacking = {key: value for key, value in params.items() if key not in run.params}
-    return Change(run.run_id, params=lacking, datasets=datasets)
+    new = {key: value for key, value in params.items() if key not in run.params}
+    return Change(run.run_id, params=new, datasets=datasets)
 
 
 def taken(run: StoredRun, owner: Mapping[str, str]) -> Change:
