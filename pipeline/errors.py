@@ -1,4 +1,4 @@
-"""How a stage or command ends when it is stopped, refuses its input, or cannot read or write: without a traceback."""
+"""How a stage or command ends without a traceback: stopped, with wrong input, or unable to read or write."""
 
 import atexit
 import os
@@ -14,11 +14,11 @@ STOPPED = 130  # the exit code after Ctrl-C, as shells report it
 
 
 class InputError(Exception):
-    """The user's input is wrong: end the process with this message on stderr and exit code 1, without a traceback."""
+    """The user's input is wrong: the process ends with this message on stderr and exit code 1, without a traceback."""
 
 
 def say_why(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say why this process ends, in place of sys.excepthook; unexpected errors get a traceback.
+    """Print why this process ends, in place of sys.excepthook; unexpected errors get a traceback.
 
     Raises:
         SystemExit: with the exit code.
@@ -41,10 +41,10 @@ def say_why(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def leave(code: int = 0) -> NoReturn:
-    """End this process without taking its modules apart, which takes those of torch and of MLflow 0.2 s each."""
+    """End this process without tearing its modules down, which takes 0.2 s each for torch and MLflow."""
     atexit._run_exitfuncs()  # noqa: SLF001
     for file in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it
+        with suppress(OSError, ValueError):  # the reader is gone
             file.flush()
     os._exit(code)
 
@@ -53,7 +53,7 @@ SHOWN = 20  # the most faults in one message
 
 
 def refuse(name: str, faults: Sequence[str]) -> None:
-    """Refuse an input, naming its first faults and how many more there are.
+    """Refuse an input; the message names its first faults and counts the others.
 
     Raises:
         InputError: there are faults.
@@ -72,7 +72,7 @@ def brief(value: object) -> str:
     """Return a value's repr in at most 200 characters."""
     try:
         written = repr(value)
-    except ValueError:  # Python limits the decimal digits of a whole number, which YAML may give in hexadecimal
+    except ValueError:  # Python refuses to print so many digits of a whole number, which YAML may give in hexadecimal
         return "a number of thousands of digits"
     return written if len(written) <= 200 else f"{written[:199]}…"
 

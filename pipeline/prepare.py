@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def warn(source: str, altered: Mapping[str, Altered], rows: int) -> None:
-    """List on stderr the numbers that float32 changes."""
+    """Warn on stderr of the numbers that float32 changes."""
     for name, numbers in altered.items():
-        first = "; ".join(f"row {row}: {written} becomes {held}" for row, written, held in numbers.first)
+        first = "; ".join(f"row {row}: {written} becomes {stored}" for row, written, stored in numbers.first)
         more = f"; and {numbers.count - len(numbers.first):,} more" if numbers.count > len(numbers.first) else ""
         where = f"{printable(source)}: column {name!r}"
         said = f"{numbers.count:,} of {rows:,} numbers change in float32: {first}{more}"
@@ -63,7 +63,7 @@ def split(n: int, settings: Split) -> Mask:
 
     Returns:
         train (S, n), bool. kfold: first all rows, then all but each fold's. holdout: S = 1, all but the held-out rows.
-        None of them is a final row.
+        Final rows are in no split.
 
     Raises:
         InputError: there are too few rows.
@@ -90,24 +90,24 @@ def split(n: int, settings: Split) -> Mask:
 
 
 def final(n: int, settings: Split) -> Mask:
-    """Choose the final rows (n,), bool, which no split trains on or tests: only champions are measured on them."""
+    """Choose the final rows (n,), bool: no split trains on or tests them; only champions are measured on them."""
     chosen = np.zeros(n, dtype=bool)
     chosen[draw(n, settings)[0]] = True
     return chosen
 
 
 def draw(n: int, settings: Split) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Draw the final rows, and the order in which the others are dealt to the splits.
+    """Draw the final rows, and the order in which the splits take the others.
 
     Raises:
         InputError: data.split.final_test keeps no row, or too many.
     """
-    drawn = np.random.RandomState(settings.seed).permutation(n)  # RandomState, because its stream is frozen
+    drawn = np.random.RandomState(settings.seed).permutation(n)  # RandomState, because numpy keeps its stream unchanged
     count = round(n * settings.final_test)
     if settings.final_test and not 0 < count < n - 1:
         raise InputError(
             f"params.yaml: data.split.final_test: got {settings.final_test}, which keeps {count} of {n} rows, "
-            "takes a number that keeps at least one, and leaves at least two"
+            "takes a fraction that keeps at least one and leaves at least two"
         )
     return drawn[:count], drawn[count:]
 
@@ -115,7 +115,7 @@ def draw(n: int, settings: Split) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
 def summarize(data: Data, table: pd.DataFrame, train: Mask, altered: Mapping[str, Altered]) -> dict[str, object]:
     """Describe the prepared data, for people and for the records: source, number of rows, columns.
 
-    A column with numbers that float32 changes says how many, and which one changes most.
+    A column that float32 changes has the number of changed numbers, and the one that changes most.
     """
     return {
         "source": data.source,
@@ -124,7 +124,7 @@ def summarize(data: Data, table: pd.DataFrame, train: Mask, altered: Mapping[str
         "features": data.features,
         "target": data.target,
         "columns": {str(name): _range(column) | _altered(altered.get(str(name))) for name, column in table.items()},
-        "split": data.split.model_dump(exclude_defaults=True),  # older ones know no final_test
+        "split": data.split.model_dump(exclude_defaults=True),  # summaries of older versions have no final_test
         "train_rows": train.sum(axis=1).tolist(),
         "standardize": data.standardize,
     }

@@ -1,4 +1,4 @@
-"""Clones of this checkout, with the default sweep or a small one, and ways to look at their stores."""
+"""Clones of this checkout, with the default sweep or a small one, and ways to read their stores."""
 
 import io
 import os

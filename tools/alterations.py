@@ -1,6 +1,6 @@
-"""Alter one recorded thing, as somebody with access to the disk could, and check that doctor names it.
+"""Alter one recorded value or file, as somebody with access to the disk could, and check that doctor names it.
 
-`make chaos` alters 40 things and prints the tally; a test alters a few.
+`make chaos` makes 40 alterations and prints the tally; a test makes a few.
 """
 
 import hashlib
@@ -99,7 +99,7 @@ def flip(path: Path) -> None:
 
 @contextmanager
 def kept(path: Path) -> Iterator[Path]:
-    """Restore a file afterwards, or remove it if there was none."""
+    """Restore a file at the end, or remove it if it did not exist."""
     with tempfile.TemporaryDirectory() as temporary:
         there = path.exists()
         if there:
@@ -113,7 +113,7 @@ def kept(path: Path) -> Iterator[Path]:
 
 
 class Altered:
-    """A repository with its own sweep, to be altered one thing at a time."""
+    """A repository with a sweep, for one alteration at a time."""
 
     def __init__(self, repository: Path, scratch: Path, look: Look) -> None:
         """Choose a run and its parent.
@@ -135,7 +135,7 @@ class Altered:
         self.stores = 0
 
     def cases(self) -> dict[str, Callable[[], bool]]:
-        """Return every alteration by name; each is made, undone, and returns whether doctor named what was altered."""
+        """Return the alterations by name; each is made and undone, and returns whether doctor named it."""
         rows = {name: (lambda sql=sql: self.row(sql)) for name, sql in ROWS.items()}
         weights = folder_of(self.run) / "weights.safetensors"
         sweeps = [path for path in sorted(folder_of(self.parent).iterdir()) if path.is_file()]
@@ -213,7 +213,7 @@ def doctor(repository: Path) -> Look:
 
 
 def tally(repository: Path, scratch: Path, count: int, seed: int) -> list[str]:
-    """Alter `count` things, print each outcome, and return the alterations that went unnoticed."""
+    """Make `count` alterations, print each outcome, and return those that doctor did not notice."""
     cases = Altered(repository, scratch, doctor(repository)).cases()
     missed = []
     for name in random.Random(seed).sample(sorted(cases), count):

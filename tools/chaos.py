@@ -1,9 +1,9 @@
 """Kill the pipeline at random moments, run it again, and check that nothing is lost, stored twice or wrong.
 
-After every other kill a bare `dvc repro` resumes, which fails if DVC was killed while writing a lock file;
-`make repro` resumes after the others, and where the bare one failed.
+After every other kill a bare `dvc repro` resumes, which fails if DVC was killed while it wrote a lock file;
+`make repro` resumes after the others, and after a failed bare one.
 
-`make chaos` kills 50 times, starts sixteen stages at once 20 times and alters 40 recorded things; it prints the tally.
+`make chaos` kills 50 times, starts sixteen stages at once 20 times and alters 40 records; it prints the tally.
 Tests do each a few times.
 """
 
@@ -102,14 +102,14 @@ def _words(process: psutil.Process) -> list[str]:
 
 
 def faults(repository: Path, expected: dict[str, str], count: int) -> list[str]:
-    """Say what is wrong after recovery with the outs, and with the store, which should have `count` runs."""
+    """List what is wrong after recovery with the outs, and with the store, which should have `count` runs."""
     here = outs(repository)
     found = [f"{path}: differs" for path in sorted({*here, *expected}) if here.get(path) != expected.get(path)]
     return found + store_faults(f"sqlite:///{repository / 'mlflow.db'}", count)
 
 
 def store_faults(uri: str, count: int, metric: str = "cv/mse") -> list[str]:
-    """Say what is wrong in a store that should have `count` runs of 50 epochs, each once, complete and finished."""
+    """List what is wrong in a store that should have `count` runs of 50 epochs, each once, complete and finished."""
     client = MlflowClient(uri)
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     everything = client.search_runs(ids, max_results=1000)
@@ -132,7 +132,7 @@ def store_faults(uri: str, count: int, metric: str = "cv/mse") -> list[str]:
 
 
 def start_at_once(repository: Path, folder: Path, processes: int) -> list[str]:
-    """Start stages of one sweep together without a store; say what went wrong."""
+    """Start stages of one sweep together without a store; list what went wrong."""
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     command = [sys.executable, "-m", "pipeline.train", "matrix"]
     started = [
@@ -145,7 +145,7 @@ def start_at_once(repository: Path, folder: Path, processes: int) -> list[str]:
 
 
 def recover(repository: Path, command: Sequence[str], expected: dict[str, str], count: int) -> list[str]:
-    """Run a command after a kill; say what is wrong afterwards, and where the command stopped."""
+    """Run a command after a kill; list what is wrong afterwards, or where the command stopped."""
     again = run(*command, cwd=repository, check=False)
     if again.returncode == 0:
         return faults(repository, expected, count)

@@ -27,14 +27,13 @@ from pipeline.runs import outs  # before numpy: they pin the kernels
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from fuzz_records import BOMB, Hang, within
+from fuzz_records import BOMB, HANG_SECONDS, Hang, within
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 
 from pipeline.config.params import load
 from pipeline.errors import InputError
 
-HANG_SECONDS = 20
 DEFAULTS = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
 CELLS = [
     *("", " ", "nan", "NA", "inf", "-Infinity", "1e39", "3.4028235e38", "1e-46", "1e-400", "1e400", "16777217", "0x10"),

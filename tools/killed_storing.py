@@ -1,4 +1,4 @@
-"""Kills what stores a sweep before each of its steps, stores again, and prints what differs from an undisturbed store.
+"""Kills the process that stores a sweep before each of its steps, stores again, and compares with undisturbed storing.
 
 `python killed_storing.py FOLDER`, in a repository with prepared data; FOLDER/begin/mlflow.db is a store without runs. A
 step is an SQL statement that writes, a commit, or a write, rename or removal of a file beside the store. Each storing
@@ -62,7 +62,7 @@ def opened(everything: list[Record]) -> Session:
 
 
 def train(everything: list[Record]) -> None:
-    """Store what stage train does: two stacks, and a run that contradicts another."""
+    """Store what the stage train stores: two stacks, and a run that contradicts another."""
     first, diverged, third, _ = everything
     stage = opened(everything)
     stage.start([first.run, diverged.run])
@@ -116,7 +116,7 @@ class Steps:
 
 
 def forked(act: Callable[[], int]) -> int:
-    """Act in a fork; return the number that it returns, or the negative signal that ended it."""
+    """Call a function in a fork; return its number, or the negative number of the signal that ended it."""
     assert threading.active_count() == 1
     theirs, ours = os.pipe()
     pid = os.fork()
@@ -136,7 +136,7 @@ def forked(act: Callable[[], int]) -> int:
 
 
 def stored(folder: Path, stage: Stage, everything: list[Record], last: int = 0) -> int:
-    """Store in a fork, which is killed before the step `last`, if there is one; return how many it took."""
+    """Store in a fork, which is killed before the step `last`, if given; return the number of its steps."""
 
     def act() -> int:
         steps = Steps(folder, last)
@@ -147,13 +147,13 @@ def stored(folder: Path, stage: Stage, everything: list[Record], last: int = 0) 
 
 
 def place(begin: Path, folder: Path) -> None:
-    """Put a store where stages store."""
+    """Copy a store to the place where stages store."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(begin, folder)
 
 
 def kept(folder: Path) -> dict[str, object]:
-    """Read all that is stored, without what differs by chance."""
+    """Read all that is stored, except values that differ by chance."""
     tables, files = content(folder / "mlflow.db")
     tables["tags"] = [row for row in tables["tags"] if not any(f"{key}'" in row for key in BY_CHANCE)]
     # MLflow's client cannot take back the end that a killed run got; the seals, which hold it, are checked.
@@ -164,14 +164,14 @@ def kept(folder: Path) -> dict[str, object]:
 
 
 def differing(one: object, other: object) -> str:
-    """Say how two parts of what is stored differ."""
+    """Return how two parts of what is stored differ."""
     if isinstance(one, list) and isinstance(other, list):
         return f"{[row for row in one if row not in other]} instead of {[row for row in other if row not in one]}"
     return f"{one} instead of {other}"
 
 
 def faults(begin: Path, folder: Path, stage: Stage, everything: list[Record]) -> Iterator[str]:
-    """Say what is wrong after a kill before each step of a stage, and leave behind what it stores undisturbed."""
+    """List what is wrong after a kill before each step of a stage; leave the store of an undisturbed run behind."""
     place(begin, folder)
     count, recovered = stored(folder, stage, everything), set[str]()
     undisturbed = kept(folder)

@@ -48,7 +48,7 @@ AXES: dict[str, dict[str, object]] = {
 
 
 def make_repository(folder: Path, table: str) -> Path:
-    """Make a checkout whose sweep is that of one of TABLES."""
+    """Make a checkout with the sweep of one of TABLES."""
     folder.mkdir(parents=True)
     copy_checkout(folder)
     rows, k, sizes, rates, epochs = TABLES[table]
@@ -67,7 +67,7 @@ def make_repository(folder: Path, table: str) -> Path:
 
 
 def run_stages() -> None:
-    """Run all stages in this process and the working folder, without a store."""
+    """Run all stages in this process, in the working folder, without a store."""
     from pipeline import evaluate, prepare  # noqa: PLC0415
     from pipeline.config.params import load  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, outcome  # noqa: PLC0415
@@ -106,7 +106,7 @@ def outs_on(processor: str, table: str, folder: Path, **extra: str) -> dict[str,
 
 
 def main() -> None:
-    """Compare; exit with 1 if a byte differs."""
+    """Compare the outs; exit with 1 if a byte differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--processors", default=",".join([*WITH_AVX2, WITHOUT]), help="default: %(default)s")

@@ -1,4 +1,4 @@
-"""Resolve what `make setup` installs, for each supported Python and platform, and install nothing.
+"""Resolve what `make setup` would install, for each supported Python and platform, without installing it.
 
 `make resolve` runs it. pip evaluates markers for the Python that runs it; uv takes Python and platform by name, and
 reads only a package's metadata. For torch these are of the builds in pip's own index, with CUDA on Linux; the build for
@@ -6,11 +6,12 @@ the CPU needs a subset of the same packages.
 """
 
 import os
-import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from newest import pins
 
 REPOSITORY = Path(__file__).parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -23,11 +24,6 @@ MACOS = "14.0"  # the oldest version that torch's wheels support
 SOURCE_ONLY = "antlr4-python3-runtime"  # pure Python, without a wheel; any other such package would need a compiler
 
 
-def names(text: str) -> set[str]:
-    """Return the names of the pinned packages, in their normalized spelling."""
-    return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
-
-
 def resolve(python: str, platform: str) -> tuple[set[str], str]:
     """Resolve for one Python and platform; return the packages, or none of them and uv's reason."""
     command = ["uv", "pip", "compile", "--no-python-downloads", "--python", sys.executable]
@@ -36,12 +32,12 @@ def resolve(python: str, platform: str) -> tuple[set[str], str]:
     command += ["--extra", "dev", "--constraint", "constraints.txt", "pyproject.toml"]
     macos = os.environ | {"MACOSX_DEPLOYMENT_TARGET": MACOS}
     result = subprocess.run(command, cwd=REPOSITORY, env=macos, capture_output=True, text=True, check=False)
-    return (names(result.stdout), "") if result.returncode == 0 else (set(), result.stderr)
+    return (set(pins(result.stdout)), "") if result.returncode == 0 else (set(), result.stderr)
 
 
 def main() -> None:
     """Print what resolves and what does not; exit with 1 if anything does not."""
-    pinned = names((REPOSITORY / "constraints.txt").read_text())
+    pinned = set(pins((REPOSITORY / "constraints.txt").read_text(encoding="utf-8")))
     unpinned: set[str] = set()
     failed = 0
     for system, platform in PLATFORMS.items():

@@ -1,7 +1,7 @@
-"""Choose torch's build before pip does: on Linux pip takes the one for CUDA, several GB, whether or not a GPU is there.
+"""Choose torch's build before pip does: on Linux pip takes the one for CUDA, several GB, with or without a GPU.
 
-`make setup` runs it in the new environment, as `python torch_build.py "$TORCH" INDEX`. INDEX is PyTorch's own, with the
-same version for the CPU alone; torch is the only package that is ever taken from it. TORCH says what is wanted:
+`make setup` runs it in the new environment, as `python tools/torch_build.py "$TORCH" INDEX`. INDEX is PyTorch's
+own, with builds for the CPU alone; only torch is ever taken from it. TORCH is the wish:
 
 - empty: INDEX joins pip's own indexes, on Linux without an NVIDIA driver, where INDEX answers within 3 s;
 - cpu: the build for the CPU, from INDEX or wherever pip finds it;
@@ -24,12 +24,12 @@ SECONDS = 3.0
 
 
 def has_driver() -> bool:
-    """Tell whether NVIDIA's driver is here; under WSL, only its program is seen."""
+    """Tell whether NVIDIA's driver is here; under WSL, only its program is visible."""
     return shutil.which("nvidia-smi") is not None or any(map(os.path.exists, DRIVER))
 
 
 def answers(index: str) -> bool:
-    """Tell whether an index has a page for torch, and sends it within SECONDS."""
+    """Tell whether an index sends its page for torch within SECONDS."""
     heard = threading.Event()
 
     def ask() -> None:
@@ -40,7 +40,7 @@ def answers(index: str) -> bool:
         except (OSError, ValueError, http.client.HTTPException):
             pass  # no answer, no index, or no URL
 
-    # urllib's limit holds for each address and each read, and not for looking up the name; a thread can be left behind.
+    # urllib's limit is for each address and each read, and not for looking up the name; a thread can be left behind.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(SECONDS)
@@ -48,17 +48,17 @@ def answers(index: str) -> bool:
 
 
 def pip_install(*arguments: str, quiet: bool = False) -> bool:
-    """Install torch alone, with pip and whatever configuration it has; tell whether that worked."""
+    """Install torch alone, with pip and its own configuration; tell whether that worked."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *arguments]
     output = subprocess.DEVNULL if quiet else None
     return subprocess.run(command, stdout=output, stderr=output, check=False).returncode == 0
 
 
 def main(wish: str, index: str) -> None:
-    """Install the build that is wanted, or leave it to pip.
+    """Install the build that the wish asks for, or leave it to pip.
 
     Raises:
-        SystemExit: the wish is none of those above, or pip found no build for the CPU where that was the wish.
+        SystemExit: the wish is unknown, or pip found no build for the CPU though that is the wish.
     """
     if wish not in ("", "cpu", "cuda", "default"):
         sys.exit(f"TORCH={wish}: must be cpu, cuda or default, or left out")
@@ -68,7 +68,7 @@ def main(wish: str, index: str) -> None:
         return
     pinned = re.findall(r"^torch==.+", CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)[0]
     wanted = f"{pinned}+cpu" if wish else pinned
-    # Of equal builds pip takes an index's, even where its configuration names a folder that has one: look there first.
+    # Of equal builds pip takes the index's, even if its configuration names a folder that has one: look there first.
     if pip_install("--no-index", wanted, quiet=True):
         return
     if not wish:

@@ -1,4 +1,4 @@
-"""Trains stacks here and in workers, in a process of its own, as they are forked before threads; prints what differs.
+"""Trains stacks in this process and in workers, which are forked before there are threads; prints what differs.
 
 `python two_engines.py [WORD]`, with a word: nothing; `one` or `all` of the workers are killed when the first curve has
 grown; or the model is `broken`.
@@ -37,7 +37,7 @@ assert not kernels.LOADED
 
 
 class Seen(Listeners):
-    """Keeps what it sees, and kills workers when it first sees a curve grow."""
+    """Keeps what it is notified of, and kills workers when a curve first grows."""
 
     def __init__(self, engine: Workers, doomed: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def bits(record: Record) -> list[object]:
 
 
 def faults(word: str, folder: Path) -> Iterator[str]:
-    """Say how what workers make differs from what this process makes."""
+    """List how the workers' results differ from this process's."""
     planned, prepared, saved = runs(150), table(), Checkpoints(folder)
     every = prepared.with_pairs(standardize=False)
     with Workers(2, every, saved) as engine:
@@ -114,7 +114,7 @@ def faults(word: str, folder: Path) -> Iterator[str]:
 
 
 def unclear(saved: Checkpoints) -> Iterator[str]:
-    """Say what is wrong with the checkpoints, which a stage deletes in the end."""
+    """List what is wrong with the checkpoints, which a stage deletes at the end."""
     if not any(saved.folder.iterdir()):
         yield "nothing was saved"
     saved.clear()

@@ -1,4 +1,4 @@
-"""Installs the library that draws DVC's plots, .dvc/tmp/vega.js: `make setup` runs it, so that no page asks the web.
+"""Installs the library that draws DVC's plots, .dvc/tmp/vega.js, so that no page needs the web; `make setup` runs it.
 
 DVC's page (.dvc/plots/page.html, named in .dvc/config) loads it from there. It comes with vl-convert-python, which
 carries Vega, Vega-Lite and vega-embed.

@@ -1,4 +1,4 @@
-"""The command that puts two sets of runs side by side: compare."""
+"""`pipeline compare`: two sets of runs, side by side."""
 
 import click
 
@@ -25,10 +25,10 @@ def compare(a: str, b: str, metric: str | None, form: str | None) -> None:
     A and B are each a sweep's id or its first digits, a DVC experiment, branch, tag or commit, or `workspace`. Sweeps
     are read from MLflow, the others from the outs in DVC's cache.
 
-    Shows the means over the seeds and their difference, best of A first, and marks it where it is beyond the seeds'
-    spread: by a paired t-test over the seeds that both have, corrected for the number of configurations by Holm's
-    method. Less than two seeds in common give no test. What all runs of a side share, such as the number of epochs, may
-    be what the sides differ in.
+    Shows the means over the seeds and their difference, A's best configuration first. A star marks a difference that is
+    larger than the seeds' spread explains: by a paired t-test over the seeds that both sides have, corrected for the
+    number of configurations by Holm's method. Fewer than two seeds in common give no test. A setting that is the same
+    for all runs of a side, such as the number of epochs, may differ between the sides.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The command that lets a shell complete the others."""
+"""`pipeline completion`: a script that makes a shell complete the commands."""
 
 import click
 from click.shell_completion import get_completion_class

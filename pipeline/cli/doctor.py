@@ -16,10 +16,10 @@ from pipeline.system import repository
 def doctor(deep: bool, mend: bool) -> None:
     """Check this installation, repository and store.
 
-    Lists what is wrong and how to mend it; the exit code is 1 if anything is.
+    Lists what is wrong and how to mend it. The exit code is 1 if anything is wrong.
 
-    With --mend it only looks at DVC's lock files: a dvc.lock that DVC cannot read is restored from git, and a
-    half-written .dvc/tmp/rwlock removed, unless DVC is running in this repository. `make repro` does this first.
+    --mend only looks at DVC's lock files. Unless DVC is running in this repository, it restores from git a dvc.lock
+    that DVC cannot read, and removes a half-written .dvc/tmp/rwlock. `make repro` does this first.
     """
     if mend:
         if deep:
@@ -28,7 +28,7 @@ def doctor(deep: bool, mend: bool) -> None:
         return
     from pipeline.commands.doctor import examine
 
-    with suppress(InputError):  # outside of a repository it looks at the installation
+    with suppress(InputError):  # outside a repository, only the installation is examined
         repository.enter()
     examined = examine(deep)
     for finding in examined.findings:

@@ -1,13 +1,12 @@
-"""The command that tells which axes of a sweep mattered."""
+"""`pipeline importance`: which axes of a sweep mattered."""
 
 import click
 
 from pipeline.cli import in_repository
 from pipeline.cli.options import FORMAT, print_rows, with_options
 from pipeline.config.params import load
-from pipeline.errors import InputError
 from pipeline.metrics import CHOOSING
-from pipeline.system import repository
+from pipeline.runs import outs
 
 
 @click.command()
@@ -17,8 +16,8 @@ from pipeline.system import repository
 def importance(by: str | None, form: str | None) -> None:
     """Print how much each axis of the last sweep mattered.
 
-    The number, from 0 to 1, is ε² of the Kruskal-Wallis test: the share of the spread of the runs' ranks that the
-    axis's values alone explain. The rest is what axes do together, and chance. Axes of many numbers are cut into at
+    The importance, from 0 to 1, is ε² of the Kruskal-Wallis test: the share of the variance of the runs' ranks that the
+    axis alone explains. Interactions of axes and chance explain the rest. An axis of many numbers is divided into at
     most 10 groups.
 
     \b
@@ -30,10 +29,8 @@ def importance(by: str | None, form: str | None) -> None:
     from pipeline.runs.records import read_evaluated
 
     params = load()
-    try:
+    with outs.required():
         evaluated = read_evaluated(params.variants)
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename or error}: no such file here; {repository.make_or_pull()}") from error
     runs, metrics = [one.run for one in evaluated], [one.metrics for one in evaluated]
     found = of_metric(runs, metrics, by or params.evaluate.metric)
     print_rows([{"axis": axis, "importance": value} for axis, value in found.items()], form)

@@ -24,9 +24,9 @@ def leaderboard(
 ) -> None:
     """Print the configurations of the last sweep, best first.
 
-    Each metric is the mean over the seeds ± its standard deviation, and, where rows are tested, its standard error over
-    the folds. With evaluate.choose: one_se, the champion comes first. Other sweeps' leaderboards come from MLflow;
-    those of the same data are ranked together.
+    Each metric is the mean over the seeds ± the standard deviation; a metric of tested rows has its standard error over
+    the folds too. With evaluate.choose: one_se, the champion comes first. Other sweeps' leaderboards are read from
+    MLflow; sweeps of the same data are ranked together.
 
     \b
     Examples:
@@ -58,15 +58,15 @@ def here() -> list[Row]:
     """Read the workspace's leaderboard.
 
     Raises:
-        InputError: there is none.
+        InputError: the workspace has no leaderboard.
     """
     if not outs.LEADERBOARD.exists():
-        raise InputError(f"{outs.LEADERBOARD}: no such file here; run: dvc repro. For other sweeps': --all")
+        raise InputError(f"{outs.LEADERBOARD}: no such file; run: dvc repro. To see other sweeps: --all")
     return [configuration(line) for line in read_csv(outs.LEADERBOARD)]
 
 
 def stored(sweep: str, data: str, conditions: Sequence[str]) -> list[Row]:
-    """Read the leaderboards that MLflow holds."""
+    """Read the leaderboards in MLflow."""
     from pipeline.tracking import queries
 
     params = load()

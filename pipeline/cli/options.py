@@ -1,4 +1,4 @@
-"""The options that the commands which list runs share, and the scope that they name."""
+"""Options that several commands share: which runs to list, and in which form to print them."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +17,17 @@ from pipeline.system.tables import Row
 Command = Callable[..., Any]
 
 SCOPE = (
-    click.option("--all", "every", is_flag=True, help="All that is stored, of every table and sweep."),
-    click.option("--sweep", metavar="ID", default="", help="A sweep's, by the id in the column of this name."),
+    click.option("--all", "every", is_flag=True, help="Take all that is stored, of every table and sweep."),
+    click.option("--sweep", metavar="ID", default="", help="Take this sweep only: an id from the column `sweep`."),
     click.option(
-        "--data", metavar="LABEL", default="", help="Those of a table, by its name or the column of this name."
+        "--data", metavar="LABEL", default="", help="Take this table only: its name, or a label from the column `data`."
     ),
     click.option(
         "--where",
         "conditions",
         metavar="CONDITION",
         multiple=True,
-        help="Those with KEY OPERATOR VALUE, such as 'lr >= 1e-4'; repeat it for more.",
+        help="Take rows with KEY OPERATOR VALUE only, such as 'lr >= 1e-4'; may be repeated.",
     ),
 )
 FORMAT = (
@@ -53,7 +53,7 @@ def conditions_of(written: Sequence[str]) -> tuple[Condition, ...]:
 
 
 def workspace_runs() -> dict[str, str]:
-    """List the runs of the workspace, fingerprint -> name: of its outs, or else those that params.yaml plans.
+    """List the workspace's runs, fingerprint -> name: those of its outs or, without outs, those that params.yaml plans.
 
     Raises:
         InputError: there are neither outs nor prepared data.
@@ -63,8 +63,8 @@ def workspace_runs() -> dict[str, str]:
     if outs.PREPARED.exists():
         return {run.fingerprint: run.name for run in sweep.plan(load())}
     raise InputError(
-        f"{outs.EVALUATED}: no such file here, so that this workspace has no sweep; run: dvc repro. "
-        "For the runs that others stored: --all"
+        f"{outs.EVALUATED}: no such file, so this workspace has no sweep; run: dvc repro. "
+        "To list the runs that others stored: --all"
     )
 
 
@@ -85,10 +85,10 @@ def print_rows(
     """Print rows in the form asked for.
 
     Args:
-        rows: with all that is known.
+        rows: what JSON and CSV have.
         form: json, csv, or None for a table.
-        shown: what the table shows of them; None for the same.
-        optional: columns of the table, those to leave out first come first.
+        shown: what a table has; None if it is the same.
+        optional: the columns that a narrow table leaves out, in this order.
     """
     left_out: list[str] = []
     if form == "json":
@@ -99,7 +99,7 @@ def print_rows(
         click.echo("no runs")
     else:
         left_out = tables.as_table(rows if shown is None else shown, optional)
-    sys.stdout.flush()  # what stderr says of the rows comes after them, also where both go to one file
+    sys.stdout.flush()  # what follows on stderr comes after the rows, even if both go to one file
     if left_out:
         click.echo(f"not shown, for lack of width: {', '.join(left_out)}", err=True)
 

@@ -1,4 +1,4 @@
-"""The command that says what a sweep would do: plan."""
+"""`pipeline plan`: what a sweep would do."""
 
 import json
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ if TYPE_CHECKING:  # it imports torch
 
 @click.command()
 @click.option(
-    "-S", "--set-param", "overrides", metavar="KEY=VALUE", multiple=True, help="As for dvc exp run; repeat it for more."
+    "-S", "--set-param", "overrides", metavar="KEY=VALUE", multiple=True, help="As for dvc exp run; may be repeated."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all digits, and nothing else.")
 @in_repository
 def plan(overrides: Sequence[str], as_json: bool) -> None:
-    """Say what a sweep would do, before it runs.
+    """Show what a sweep would do, before it runs.
 
-    Counts the sweep's runs and stacks, those that are stored in MLflow, and those that need not train, as DVC's cache
-    holds their records. Estimates the time of training from a few epochs here; from what was measured elsewhere, that
-    of the whole sweep, stored in a file, and the memory of its processes, beside the table. Lists the learning rates at
-    which plain gradient descent is not stable on the table.
+    Counts the sweep's runs and stacks, the runs that MLflow already has, and those that need no training because DVC's
+    cache has their records. Estimates the training time from a few epochs on this machine, and, from measurements on
+    another, the time of the whole sweep with a store in a file, and the memory of its processes without the table.
+    Lists the learning rates at which plain gradient descent is unstable on the table.
 
     \b
     Examples:
@@ -44,25 +44,27 @@ def plan(overrides: Sequence[str], as_json: bool) -> None:
 
 
 def lines(planned: "Plan") -> list[str]:
-    """Say what a sweep would do, line by line."""
+    """Describe a plan, line by line."""
     from pipeline.system.progress import count, duration
 
     train = planned.training
     of = f"{count(planned.runs, 'run')} of {count(len(planned.variants), 'variant')}, {count(planned.fits, 'fit')}"
     first = f"; the first round of a search for at most {planned.most:,} runs" if planned.most > planned.runs else ""
-    said = [
+    described = [
         f"sweep {planned.sweep}: {of}{first}",
         f"stored    {planned.stored:,} in MLflow",
-        f"known     {planned.known:,} in DVC's cache, which need not train again",
+        f"known     {planned.known:,} in DVC's cache, which need no training",
     ]
     if not train.stacks:
-        return [*said, "to train  nothing"]
+        return [*described, "to train  nothing"]
     own = f"{count(train.runs, 'run')} in {count(train.stacks, 'stack')}"
     where = "one process" if train.workers == 1 else f"{train.workers:,} processes"
-    said.append(f"to train  {own}: about {duration(train.seconds)} in {where}")
-    said.append(f"all in all about {duration(train.whole)}, with the stages' start, storing and evaluating")
-    said.append(f"memory    about {train.bytes / 2**20:,.0f} MiB at most, of {train.available / 2**20:,.0f} MiB free")
+    described.append(f"to train  {own}: about {duration(train.seconds)} in {where}")
+    described.append(f"all in all about {duration(train.whole)}, with the stages' start, storing and evaluating")
+    described.append(
+        f"memory    about {train.bytes / 2**20:,.0f} MiB at most, of {train.available / 2**20:,.0f} MiB free"
+    )
     for one in planned.beyond:
         lrs = ", ".join(f"{lr:g}" for lr in one.lrs)
-        said.append(f"unstable  lr {lrs} with batch size {one.batch_size}, stable below {one.stable:.3g}")
-    return said
+        described.append(f"unstable  lr {lrs} with batch size {one.batch_size}, stable below {one.stable:.3g}")
+    return described

@@ -15,7 +15,7 @@ from pipeline.cli import RUN, in_repository
     "--output",
     type=click.Path(path_type=Path, resolve_path=True),
     metavar="FILE",
-    help="Write there, not to standard output.",
+    help="Write to this file instead of standard output.",
 )
 @click.option("--run", default="", metavar="RUN", help="Predict with this run's model.")
 @click.option(
@@ -25,11 +25,11 @@ from pipeline.cli import RUN, in_repository
 def predict(file: Path, output: Path | None, run: str, version: int | None) -> None:
     r"""Predict the target for each row of a CSV file.
 
-    Writes FILE's columns and one more, TARGET_pred, in the target's unit. The features are found by name, in the units
-    of the table that the model was trained on; other columns are only copied. By default the champion of params.yaml's
-    table predicts.
+    Writes FILE's columns and one more, TARGET_pred, in the target's unit. The features are found by name, and must have
+    the units of the table that the model was trained on. Other columns are copied. The default model is the champion of
+    the table in params.yaml.
 
-    FILE may be compressed, and of any size. If a cell is not a number, nothing is written.
+    FILE may be compressed, and of any size. If a feature is not a number, nothing is written.
 
     \b
     Examples:

@@ -11,9 +11,9 @@ from pipeline.cli import RUN, in_repository
 def promote(run: str) -> None:
     r"""Make a run's model the champion of its table.
 
-    The run is registered in MLflow, unless it is already, and its version gets the alias `champion`, which
-    `pipeline predict` and `mlflow models serve` use. It keeps it, whatever later sweeps find, until you promote
-    another; without RUN, the last sweep's champion gets it, and so do those of later sweeps.
+    Registers the run in MLflow, unless it is registered already, and gives its version the alias `champion`, which
+    `pipeline predict` and `mlflow models serve` use. The version keeps the alias, whatever later sweeps find, until you
+    promote another. Without RUN, the last sweep's champion gets the alias, and later sweeps' champions get it again.
 
     \b
     Examples:

@@ -10,11 +10,11 @@ from pipeline.cli import in_repository
 
 @click.command()
 @click.argument("run_ids", nargs=-1, required=True, metavar="RUN...")
-@click.option("--allow-patch", is_flag=True, help="Do not ask before running code that a record holds.")
+@click.option("--allow-patch", is_flag=True, help="Run code that a record contains, without asking.")
 @click.option(
     "--allow-commit",
     is_flag=True,
-    help="Do not ask before running a commit that no local branch, tag or DVC experiment reaches.",
+    help="Run a commit that no local branch, tag or DVC experiment reaches, without asking.",
 )
 @in_repository
 def reproduce(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> None:
@@ -22,8 +22,8 @@ def reproduce(run_ids: Sequence[str], allow_patch: bool, allow_commit: bool) -> 
 
     RUN is a run id of MLflow, a fingerprint, or at least the first 8 digits of either.
 
-    Trains and evaluates each run in a temporary worktree of its commit, with its data and params, and says `identical`,
-    `same within rounding`, or what differs. The exit code is 1 if any differs.
+    Trains and evaluates each run in a temporary worktree of its commit, with its data and params. Prints `identical`,
+    `same within rounding`, or what differs. The exit code is 1 if any run differs.
 
     \b
     Examples:

@@ -20,8 +20,8 @@ OPTIONAL = ("git_dirty", "fingerprint", "seal", "git_commit", "dvc_experiment", 
 def runs(revision: str | None, every: bool, sweep: str, data: str, conditions: Sequence[str], form: str | None) -> None:
     """List the runs of a revision, with their MLflow ids.
 
-    Without an argument, lists the runs of the workspace's outs; with one, those of the outs that DVC recorded in that
-    experiment, branch, tag or commit. A run that MLflow lacks is listed as missing.
+    Without an argument, lists the runs of the workspace's outs. With one, lists the runs of the outs that DVC recorded
+    in that experiment, branch, tag or commit. A run that MLflow lacks is listed as missing.
 
     \b
     Examples:

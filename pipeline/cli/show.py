@@ -1,4 +1,4 @@
-"""The command that shows one run: show."""
+"""`pipeline show`: one run."""
 
 import json
 import re
@@ -22,9 +22,9 @@ def show(run: str | None, as_json: bool) -> None:
     """Print one run: its formula, figures, curve and origin.
 
     RUN is a run id of MLflow, a fingerprint, or at least the first 8 digits of either. Without it, the champion's best
-    run is shown. A run of the workspace's outs is read from them, by its fingerprint; any other is read from MLflow.
+    run is shown. A fingerprint of the workspace's outs is read from them; any other run is read from MLflow.
 
-    The formula is in the table's units, also if the features were standardized.
+    The formula is in the table's units, even if the features were standardized.
 
     \b
     Examples:
@@ -60,7 +60,7 @@ def show(run: str | None, as_json: bool) -> None:
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:
-    """Print names and values, the values below each other; empty ones are left out."""
+    """Print names and values in two columns, without the empty values."""
     margin = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         if value:

@@ -8,9 +8,9 @@ from pipeline.cli import in_repository
 @click.command()
 @in_repository
 def sync() -> None:
-    """Store the workspace's runs that MLflow lacks.
+    """Store the runs of the workspace that MLflow lacks.
 
-    For a fresh clone after `dvc pull`, a new tracking server, or a server that was down while a stage ran.
+    Use it in a fresh clone after `dvc pull`, with a new tracking server, or after a server was down while a stage ran.
     """
     from pipeline.commands.sync import sync as store_lacking
 

@@ -37,7 +37,7 @@ GROUPED = (*(axis.name for axis in AXES), "data", "dvc_experiment", "git_commit"
     metavar="KEY[,KEY]",
     callback=lambda _, __, text: [key.strip() for key in text.split(",")] if text else [],
     shell_complete=lambda _, __, start: [key for key in GROUPED if key.startswith(start)],
-    help="Rank groups of runs that share these: axes, params, tags or columns.",
+    help="Rank groups of runs that have these axes, params, tags or columns in common.",
 )
 @with_options(*SCOPE, *FORMAT)
 @in_repository
@@ -53,11 +53,10 @@ def top(
 ) -> None:
     """Print the best runs, with their MLflow ids.
 
-    The best comes first. Runs that diverged or were altered are never among them. Without further options, they are
-    the workspace's runs: ranking them against those of another table would mean little. A link to the best of them
-    follows on standard error.
+    Runs that diverged or were altered are left out. By default only the workspace's runs are ranked, as a comparison
+    with runs of another table means little. A link to the best run follows on standard error.
 
-    With --group, groups are ranked by the mean over their runs, and shown with its standard deviation and the best.
+    With --group, groups are ranked by the mean over their runs. The standard deviation and the best run are shown too.
 
     \b
     Examples:
@@ -88,7 +87,7 @@ def top(
     if rows:
         click.echo(f"the best: {rows[0]['link']}", err=True)
     else:
-        click.echo(f"none is stored with a {metric}; those that diverged, or are missing: pipeline runs", err=True)
+        click.echo(f"no stored run has {metric}; to list runs that diverged or are missing: pipeline runs", err=True)
 
 
 def print_groups(runs: Sequence[Row], keys: Sequence[str], metric: str, most: int, form: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The command that opens MLflow's pages: ui."""
+"""`pipeline ui`: MLflow's pages."""
 
 import click
 
@@ -14,8 +14,8 @@ def ui(host: str, port: int | None, no_open: bool) -> None:
     """Serve MLflow's pages, and open the leaderboard.
 
     Prints and opens a link to the leaderboard of the workspace's data, and serves until Ctrl-C. A --host that other
-    machines reach is refused unless MLflow's authentication is set up. If MLFLOW_TRACKING_URI names a server, only
-    opens its pages.
+    machines reach is refused unless MLflow's authentication is set up. If MLFLOW_TRACKING_URI names a server, the
+    command only opens its pages.
     """
     from pipeline.commands.ui import ui as serve
     from pipeline.config.params import load

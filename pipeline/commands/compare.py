@@ -19,7 +19,7 @@ from pipeline.system.tables import Row, measured
 Configuration = tuple[object, ...]
 TEST = "paired t-test over the seeds in common, two-sided"
 SHORTEST = 4  # digits of a sweep's id
-# What configures a run, and may differ between two; a seed is what pairs them.
+# What may differ between two configurations; runs are paired by their seed.
 CONFIGURED = tuple(field.name for field in fields(Run) if field.name not in {"seed", "fingerprint"})
 
 
@@ -33,7 +33,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides, the configurations that both have as rows, best of A first, and what a reader must know of them."""
+    """The configurations that two sides have in common, as rows, A's best first, and notes for the reader."""
 
     rows: list[Row]
     notes: list[str]
@@ -42,8 +42,8 @@ class Comparison:
 def compare(first: str, second: str, metric: str, experiment: str) -> Comparison:
     """Compare a metric of two sides, A and B.
 
-    Runs are paired by their configuration, as far as it varies within a side, and by their seeds: what is the same for
-    all runs of a side, such as the number of epochs, may be what the two sides differ in.
+    Runs are paired by their seed and by the part of their configuration that varies within a side. A setting that is
+    the same for all runs of a side, such as the number of epochs, may differ between the sides.
 
     Raises:
         InputError: a side is not found, has no runs, or shares no configuration with the other.
@@ -57,7 +57,7 @@ def compare(first: str, second: str, metric: str, experiment: str) -> Comparison
     grouped = [_by_configuration(side, axes, metric) for side in found]
     both = [configuration for configuration in grouped[0] if configuration in grouped[1]]
     if not both:
-        raise InputError(f"{first} and {second}: have no configuration in common, of {', '.join(axes) or 'one each'}")
+        raise InputError(f"{first} and {second}: have no configuration in common; axes: {', '.join(axes) or 'none'}")
     compared = [pair(grouped[0][one], grouped[1][one]) for one in both]
     corrected = holm([one.p for one in compared])
     rows = [
@@ -70,10 +70,10 @@ def compare(first: str, second: str, metric: str, experiment: str) -> Comparison
 
 
 def find(named: str, experiment: str) -> Side:
-    """Find the runs that are meant by a sweep's id or its first digits, a revision, or `workspace`.
+    """Find the runs of a sweep, named by its id or the first digits, of a revision, or of the `workspace`.
 
     Raises:
-        InputError: there are none, or more than one sweep or commit may be meant.
+        InputError: there are none, or the name fits more than one sweep or commit.
     """
     if named == "workspace":
         return Side("the workspace", _of_revision(None))
@@ -81,7 +81,7 @@ def find(named: str, experiment: str) -> Side:
     commit = repository.git("rev-parse", "--verify", "--quiet", f"{named}^{{commit}}")
     meant = [*(f"sweep {one}" for one in sweeps), *([f"commit {commit[:12]}"] if commit else [])]
     if len(meant) > 1:
-        raise InputError(f"{named}: may be any of: {', '.join(meant)}; give more digits")
+        raise InputError(f"{named}: fits {' and '.join(meant)}; give more digits")
     if sweeps:
         return Side(meant[0], _of_sweep(sweeps[0], experiment))
     return Side(f"{named} ({meant[0]})" if commit else named, _of_revision(named))
@@ -113,24 +113,23 @@ def _of_revision(revision: str | None) -> list[Row]:
 
 
 def _run(configured: Row, metrics: Row) -> Row:
-    """Take a run's configuration, seed and metrics, numbers as numbers."""
     own = {key: number(configured[key]) for key in (*CONFIGURED, "seed") if key in configured}
     return own | {key: value for key in CHOOSING if isinstance(value := number(metrics.get(key, "")), int | float)}
 
 
 def varying(sides: Sequence[Side]) -> list[str]:
-    """List what differs within a side: the axes by which configurations are told apart."""
+    """List the axes that vary within a side: they tell configurations apart."""
     return [key for key in CONFIGURED if any(len(_values(side, key)) > 1 for side in sides)]
 
 
 def between(a: Side, b: Side, axes: Sequence[str]) -> Mapping[str, tuple[object, object]]:
-    """List what is the same for all runs of a side, and not that of the other."""
+    """List the settings that all runs of a side have in common, and that differ between the sides."""
     pairs = {key: (_values(a, key), _values(b, key)) for key in CONFIGURED if key not in axes}
     return {key: (one.pop(), other.pop()) for key, (one, other) in pairs.items() if one and other and one != other}
 
 
 def _values(side: Side, key: str) -> set[object]:
-    """Return what a side's runs have of a key: nothing of a setting that is another optimizer's or loss's."""
+    # None and "": the setting is of another optimizer or loss.
     return {run[key] for run in side.runs if run.get(key) not in {None, ""}}
 
 
@@ -153,7 +152,7 @@ def _row(configuration: Mapping[str, object], one: Paired, corrected: float | No
 
 
 def rows_to_show(rows: list[Row]) -> list[Row]:
-    """Return what people see: means ± standard deviations, and a mark on what is beyond the seeds' spread."""
+    """Return what people see: means ± standard deviations, and a star at a significant difference."""
     shown: list[Row] = []
     for row in rows:
         cells = {key: row[key] for key in list(row)[: list(row).index("A mean")]}
@@ -182,5 +181,5 @@ def _tested(compared: list[Paired]) -> str:
     tested = sum(one.p is not None for one in compared)
     if not tested:
         return "no test: no configuration has two seeds in common"
-    untested = "; no test with less than two pairs" if tested < len(compared) else ""
+    untested = "; no test with fewer than two pairs" if tested < len(compared) else ""
     return f"{TEST}, p corrected for {count(tested, 'test')} by Holm's method; * where p < {LEVEL}{untested}"

@@ -1,4 +1,4 @@
-"""`pipeline doctor`: finds what is wrong with installation, repository and store, and says how to mend it."""
+"""`pipeline doctor`: what is wrong with the installation, repository and store, and how to mend it."""
 
 import json
 import os
@@ -31,14 +31,14 @@ NETWORK = re.compile(r"nfs|cifs|smb|sshfs|9p|lustre|ceph|gluster|afs|s3fs|gcsfus
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found, and what was looked at, in words."""
+    """What was found, and what was examined, in words."""
 
     findings: list[Finding]
     looked_at: str
 
 
 def examine(deep: bool) -> Examination:
-    """Look for what the pipeline cannot prevent; `deep` also hashes outs, cache and the records in MLflow."""
+    """Look for faults that the pipeline cannot prevent; `deep` also hashes outs, cache and the records in MLflow."""
     root = repository.root()
     findings = [*installation(), *environment()]
     if not (root / ".dvc").is_dir():
@@ -55,7 +55,7 @@ def examine(deep: bool) -> Examination:
 
 
 def installation() -> Iterator[Finding]:
-    """Check the programs that DVC's stages and a person would run, and the installed versions."""
+    """Check which programs PATH has, and the installed versions."""
     activate = "activate the environment: . .venv/bin/activate"
     for program in ("python", "dvc", "mlflow"):
         found = shutil.which(program)
@@ -75,7 +75,7 @@ def installation() -> Iterator[Finding]:
 
 
 def environment() -> Iterator[Finding]:
-    """Check the variables that lead runs astray."""
+    """Check for variables that send runs to the wrong place."""
     if os.environ.get("MLFLOW_RUN_ID"):
         yield Finding("MLFLOW_RUN_ID is set: MLflow's fluent calls write into that run", "unset MLFLOW_RUN_ID")
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -135,21 +135,21 @@ def runs_of_outs() -> dict[str, str]:
 
 
 def not_stored(lacking: Sequence[str]) -> Iterator[Finding]:
-    """Report runs of the outs that MLflow lacks, which a `dvc repro` that has nothing to run does not store."""
+    """Report runs of the outs that MLflow lacks; a `dvc repro` with nothing to run does not store them."""
     if lacking:
         first = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
         yield Finding(f"{len(lacking)} runs of the outs are not in MLflow: {first}", "pipeline sync")
 
 
 def store(expected: Mapping[str, str]) -> Iterator[Finding]:
-    """Check where the store and its artifacts are, and its runs; `expected` is fingerprint -> name."""
+    """Check the place of the store and of its artifacts, and its runs; `expected` is fingerprint -> name."""
     root = repository.root()
     file = repository.sqlite_file(repository.store_uri())
     if file is not None:
         kind = file_system(file)
         if NETWORK.search(kind):
             yield Finding(
-                f"{file}: is on a network file system ({kind}), where SQLite's locks do not hold",
+                f"{file}: is on a network file system ({kind}), where SQLite's locks do not work",
                 "set MLFLOW_TRACKING_URI to a file on a local disk, or to an MLflow server",
             )
         if not file.exists():
@@ -166,9 +166,9 @@ def store(expected: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(health.lost, "install the pinned MLflow: make setup; or a pipeline that knows this MLflow")
     yield from not_stored(health.lacking)
     for run in ended:
-        yield Finding(f"{run}: said RUNNING though its process was gone; it is now KILLED", "dvc repro")
+        yield Finding(f"{run}: was RUNNING though its process was gone; it is now KILLED", "dvc repro")
     for run_id, name in health.ownerless.items():
-        what = f"{name} ({run_id}): says RUNNING, but no process is on record for it"
+        what = f"{name} ({run_id}): is RUNNING, but has no process on record"
         yield Finding(what, f"mlflow runs delete --run-id {run_id}, or end it where it was started")
     if health.artifacts.startswith("file:") and not os.environ.get("MLFLOW_TRACKING_URI"):
         yield from misplaced(Path(unquote(urlparse(health.artifacts).path)), root)
@@ -209,12 +209,12 @@ def damaged_outs(root: Path) -> Iterator[Finding]:
 
 
 def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Finding]:
-    """Compare one out: a file, or each file of a folder, as DVC's cache lists them."""
+    """Compare an out with its md5: a file, or each file of a folder, as DVC's cache lists it."""
     mend = f"rm -rf {out} && dvc checkout {out}, or dvc repro"
     files = {out: md5}
     if md5.endswith(".dir"):
         if not is_whole(cached, md5):
-            yield Finding(f"{cached}: DVC's list of {out} is gone or damaged", f"rm -rf {cached} {out} && dvc repro")
+            yield Finding(f"{cached}: DVC's list of {out} is missing or damaged", f"rm -rf {cached} {out} && dvc repro")
             return
         listing = json.loads(cached.read_text(encoding="utf-8"))
         files = {f"{out}/{file['relpath']}": file["md5"] for file in listing}
@@ -224,11 +224,11 @@ def damaged_out(root: Path, out: str, md5: str, cached: Path) -> Iterator[Findin
         if not (root / path).exists():
             yield Finding(f"{path}: is missing", mend)
         elif not is_whole(root / path, expected):
-            yield Finding(f"{path}: its md5 is not dvc.lock's, {expected}", mend)
+            yield Finding(f"{path}: its md5 is not the one in dvc.lock, {expected}", mend)
 
 
 def damaged_cache(root: Path) -> Iterator[Finding]:
-    """Compare every file of DVC's cache with the md5 in its name; DVC trusts them unread."""
+    """Compare every file of DVC's cache with the md5 in its name; DVC trusts them without reading."""
     with Repo(str(root)) as repo:
         folder = Path(repo.cache.local.path)
     for path in sorted(folder.glob("??/*")):
@@ -238,13 +238,13 @@ def damaged_cache(root: Path) -> Iterator[Finding]:
 
 
 def records_in_store() -> tuple[list[Finding], str]:
-    """Compare the runs in MLflow with their seals and with the outs; return also what was looked at."""
+    """Compare the runs in MLflow with their seals and with the outs; also return what was examined, in words."""
     settings = load()
     try:
         evaluated, here = records.read_evaluated(settings.variants), "outs"
     except FileNotFoundError:
         evaluated, here = [], f"no outs, as there are none here ({repository.make_or_pull()})"
-    except InputError:  # its hash names the file
+    except InputError:  # the outs are damaged; their hashes name the file
         evaluated, here = [], "outs, not compared with MLflow as they are damaged"
     file = repository.sqlite_file(repository.store_uri())
     if file is not None and not file.exists():

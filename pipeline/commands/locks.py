@@ -1,7 +1,7 @@
 """`pipeline doctor --mend`: mend the lock files that a killed DVC left half-written.
 
-DVC truncates dvc.lock and .dvc/tmp/rwlock before it writes them. Killed in between, it leaves files that it cannot
-read, and every later DVC command stops there.
+DVC truncates dvc.lock and .dvc/tmp/rwlock before it writes them. If it is killed in between, it cannot read them
+afterwards, and every later DVC command fails.
 """
 
 import json
@@ -27,10 +27,10 @@ HASHES = {"md5", "md5-dos2unix"}
 
 
 def mend(root: Path) -> list[str]:
-    """Restore dvc.lock from git and remove rwlock where DVC cannot read them; say what was done.
+    """Restore dvc.lock from git, and remove rwlock, if DVC cannot read them; return what was done.
 
     Raises:
-        InputError: a running DVC may still write them, or dvc.lock holds both sides of a merge.
+        InputError: a running DVC may still write them, or dvc.lock has both sides of a merge.
     """
     if lock_is_readable(root) and rwlock_is_readable(root):
         return []
@@ -44,11 +44,11 @@ def mend(root: Path) -> list[str]:
             with repo.lock, guard:
                 return list(_mend(root))
         except LockError as error:
-            raise InputError(f"{root}: a running DVC holds its lock; run this again when it has ended") from error
+            raise InputError(f"{root}: a running DVC has the lock; run this again when it has ended") from error
 
 
 def _mend(root: Path) -> Iterator[str]:
-    # DVC releases its locks while a stage runs: only rwlock then shows that it is there.
+    # DVC releases its locks while a stage runs: then only rwlock shows that it is running.
     lock, rwlock = lock_is_readable(root), rwlock_is_readable(root)  # again: a DVC may just have written them
     if not (lock and rwlock) and (pid := running_dvc(root)):
         raise InputError(f"{root}: DVC is running here (process {pid}); run this again when it has ended")
@@ -58,15 +58,15 @@ def _mend(root: Path) -> Iterator[str]:
     if not lock:
         if holds_conflict(root):
             raise InputError(
-                f"{LOCK}: holds both sides of a merge; take one (git checkout --ours {LOCK}, or --theirs) and run again"
+                f"{LOCK}: has both sides of a merge; take one (git checkout --ours {LOCK}, or --theirs) and run again"
             )
         yield restore_lock(root)
 
 
 def restore_lock(root: Path) -> str:
-    """Replace the broken dvc.lock by git's, and keep the broken one; say what was done.
+    """Replace the broken dvc.lock with git's, and keep the broken one; return what was done.
 
-    The index comes first: what is staged there may be newer than the commit. If git has none, DVC writes a new one.
+    The index comes first: it may be newer than the commit. If git has no dvc.lock, DVC writes a new one.
     """
     (root / BROKEN).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(root / LOCK, root / BROKEN)
@@ -76,21 +76,21 @@ def restore_lock(root: Path) -> str:
             with replacing(root / LOCK) as temporary:
                 temporary.write_bytes(show.stdout)
                 shutil.copymode(root / BROKEN, temporary)
-            said = f"restored from git's {'commit' if source else 'index'}"
+            how = f"restored from git's {'commit' if source else 'index'}"
             break
     else:
         (root / LOCK).unlink()
-        said = "removed, as git has no other; dvc repro writes a new one"
-    return f"{LOCK}: was unreadable; {said}; the broken one is {BROKEN}"
+        how = "removed, as git has no other; dvc repro writes a new one"
+    return f"{LOCK}: was unreadable; {how}; the broken one is {BROKEN}"
 
 
 def holds_conflict(root: Path) -> bool:
-    """Tell whether dvc.lock holds both sides of a merge, of which a person must choose one."""
+    """Tell whether dvc.lock has both sides of a merge, so that a person must choose one."""
     return CONFLICT.search((root / LOCK).read_bytes()) is not None
 
 
 def lock_is_readable(root: Path) -> bool:
-    """Tell whether DVC can read dvc.lock, or there is none."""
+    """Tell whether DVC can read dvc.lock; true if there is none."""
     return not (root / LOCK).exists() or is_lock((root / LOCK).read_bytes())
 
 
@@ -108,7 +108,7 @@ def is_lock(content: bytes) -> bool:
 
 
 def rwlock_is_readable(root: Path) -> bool:
-    """Tell whether DVC can read .dvc/tmp/rwlock, or there is none."""
+    """Tell whether DVC can read .dvc/tmp/rwlock; true if there is none."""
     from dvc.rwlock import SCHEMA  # noqa: PLC0415
     from voluptuous import Invalid  # noqa: PLC0415
 

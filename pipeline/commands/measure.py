@@ -1,4 +1,4 @@
-"""What a sweep takes on this machine: a few epochs of its stacks, extrapolated, and what was measured of the rest."""
+"""What a sweep costs: time extrapolated from a few epochs on this machine, and constants measured on another."""
 
 import heapq
 import time
@@ -15,11 +15,11 @@ from pipeline.training.stacks import Stack
 
 WORTH_SECONDS = 0.1  # of a measurement
 MOST_EPOCHS = 200
-# Where a step takes STEP_SECONDS:
+# On a machine whose step takes STEP_SECONDS:
 STAGE_SECONDS = 2.0  # a stage's start and end, with what DVC does before and after
-RUN_SECONDS = 2.5e-3  # storing a run, without its curve, and evaluating it, beside what training hides
+RUN_SECONDS = 2.5e-3  # storing a run without its curve, and evaluating it, as far as training does not hide it
 POINT_SECONDS = 6e-6  # storing a point of its curve
-# The most memory of all processes at once, what they share counted once; with the runs' curves beside it:
+# The peak memory of all processes, with shared memory counted once, and without the runs' curves:
 TRAIN_BYTES = 380 * 2**20  # train and its storing process
 WORKER_BYTES = 65 * 2**20  # a process that trains for it
 EVALUATE_BYTES = 460 * 2**20  # evaluate and its storing process
@@ -28,15 +28,22 @@ POINT_BYTES = 150  # a point of its curve while that is stored
 
 
 def unit(stack: Stack, prepared: Prepared) -> float:
-    """Measure how many seconds a step on a small minibatch takes here, if a stack's cost is as `work` says."""
+    """Measure the seconds of one unit of `work`, a step on a small minibatch, on this machine."""
     return epoch_seconds(stack, prepared) * stack.fits[0][0].epochs / work(stack, prepared.X.shape[1])
 
 
 def rest(stages: int, runs: int, points: int, planned: Sequence[Stack], prepared: Prepared) -> float:
-    """Estimate how long a sweep takes beside its training: these stages' starts, and storing and evaluating its runs.
+    """Estimate how long a sweep takes besides training: starting its stages, and storing and evaluating its runs.
 
-    `points` are those of all curves, stored in a file or in PostgreSQL; a server takes longer. Too much happens there
-    to try it out, so that it is taken to be as fast here as the lightest of the stacks is.
+    The estimate scales constants by the speed of the lightest stack on this machine. It is for a store in a file or in
+    PostgreSQL; a server takes longer.
+
+    Args:
+        stages: the number of starts.
+        runs: the number of runs.
+        points: the number of points of all curves.
+        planned: the stacks.
+        prepared: the data.
     """
     lightest = min(planned, key=lambda stack: work(stack, prepared.X.shape[1]))
     return (
@@ -45,23 +52,23 @@ def rest(stages: int, runs: int, points: int, planned: Sequence[Stack], prepared
 
 
 def seconds(planned: Sequence[Stack], prepared: Prepared, workers: int) -> float:
-    """Estimate how long one variant's stacks train, the longest first, each in the process that is free first."""
+    """Estimate how long one variant's stacks train, the longest first, each in the first free process."""
     k = prepared.X.shape[1]
     a_unit = unit(max(planned, key=lambda stack: work(stack, k)), prepared)
-    busy = [0.0] * workers  # until when each process is
+    busy = [0.0] * workers  # the time at which each process becomes free
     for amount in sorted((work(stack, k) for stack in planned), reverse=True):
         heapq.heapreplace(busy, busy[0] + amount * a_unit)
     return max(busy)
 
 
 def memory(variants: Sequence[Sequence[Run]], splits: int, points: int, workers: int) -> int:
-    """Estimate the bytes that a sweep's largest stage takes, all its processes together, beside the table.
+    """Estimate the memory of a sweep's largest stage in bytes, of all its processes together, without the table.
 
     Args:
-        variants: the runs of each.
+        variants: the runs of each variant.
         splits: the number of fits of each run.
-        points: of a run's curve, at most.
-        workers: the processes that train.
+        points: the most points of a run's curve.
+        workers: the number of processes that train.
     """
     each = RUN_BYTES + POINT_BYTES * points
     epochs = [sum(run.epochs for run in own) for own in variants]
@@ -71,14 +78,14 @@ def memory(variants: Sequence[Sequence[Run]], splits: int, points: int, workers:
 
 
 def epoch_seconds(stack: Stack, prepared: Prepared) -> float:
-    """Measure an epoch of a stack, without what comes before the first."""
+    """Measure the seconds of an epoch of a stack, without what happens before the first epoch."""
     epochs = stack.fits[0][0].epochs
-    few = median(_epochs(stack, min(epochs, 3), prepared))  # loads what training needs
+    few = median(_epochs(stack, min(epochs, 3), prepared))  # the first call also loads what training needs
     return median(_epochs(stack, min(epochs, MOST_EPOCHS, 3 + int(WORTH_SECONDS / few)), prepared))
 
 
 def _epochs(stack: Stack, epochs: int, prepared: Prepared) -> list[float]:
-    """Return the seconds of each epoch but the first; those of all training if there is one only."""
+    """Return the seconds of each epoch except the first; of the first if there is only one."""
     short = {run: replace(run, epochs=epochs) for run, _ in stack.fits}
     few = Stack(tuple((short[run], split) for run, split in stack.fits), stack.rows)
     ends = [time.perf_counter()]

@@ -36,12 +36,12 @@ from pipeline.training import parameters
 from pipeline.training.stacks import Stack
 
 FILE = "params.yaml"
-AS_DVC = {"DVC_STAGE": "train"}  # a stage that a person starts always trains
+AS_DVC = {"DVC_STAGE": "train"}  # a stage that a person starts by hand reuses nothing
 
 
 @dataclass(frozen=True)
 class Beyond:
-    """Learning rates that are not below the largest stable one of a batch size."""
+    """Learning rates of a batch size that are not below its largest stable one."""
 
     batch_size: BatchSize
     stable: float
@@ -50,10 +50,10 @@ class Beyond:
 
 @dataclass(frozen=True)
 class Work:
-    """What a sweep would train, and what that takes.
+    """What a sweep would train, and its cost.
 
-    runs, stacks: how many. seconds: of training, in at most `workers` processes. whole: seconds of the sweep, from the
-    stages' start to the last run's evaluation. bytes: of memory that the largest stage takes at once, beside the table.
+    runs, stacks: their numbers. seconds: of training, in at most `workers` processes. whole: seconds of the sweep, from
+    the stages' start to the last run's evaluation. bytes: of memory that the largest stage takes, without the table.
     available: free memory, in bytes.
     """
 
@@ -70,9 +70,9 @@ class Work:
 class Plan:
     """What a sweep would do.
 
-    sweep: its id. runs, fits: how many; of a search whose runs are known only as they arise, those of the first round,
-    and all that follows is about them. most: the most runs that there will be. stored: runs that MLflow holds. known:
-    those whose records DVC's cache holds.
+    sweep: its id. runs, fits: their numbers; for a search that proposes runs as it goes, those of the first round, as
+    are all that follow. most: the most runs that the sweep may have. stored: runs in MLflow. known: runs whose records
+    are in DVC's cache.
     """
 
     sweep: str
@@ -116,22 +116,22 @@ def plan(params: Params) -> Plan:
 
 
 def runs_of(params: Params, prepared: Path) -> list[Run]:
-    """List the runs of a sweep; of a search whose runs are known only as they arise, those of the first round.
+    """List the runs of a sweep; for a search that proposes runs as it goes, those of the first round.
 
     Raises:
-        InputError: such a search would run on data that are not prepared yet.
+        InputError: such a search needs data that are not prepared yet.
     """
     if runs := sweep.plan(params, prepared):
         return runs
     if prepared != outs.PREPARED:
-        raise InputError("a search on other data than those prepared here cannot be planned; run: dvc repro prepare")
+        raise InputError("a search cannot be planned before its data are prepared; run: dvc repro prepare")
     from pipeline.search.stage import Searcher  # noqa: PLC0415 - loads Optuna
 
     return [run for variant in params.variants for run in Searcher(params, variant).likely()]
 
 
 def most_runs(params: Params, listed: int) -> int:
-    """Return the most runs that a sweep will have, of which so many are listed."""
+    """Return the most runs that a sweep may have, `listed` of which are known."""
     trials = len(params.variants) * params.sweep.search.trials * len(params.sweep.seed)
     return trials if params.sweep.search.method in sweep.PROPOSED else listed
 
@@ -143,13 +143,13 @@ def training(
     prepared: Prepared,
     points: int,
 ) -> Work:
-    """Say what training the missing runs takes, stage by stage; DVC runs one variant's after another's."""
+    """Estimate the cost of training the missing runs; DVC runs one variant's stage after another's."""
     runs = [run for own in by_variant.values() for run in own]
     counts = [len(curve_steps(run.epochs, points)) for run in runs]
     workers = [workers_for(own, prepared) for own in planned]
     seconds = sum(measure.seconds(own, prepared, count) for own, count in zip(planned, workers, strict=True))
     file = repository.sqlite_file(repository.store_uri())
-    # DVC's start with prepare, and evaluate, take as long as one each, and making a store's tables as two.
+    # DVC with prepare counts as one stage, evaluate as one, and making a store's tables as two.
     stages = len(planned) + 2 + 2 * bool(file and not file.exists())
     return Work(
         missing,
@@ -163,13 +163,13 @@ def training(
 
 
 def workers_for(planned: Sequence[Stack], prepared: Prepared) -> int:
-    """Return how many processes would train a stage's stacks."""
+    """Return the number of processes that would train a stage's stacks."""
     engine = choose(os.environ, planned, prepared, Checkpoints())
     return min(engine.count, len(planned)) if isinstance(engine, Workers) else 1
 
 
 def beyond(runs: Sequence[Run], table: rounding.Table, k: int) -> Iterator[Beyond]:
-    """List the learning rates of linear variants beyond the stable one, where training may diverge."""
+    """List the learning rates of linear variants at which training may diverge."""
     lrs: dict[BatchSize, list[float]] = {}
     for run in runs:
         if is_bounded(run, k) and run.lr not in lrs.setdefault(run.batch_size, []):
@@ -181,17 +181,17 @@ def beyond(runs: Sequence[Run], table: rounding.Table, k: int) -> Iterator[Beyon
 
 
 def is_bounded(run: Run, k: int) -> bool:
-    """Tell whether a run is one of those whose stable learning rate is known: plain descent of a linear model's mse."""
+    """Tell whether a run's stable learning rate is known: it is plain gradient descent of a linear model's mse."""
     return not rounding.unlike_plain(run) and is_linear(parameters.shapes(run.variant, k))
 
 
 def overridden(given: Sequence[str]) -> list[tuple[str, Params]]:
-    """Return the params of each experiment that `dvc exp run` would run with these values of -S, and what changes.
+    """Return the overrides and params of each experiment that `dvc exp run` would run with these values of -S.
 
-    A choice such as `train.epochs=100,200` gives an experiment for each combination, as --queue does.
+    A choice such as `train.epochs=100,200` gives an experiment for each combination, as with --queue.
 
     Raises:
-        InputError: DVC refuses an override, or the params that it gives are wrong.
+        InputError: DVC refuses an override, or the params that result are wrong.
     """
     if not given:
         return [("", load())]
@@ -203,7 +203,7 @@ def overridden(given: Sequence[str]) -> list[tuple[str, Params]]:
     try:
         by_path = to_path_overrides(given)
         if others := by_path.keys() - {FILE}:
-            raise InputError(f"-S: got a key of {min(others)}, takes those of {FILE}")
+            raise InputError(f"-S: got a key of {min(others)}, takes the keys of {FILE}")
         return [(" ".join(one[FILE]), _changed(one[FILE])) for one in get_hydra_sweeps(by_path)]
     except (DvcException, HydraException) as error:
         why = " ".join(str(error.__cause__ or error).split())
@@ -221,7 +221,7 @@ def _changed(overrides: list[str]) -> Params:
 
 @contextmanager
 def prepared_for(params: Params) -> Iterator[Path]:
-    """Yield the path of the prepared data: the workspace's if they are those of the params, else made for this.
+    """Yield the path of prepared data that fit the params: the workspace's, or else temporary ones.
 
     Raises:
         InputError: they cannot be made; the stage has printed why.

@@ -1,6 +1,6 @@
 """`pipeline predict`: a table with the features' columns -> the same table with a column of predictions.
 
-It reads, predicts and writes a part of the rows at a time, so that a table of any size takes the same memory.
+It reads, predicts and writes some rows at a time, so that a table of any size takes the same memory.
 """
 
 import csv
@@ -28,13 +28,13 @@ from pipeline.table.raw import Fault
 from pipeline.tracking import models
 from pipeline.tracking.models import Predictor
 
-CELLS = 2**16  # read at once
+CELLS = 2**16  # that are read at once
 TOO_LARGE = "its prediction is too large for float32"
 Rows = list[list[str]]
 
 
 def predict(source: Path, output: Path | None, run: str, version: int | None) -> str:
-    """Write a table with its predictions, whole or not at all; say with which run.
+    """Write a table with its predictions, whole or not at all; return how many rows, and the run that predicts.
 
     Args:
         source: a CSV file, which may be compressed.
@@ -57,7 +57,7 @@ def predict(source: Path, output: Path | None, run: str, version: int | None) ->
 
 
 def refuse_place(source: Path, output: Path | None) -> None:
-    """Refuse to write over the table that is read, or where no folder is.
+    """Refuse to overwrite the table that is read, or to write into a folder that does not exist.
 
     Raises:
         InputError: both are the same file, or the output's folder is missing.
@@ -70,7 +70,7 @@ def refuse_place(source: Path, output: Path | None) -> None:
 
 @contextmanager
 def writing(output: Path | None) -> Iterator[TextIO]:
-    """Yield a file that replaces `output`, or is copied to standard output, once it is whole."""
+    """Yield a file that, once it is whole, replaces `output` or is copied to standard output."""
     if output is None:
         with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
             yield file
@@ -105,7 +105,7 @@ def write(file: TextIO, source: Path, lines: Iterator[list[str]], model: Predict
     """Write each row with its prediction, in the shortest digits that restore its bits; return the number of rows.
 
     Raises:
-        InputError: a column is missing, or cells are not numbers, naming the first of them.
+        InputError: a column is missing, or cells are not numbers; the message names the first of them.
     """
     header = next(lines, None)
     if header is None:
@@ -125,13 +125,13 @@ def write(file: TextIO, source: Path, lines: Iterator[list[str]], model: Predict
 
 
 def free_name(name: str, header: Sequence[str]) -> str:
-    """Return a name for a new column: `name`, with a number behind it if the table has that column already."""
+    """Return a name for a new column: `name`, with a number appended if the table already has that column."""
     numbered = (f"{name}_{number}" for number in count(2))
     return next(one for one in chain([name], numbered) if one not in header)
 
 
 def numbered_parts(lines: Iterator[list[str]], size: int) -> Iterator[tuple[int, Rows]]:
-    """Yield up to `size` rows at a time, with the number of the first of them; the first below the header is row 1."""
+    """Yield up to `size` rows at a time with the number of their first; row 1 is the first below the header."""
     first = 1
     while part := list(islice(lines, size)):
         yield first, part

@@ -1,14 +1,13 @@
-"""`pipeline promote`: chooses the version of a registered model that is served."""
+"""`pipeline promote`: the version of a registered model that is served."""
 
 from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
-from pipeline.system import repository
 from pipeline.tracking import models
 
 
 def promote(run: str) -> str:
-    """Make a run's model the champion, or, if none is named, the workspace's sweep's; return what was done.
+    """Make a run's model the champion; without a run, that of the workspace's sweep. Return what was done.
 
     Raises:
         InputError: the run cannot predict, there are no outs, or the store fails.
@@ -16,10 +15,8 @@ def promote(run: str) -> str:
     params = load()
     if run:
         return models.promote(params, run)
-    try:
+    with outs.required():
         evaluated, champion = records.read_evaluated(params.variants), outs.champion()
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename or error}: no such file here; {repository.make_or_pull()}") from error
     if not champion:
         raise InputError(f"{outs.METRICS}: there is no champion, as every run diverged")
     done = models.update(params, evaluated, champion, insist=True)

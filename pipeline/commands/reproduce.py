@@ -1,4 +1,4 @@
-"""`pipeline reproduce`: makes runs again from their records alone, away from the working tree, and compares them."""
+"""`pipeline reproduce`: runs made again from their records alone, in a worktree of their own, and compared."""
 
 import io
 import subprocess
@@ -35,15 +35,15 @@ def reproduce(
 
     Args:
         experiment: MLflow's.
-        run_ids: the runs', or their fingerprints, or at least the first 8 digits of either.
-        allow_patch: run code that a record holds, without asking.
+        run_ids: ids of runs, fingerprints, or at least the first 8 digits of either.
+        allow_patch: run code that a record contains, without asking.
         allow_commit: run a commit that no local branch, tag or DVC experiment reaches, without asking.
 
     Returns:
         run id -> its answer.
 
     Raises:
-        InputError: a record is malformed, its commit or data are gone, or its code may not be run.
+        InputError: a record is malformed, its commit or data are missing, or its code may not be run.
     """
     worktrees.remove_leftovers()
     wanted = [queries.recall(experiment, queries.identify(experiment, run_id)[0]) for run_id in run_ids]
@@ -57,15 +57,19 @@ def reproduce(
 
 
 def make(stored: StoredRecord) -> tuple[list[Record], Prepared]:
-    """Train a run again, and evaluate it: alone, as its bits do not depend on what trains beside it.
+    """Train a run again, and evaluate it: alone, as its bits do not depend on the runs that train with it.
 
     Raises:
-        InputError: its commit or data are gone.
+        InputError: its commit or data are missing.
     """
     with worktrees.worktree(stored) as folder:
         params = parse_params(stored)
-        params["train"] |= {"nested": False} if "nested" in params["train"] else {}  # they are its sweep's, not its own
-        if not stored.tags.get("left", "").startswith(BEHIND):  # those which others let fall behind train with them
+        params["train"] |= (
+            {"nested": False} if "nested" in params["train"] else {}
+        )  # the further fits are the sweep's, not the run's
+        if not stored.tags.get("left", "").startswith(
+            BEHIND
+        ):  # a run that fell behind trains with the runs that it fell behind
             params["sweep"] |= narrowed(stored.params, params["sweep"])
         source, params["data"]["source"] = params["data"]["source"], TABLE
         write_params(stored, params, folder)
@@ -76,11 +80,11 @@ def make(stored: StoredRecord) -> tuple[list[Record], Prepared]:
 
 
 def narrowed(own: Mapping[str, str], swept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of `sweep` with which it has one run, which nothing searches for.
+    """Return the keys of `sweep` for a sweep of this run alone, without a search.
 
     Args:
         own: the run's params.
-        swept: the sweep's, of a version that may know fewer axes.
+        swept: the keys of its sweep; an older version may have fewer axes.
     """
     values = {axis.name: [axis.read(own[axis.name])] for axis in AXES if axis.name in swept and axis.name in own}
     return values | ({"search": {**swept["search"], "method": "none"}} if "search" in swept else {})
@@ -123,12 +127,12 @@ def write_params(stored: StoredRecord, params: dict[str, Any], folder: Path) -> 
 
 
 def place_data(stored: StoredRecord, source: str, folder: Path) -> None:
-    """Put the prepared data in place: found by their md5, or prepared again from the raw table, found by its md5.
+    """Place the prepared data, found by their md5, or prepared again from the raw table, found by its md5.
 
     Args:
         stored: the record.
-        source: where its raw table was.
-        folder: with a params.yaml whose table is TABLE.
+        source: the path of its raw table.
+        folder: the worktree, with a params.yaml whose table is TABLE.
 
     Raises:
         InputError: neither is found.
@@ -146,32 +150,32 @@ def place_data(stored: StoredRecord, source: str, folder: Path) -> None:
             stage(folder, "pipeline.prepare")
     if not prepared.exists() or file_md5(prepared) != wanted:
         raise InputError(
-            f"{stored.run_id}: its data are gone: neither the prepared tensors (md5 {wanted}) nor {source!a} as "
+            f"{stored.run_id}: its data are missing: neither the prepared tensors (md5 {wanted}) nor {source!a} as "
             f"it was (md5 {raw}) is in the workspace, DVC's cache or its remote"
         )
     worktrees.write(stored, folder, outs.SUMMARY, stored.summary.encode())
 
 
 def inside(folder: Path, source: str) -> Path | None:
-    """Locate a record's table, a file below the folder; None if there is none, or the path leads outside."""
+    """Return the path of a record's table in a folder; None if there is no such file, or the path leads outside."""
     try:
         place = (folder / source).resolve()
         return place if place.is_relative_to(folder.resolve()) and place.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # a name too long, a NUL in it, links in a circle
+    except (OSError, ValueError, RuntimeError):  # a name that is too long or has a NUL, or a circle of links
         return None
 
 
 def stage(folder: Path, module: str, *arguments: str) -> None:
-    """Run a stage as it is in the run's commit, with a store of its own.
+    """Run a stage of the run's commit, with a store of its own.
 
     Raises:
         InputError: it fails; it has printed why.
     """
-    # The commit's own code pins its kernels or not, as it did when the run was made.
+    # The commit's own code decides whether kernels are pinned, as it did when the run was made.
     kept = {key: value for key, value in unpinned().items() if not key.startswith(("DVC_", "MLFLOW_", "PYTHONPATH"))}
     own = {"DVC_ROOT": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     command = [sys.executable, "-m", module, *arguments]
-    # In its own session: Ctrl-C reaches only this command, which kills the stage. Standard output is for the answers.
+    # In a session of its own: Ctrl-C reaches only this command, which kills the stage. stdout is for the answers.
     done = subprocess.run(command, cwd=folder, env=kept | own, check=False, start_new_session=True, stdout=2)
     if done.returncode != 0:
         raise InputError(f"{' '.join(command[1:])}: failed at the run's commit; see above")

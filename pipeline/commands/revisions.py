@@ -1,4 +1,4 @@
-"""What DVC holds: the runs of a revision, and content by its md5."""
+"""What DVC has: the runs of a revision, and content by its md5."""
 
 import csv
 import re
@@ -39,12 +39,12 @@ def tables(revision: str | None, pattern: str) -> list[list[dict[str, str]]]:
         texts = [files.read_text(path, encoding="utf-8") for path in sorted(files.glob(pattern))]
     except SCMError as error:
         known = "list experiments with: dvc exp list --all-commits"
-        raise InputError(f"{where}: is no commit, branch, tag or DVC experiment here: {error}; {known}") from error
+        raise InputError(f"{where}: is not a commit, branch, tag or DVC experiment here: {error}; {known}") from error
     except (DvcException, DataIndexDirError, OSError) as error:
         there = f"; at that revision, {repository.make_or_pull()}" if revision else f"; {repository.make_or_pull()}"
         raise InputError(f"{where}: its outs are not here, nor in DVC's cache: {error}{there}") from error
     if not texts:
-        raise InputError(f"{where}: holds no trained runs; run: dvc repro")
+        raise InputError(f"{where}: has no trained runs; run: dvc repro")
     return [list(csv.DictReader(text.splitlines())) for text in texts]
 
 
@@ -52,7 +52,7 @@ def content(md5: str) -> bytes | None:
     """Find content by its md5 in DVC's cache, or in its remote; None if it is in neither.
 
     Raises:
-        InputError: it is not an md5, and could lead to files outside the cache, or DVC fails.
+        InputError: it is not an md5, so it could lead to files outside the cache, or DVC fails.
     """
     if not re.fullmatch("[0-9a-f]{32}", md5):
         raise InputError(f"{md5!a}: is not an md5, which is 32 hexadecimal digits")

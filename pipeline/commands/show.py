@@ -1,4 +1,4 @@
-"""`pipeline show`: all that is known of one run, from the workspace's outs or from its record in MLflow."""
+"""`pipeline show`: all that is known of a run, from the workspace's outs or from its record in MLflow."""
 
 import json
 import math
@@ -46,14 +46,14 @@ class Shown:
 
 
 def in_workspace(params: Params, named: str | None) -> Shown | None:
-    """Find a run among the workspace's outs; None if it is not there.
+    """Find a run in the workspace's outs; None if it is not there.
 
     Args:
         params: params.yaml.
         named: a fingerprint or the start of one; None for the champion.
 
     Raises:
-        InputError: the outs are missing or damaged, more than one run is meant, or every run diverged.
+        InputError: the outs are missing or damaged, the digits fit more than one run, or every run diverged.
     """
     try:
         evaluated = records.read_evaluated(params.variants)
@@ -62,7 +62,7 @@ def in_workspace(params: Params, named: str | None) -> Shown | None:
     except FileNotFoundError as error:
         if named is not None:
             return None
-        said = "no such file here, so this workspace has no champion; run: dvc repro, or name a run that MLflow holds"
+        said = "no such file, so this workspace has no champion; run: dvc repro, or name a run in MLflow"
         raise InputError(f"{error.filename or error}: {said}") from error
     own = best_run(evaluated, best, params.evaluate.metric)
     found = [one for one in evaluated if one.run.fingerprint.startswith(named)] if named else [own] if own else []
@@ -74,7 +74,7 @@ def in_workspace(params: Params, named: str | None) -> Shown | None:
 
 
 def described(record: Record) -> str:
-    """Name a run unmistakably."""
+    """Name a run by its fingerprint and in words."""
     return f"{record.run.fingerprint} ({record.run.name})"
 
 
@@ -119,7 +119,7 @@ def in_store(experiment: str, named: str) -> Shown:
     commit = tags.get("git_commit", "unknown")[:12]
     origin = {
         "from": f"MLflow run {run_id} ({stored.seal})",
-        "code": f"commit {commit}" + (" with changes, which the record holds" if "git_changes" in tags else ""),
+        "code": f"commit {commit}" + (" with changes, which are in the record" if "git_changes" in tags else ""),
         "DVC experiment": tags.get("dvc_experiment", ""),
         **data_origin(summary, tags["data_md5"]),
         "sweep": tags["sweep"],
@@ -137,7 +137,7 @@ def in_store(experiment: str, named: str) -> Shown:
 
 
 def data_origin(summary: Mapping[str, Any], md5: str) -> dict[str, str]:
-    """Say which data a run was trained on."""
+    """Describe the data that a run was trained on."""
     source = f"{summary['rows']:,} rows of {printable(summary['source'])}, md5 {summary['source_md5']}"
     return {"data": data_label(summary), "table": source, "prepared": f"md5 {md5}"}
 
@@ -147,12 +147,12 @@ def with_weights(
     tensors: Mapping[str, NDArray[np.float32]],
     summary: Mapping[str, Any],
 ) -> Shown:
-    """Add a model fitted to all training rows: its weights in the table's units if it is linear, else its shapes.
+    """Add the model fitted to all training rows: its shapes and, if it is linear, its weights in the table's units.
 
     Args:
-        about: the rest.
-        tensors: of a record.
-        summary: of the prepared data.
+        about: the run, without a model.
+        tensors: the record's.
+        summary: the prepared data's.
     """
     given = [name for name in tensors if not name.startswith("grad_") and name not in {"mean", "scale"}]
     shapes = {name: tensors[name].shape[1:] for name in given}

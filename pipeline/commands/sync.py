@@ -1,4 +1,4 @@
-"""`pipeline sync`: stores in MLflow what it lacks of the workspace's outs: runs, and the champion's model."""
+"""`pipeline sync`: stores the workspace's runs that MLflow lacks, and registers the champion's model."""
 
 import json
 from collections.abc import Sequence
@@ -8,32 +8,29 @@ from pipeline.errors import InputError
 from pipeline.runs import outs, records, sweep
 from pipeline.runs.checked import check_prepared
 from pipeline.runs.records import Record
-from pipeline.system import repository
 from pipeline.tracking import sync as tracking
 
 
 def sync() -> str:
-    """Store what MLflow lacks, and register the champion if it is not; say what was done, and link to the sweep.
+    """Store what MLflow lacks, and register the champion; return what was done, and links to the sweep.
 
     Raises:
         InputError: outs are missing or are not those of params.yaml, or the store fails.
     """
     params = load()
-    try:
+    with outs.required():
         evaluated = records.read_evaluated(params.variants)
         champion = outs.champion()
         current = is_current(params, evaluated)
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename or error}: no such file here; {repository.make_or_pull()}") from error
     check_prepared(params.data)
     if not current:
-        raise InputError("the outs were made with other params, data or code than those here; run: dvc repro")
+        raise InputError("the outs were made with other params, data or code; run: dvc repro")
     summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
     return "\n".join(tracking.sync(params, evaluated, outs.evaluation(), champion, summary))
 
 
 def is_current(params: Params, evaluated: Sequence[Record]) -> bool:
-    """Tell whether records are those that params.yaml, the prepared data and the code here make."""
+    """Tell whether the records are those that params.yaml, the prepared data and the code would give now."""
     if params.train.nested != ("nested" in outs.summary()):
         return False
     if specified := sweep.specification(params):

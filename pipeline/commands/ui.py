@@ -1,4 +1,4 @@
-"""`pipeline ui`: serves MLflow's pages on this machine, and opens them where the workspace's runs are ranked."""
+"""`pipeline ui`: serves MLflow's pages on this machine, and opens the ranking of the workspace's runs."""
 
 import importlib.util
 import ipaddress
@@ -31,15 +31,15 @@ START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - compared with
 AUTHENTICATION = (
-    "it would let anybody who reaches this machine read and change every run. Set up MLflow's authentication first: "
+    "anybody who reaches this machine could read and change every run. Set up MLflow's authentication first: "
     "pip install 'mlflow[auth]'; write a basic_auth.ini (MLflow's documentation shows one) and set "
     "MLFLOW_AUTH_CONFIG_PATH to its path; set MLFLOW_FLASK_SERVER_SECRET_KEY to a long random text, and, for the first "
-    "start, MLFLOW_AUTH_ADMIN_PASSWORD. Or leave --host out, and use a tunnel: ssh -L 5000:127.0.0.1:5000 THIS_MACHINE"
+    "start, MLFLOW_AUTH_ADMIN_PASSWORD. Or omit --host, and use a tunnel: ssh -L 5000:127.0.0.1:5000 THIS_MACHINE"
 )
 
 
 def ui(experiment: str, host: str, port: int | None, open_browser: bool) -> None:
-    """Serve MLflow's pages until Ctrl-C; if the store is a server, only link to its own.
+    """Serve MLflow's pages until Ctrl-C; if the store is a server, only print a link to its pages.
 
     Args:
         experiment: MLflow's.
@@ -67,7 +67,7 @@ def ui(experiment: str, host: str, port: int | None, open_browser: bool) -> None
 
 
 def page_of(experiment: str) -> str:
-    """Link to the leaderboard of the workspace's data; without prepared data, to all runs."""
+    """Return a link to the leaderboard of the workspace's data; without prepared data, to all runs."""
     from pipeline.tracking import queries  # noqa: PLC0415 - loads MLflow, 1 s, while the server starts
 
     summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8")) if outs.SUMMARY.exists() else None
@@ -75,7 +75,7 @@ def page_of(experiment: str) -> str:
 
 
 def show(link: str, open_browser: bool) -> None:
-    """Print a link, and open it at a terminal that has a browser with windows."""
+    """Print a link; at a terminal of a graphical desktop, also open it in the browser."""
     print(link, flush=True)
     screen = sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     if open_browser and screen and sys.stdout.isatty():
@@ -118,7 +118,7 @@ def has_authentication() -> bool:
 
 
 def hosts(host: str) -> list[str]:
-    """List the names under which browsers may ask for the pages; MLflow's own list lets `10.evil.com` pass."""
+    """List the host names under which browsers may ask for the pages; MLflow's own list accepts `10.evil.com`."""
     names = {host, "127.0.0.1", "localhost"} - EVERYWHERE
     if host in EVERYWHERE:
         names |= {socket.gethostname(), socket.getfqdn()}
@@ -128,10 +128,10 @@ def hosts(host: str) -> list[str]:
 
 
 class Server:
-    """A server's process, and what it prints."""
+    """A server's process and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
-        """Watch a process that prints to a file."""
+        """Take a process, and the file that it prints to."""
         self.process, self.output = process, output
 
     def tail(self) -> str:
@@ -145,7 +145,7 @@ def serving(host: str, port: int) -> Iterator[Server]:
     """Run MLflow's server; at the end, also by Ctrl-C or SIGTERM, stop it with all its workers.
 
     Raises:
-        InputError: others would reach it, and authentication is not set up.
+        InputError: other machines would reach it, and authentication is not set up.
     """
     protected = has_authentication()
     if not is_loopback(host) and not protected:
@@ -153,7 +153,7 @@ def serving(host: str, port: int) -> Iterator[Server]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", ",".join(f"{name}{end}" for name in hosts(host) for end in ("", ":*"))]
     command += ["--app-name", "basic-auth"] if protected else []
-    own = {"MLFLOW_BACKEND_STORE_URI": repository.store_uri()}  # not among the arguments, which all users can read
+    own = {"MLFLOW_BACKEND_STORE_URI": repository.store_uri()}  # not as an argument, which all users can read
     root = repository.root()
     with tempfile.TemporaryFile() as output, stopping_at_signals():
         process = subprocess.Popen(
@@ -184,7 +184,7 @@ def stopping_at_signals() -> Iterator[None]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all that runs in its session; those that do not end in time are killed."""
+    """End a server and all processes of its session; kill those that do not end in time."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

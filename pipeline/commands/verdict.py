@@ -1,4 +1,4 @@
-"""Compares a reproduced run with its record: the same bits, the same within rounding, or what differs."""
+"""The verdict on a reproduced run: identical to its record, the same within rounding, or what differs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -39,8 +39,8 @@ def compare(stored: StoredRecord, record: Record | None, prepared: Prepared) -> 
 
     Args:
         stored: the record.
-        record: the reproduced run, None if its params gave none.
-        prepared: the data on which it was trained.
+        record: the reproduced run; None if the record gives no such run.
+        prepared: the data that it was trained on.
     """
     if record is None:
         return Answer("differs", [GONE])
@@ -61,7 +61,7 @@ def compare(stored: StoredRecord, record: Record | None, prepared: Prepared) -> 
 
 
 def compare_exactly(stored: StoredRecord, record: Record) -> list[str]:
-    """List how a reproduced run differs from its record in what is the same on every machine."""
+    """List the differences in what is the same on every machine."""
     differences = differing_params(stored, record)
     if stored.seal == seals.ALTERED:
         differences.append("seal: does not match; the record was altered after its run ended")
@@ -75,7 +75,7 @@ def compare_exactly(stored: StoredRecord, record: Record) -> list[str]:
 
 
 def differing(pairs: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
-    """List the pairs of texts, on record and now, that differ."""
+    """List the differing pairs of texts: on record, now."""
     return [
         f"{key}: {there or 'nothing'} on record, {here or 'nothing'} now"
         for key, (there, here) in pairs.items()
@@ -84,7 +84,7 @@ def differing(pairs: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
 
 
 def differing_params(stored: StoredRecord, record: Record) -> list[str]:
-    """List the params on record that are not the reproduced run's, or not the data's in params.yaml."""
+    """List the params on record that differ from those of the reproduced run, or of the data in params.yaml."""
     later = {axis.name: axis.default for axis in AXES if axis.name not in stored.params}  # than the record
     own = {key: getattr(record.run, key) for key in FIELDS}
     own = {key: value for key, value in own.items() if value is not None and value != later.get(key)}
@@ -97,10 +97,10 @@ def differing_params(stored: StoredRecord, record: Record) -> list[str]:
 
 
 def compare_bits(stored: StoredRecord, record: Record) -> list[str]:
-    """List what differs in any bit between a reproduced run and its record: weights, curve, metrics."""
+    """List every difference in the bits of weights, curve and metrics."""
     ends = {"diverged": record.diverged, "left": record.left}
     differences = differing({key: (stored.tags.get(key), value or None) for key, value in ends.items()})
-    differences += [] if stored.weights else [f"{WEIGHTS}: is gone from MLflow"]
+    differences += [] if stored.weights else [f"{WEIGHTS}: is missing from MLflow"]
     if stored.weights:
         tensors = compare_tensors(load(stored.weights), record.tensors)
         same = stored.weights == save(dict(record.tensors))
@@ -131,13 +131,13 @@ def compare_within_rounding(stored: StoredRecord, record: Record, prepared: Prep
 
 
 def curve_points(stored: StoredRecord, record: Record) -> dict[int, float]:
-    """Choose the points of a run's curve, step -> train/mse, that its record should hold."""
+    """Choose the points of a run's curve, step -> train/mse, that its record should have."""
     steps = record.steps(parse_params(stored)["track"]["points"])
     return {step: float(record.curve[step]) for step in steps if np.isfinite(record.curve[step])}
 
 
 def metrics(stored: StoredRecord, record: Record) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the metrics on record and those reproduced; of a run not evaluated yet, only the curve's last value."""
+    """Return the metrics on record and those made; of a run that is not evaluated yet, only the curve's last value."""
     made = {key: value for key, value in record.metrics.items() if key != CURVE}
     if not stored.evaluated and not set(stored.metrics) & set(made):
         made = {}
@@ -157,7 +157,7 @@ def compare_metrics(held: Mapping[str, float], made: Mapping[str, float]) -> lis
 
 
 def compare_curves(stored: Mapping[int, float], made: Mapping[int, float]) -> list[str]:
-    """Say how many points of two curves, step -> train/mse, differ, are missing or were added, and by how much."""
+    """Count the points, step -> train/mse, that differ, are missing or were added, and say by how much."""
     wrong = [step for step in sorted({*made, *stored}) if made.get(step) != stored.get(step)]
     if not wrong:
         return []

@@ -1,4 +1,4 @@
-"""Checks out a run's code into a folder of its own, and asks first where the code is not the user's own."""
+"""Checks out a run's code into a folder of its own; first asks whether to run code that is not the user's own."""
 
 import os
 import re
@@ -20,15 +20,19 @@ from pipeline.tracking.validation import StoredRecord
 
 # Links become plain files that hold their target, so that nothing can be written through one; git runs no hook.
 SAFE = ["-c", "core.symlinks=false", "-c", f"core.hooksPath={os.devnull}"]
-GITS_OWN = {".gitattributes", ".gitmodules", ".lfsconfig"}  # make git itself run filters, or fetch from elsewhere
+GITS_OWN = {
+    ".gitattributes",
+    ".gitmodules",
+    ".lfsconfig",
+}  # with these, git itself runs filters, or fetches from other places
 FOLDER = re.compile(r"pipeline-reproduce-([0-9a-f]{8})-([0-9]{1,10})-([0-9.]{1,20})-\w+")
 
 
 def permit(stored: StoredRecord, allow_patch: bool, allow_commit: bool) -> None:
-    """Check that a run's code may be run: it is the user's own, or allowed by an option or at the terminal.
+    """Check that a run's code may be run: it is the user's own, or an option or the user at the terminal allows it.
 
     Raises:
-        InputError: it is not, or its patch may not be applied at all.
+        InputError: it may not, or its patch may not be applied at all.
     """
     name, commit = stored.run_id, stored.commit
     if not commit or repository.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
@@ -41,7 +45,7 @@ def permit(stored: StoredRecord, allow_patch: bool, allow_commit: bool) -> None:
     if stored.patch:
         files = patched_files(stored)
         if not allow_patch:
-            what = f"{name}: its record holds a patch to the code, which is in no commit: {', '.join(files)}"
+            what = f"{name}: its record contains a patch to the code, which is in no commit: {', '.join(files)}"
             ask(what, f"to read it: {stored.patch_uri}", "--allow-patch", stored.patch)
 
 
@@ -52,10 +56,10 @@ def is_reached(commit: str) -> bool:
 
 
 def ask(what: str, show: str, switch: str, code: bytes) -> None:
-    """Show code from a store and ask whether to run it.
+    """Show code from a record, and ask whether to run it.
 
     Raises:
-        InputError: the answer is no, or there is no terminal to ask on.
+        InputError: the answer is no, or there is no terminal.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError(f"{what}\n  {show}\n  to run it: pipeline reproduce {switch}")
@@ -65,10 +69,10 @@ def ask(what: str, show: str, switch: str, code: bytes) -> None:
 
 
 def patched_files(stored: StoredRecord) -> list[str]:
-    """List the files that a patch changes, as git itself reads it, in an index of its own.
+    """List the files that a patch changes, as git itself reads the patch.
 
     Raises:
-        InputError: git cannot apply the patch, or it makes links or submodules, or changes what is git's or DVC's own.
+        InputError: git cannot apply the patch, or it makes links or submodules, or changes files of git or DVC.
     """
     with tempfile.TemporaryDirectory() as temporary:
         objects = Path(repository.git("rev-parse", "--git-path", "objects") or ".").resolve()
@@ -77,7 +81,7 @@ def patched_files(stored: StoredRecord) -> list[str]:
             "GIT_OBJECT_DIRECTORY": temporary,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
         }
-        # In a subfolder git leaves out the files above.
+        # In a subfolder git would leave out the files above.
         top = Path(repository.git("rev-parse", "--show-toplevel") or ".")
         git(stored, top, "read-tree", stored.commit, extra=own)
         apply(stored, top, "--cached", extra=own)
@@ -91,14 +95,14 @@ def patched_files(stored: StoredRecord) -> list[str]:
 
 
 def refusal(path: str, mode: str) -> str:
-    """Say why a patch may not give a file this mode; empty if it may."""
+    """Return why a patch may not give a file this mode; empty if it may."""
     names = [part.rstrip(". ").lower() for part in path.split("/")]
     if mode in {"120000", "160000"}:
         return "a link" if mode == "120000" else "a submodule"
     if ".." in path.split("/") or path.startswith("/"):
         return "outside the tree"
     if {".git", ".dvc"} & set(names) or names[-1] in GITS_OWN:
-        return "git's or DVC's own"
+        return "a file of git or DVC"
     return ""
 
 
@@ -117,12 +121,12 @@ def worktree(stored: StoredRecord) -> Iterator[Path]:
                 apply(stored, folder)
             yield folder
         finally:
-            _stop_stages(folder)  # a killed stage leaves its storing process
+            _stop_stages(folder)  # a killed stage leaves its storing process behind behind
             subprocess.run(["git", "worktree", "remove", "--force", folder], check=False, capture_output=True)
 
 
 def prefix() -> str:
-    """Name a temporary folder after this process, so that others can tell later whether it is left over."""
+    """Name a temporary folder after this process, so that a later process can tell whether it is stale."""
     tags = processes.process_tags(os.getpid())
     return f"pipeline-reproduce-{_host()}-{tags['pid']}-{tags['pid_started']}-"
 
@@ -161,7 +165,7 @@ def _stop_stages(folder: Path) -> None:
         if Path(cwd).is_relative_to(folder) and any(part.startswith("pipeline.") for part in command[1:4]):
             process.kill()
             stages.append(process)
-    psutil.wait_procs(stages, timeout=3)  # else they write into what is being removed
+    psutil.wait_procs(stages, timeout=3)  # otherwise they write into what is being removed
 
 
 def apply(stored: StoredRecord, folder: Path, *options: str, extra: Mapping[str, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Whether the prepared data, by their summary, are those that params.yaml asks for."""
+"""The check that prepared data, by their summary, are those that params.yaml asks for."""
 
 import json
 from pathlib import Path
@@ -12,32 +12,32 @@ DESCRIBED = ("features", "target", "split", "standardize")
 
 
 def check_prepared(data: Data) -> list[int]:
-    """Refuse prepared data that are left over from another table, other columns or another split.
+    """Refuse prepared data of another table, other columns or another split.
 
-    DVC prepares them again by itself; a stage run by hand would train on them and record the wrong source.
+    DVC prepares data again by itself; a stage run by hand would train on the old data and record the wrong source.
 
     Returns:
         the number of training rows of each split.
 
     Raises:
-        InputError: naming what differs.
+        InputError: the data differ; the message says how.
     """
     again = "run: dvc repro prepare"
     try:
         summary = json.loads(outs.SUMMARY.read_text(encoding="utf-8"))
-        told = {key: summary[key] for key in DESCRIBED}
+        prepared = {key: summary[key] for key in DESCRIBED}
         md5, rows = summary["source_md5"], [int(count) for count in summary["train_rows"]]
     except FileNotFoundError as error:
-        raise InputError(f"{outs.SUMMARY}: no such file here; {again}") from error
+        raise InputError(f"{outs.SUMMARY}: no such file; {again}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{outs.SUMMARY}: is malformed; {again}") from error
     wanted = data.model_dump() | {"split": data.split.model_dump(exclude_defaults=True)}
     faults = [
-        f"data.{key}: {brief(told[key])}, and params.yaml has {brief(wanted[key])}"
+        f"data.{key}: {brief(prepared[key])}, and params.yaml has {brief(wanted[key])}"
         for key in DESCRIBED
-        if told[key] != wanted[key]
+        if prepared[key] != wanted[key]
     ]
-    # A missing table, as after `dvc pull` of the outs alone, is not another table.
+    # After `dvc pull` of the outs alone the table is missing; that is no fault.
     source = Path(data.source)
     if source.is_file() and (found := file_md5(source)) != md5:
         faults.append(f"source_md5: {md5}, and {printable(source)} has {found}")

@@ -1,8 +1,13 @@
 """Where the stages' outs lie, and how they are written: whole or not at all, the same bytes every time."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.system import repository
 
 PREPARED = Path("data/prepared/tensors.safetensors")
 SUMMARY = Path("data/prepared/summary.json")
@@ -12,6 +17,19 @@ LEADERBOARD = Path("leaderboard.csv")
 METRICS = Path("metrics.json")
 PLOTS = Path("plots")
 REPORT = Path("report.html")
+
+
+@contextmanager
+def required() -> Iterator[None]:
+    """Read outs, and say how to get them if one is missing.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename or error}: no such file; {repository.make_or_pull()}") from error
 
 
 def evaluation() -> list[Path]:

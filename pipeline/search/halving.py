@@ -1,4 +1,4 @@
-"""Successive halving: runs train rung by rung, and at each the worse half of the configurations leaves.
+"""Successive halving: runs train rung by rung, and at each rung the worse half of the configurations stops.
 
 See: Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, 2016.
 """
@@ -22,7 +22,7 @@ RATE = 2  # at each rung, one configuration in RATE goes on, for RATE times the 
 
 @dataclass(frozen=True)
 class Rung:
-    """One of the steps at which runs are compared, from 1 to `last`."""
+    """One of the steps at which configurations are compared, from 1 to `last`."""
 
     place: int
     last: int
@@ -33,7 +33,7 @@ class Rung:
         return self.place == self.last
 
     def epochs(self, run: Run) -> int:
-        """Return up to which epoch a run trains: at the last rung to its end, at each before to half of the next."""
+        """Return the epoch up to which a run trains: its last at the last rung, half of the next at the others."""
         return -(-run.epochs // int(RATE ** (self.last - self.place)))
 
 
@@ -51,15 +51,15 @@ def halve(
     score: Callable[[Record], Record],
     report: Callable[[Sequence[Trial]], object] = len,
 ) -> list[Record]:
-    """Train runs rung by rung; return the records of all, in their order.
+    """Train runs rung by rung; return the records of all runs, in their order.
 
-    A configuration stays or leaves with all its seeds. The bits of those that stay are those that they have alone.
+    A configuration goes on or stops with all its seeds. A run that goes on has the bits that it would have alone.
 
     Args:
-        runs: of one variant.
+        runs: those of one variant.
         trainer: trains them, and lets its listener know of each that ends.
         most: the number of rungs.
-        metric: decides, as the mean over the seeds.
+        metric: what configurations are compared by, as its mean over the seeds.
         score: fills in a record's metrics.
         report: called after each rung with the trials that have ended so far.
     """
@@ -111,9 +111,9 @@ def losses_of(records: Sequence[Record], metric: str) -> dict[str, float]:
 
 
 def leaving(losses: Mapping[str, float]) -> set[str]:
-    """Choose the configurations that leave: the worse half, rounded down, and all of which a run diverged.
+    """Choose the configurations that stop: the worse half, rounded down, and those with a diverged run.
 
-    Of equals those leave that stand last.
+    Of equal configurations the later ones stop.
     """
     order = sorted(losses, key=lambda one: losses[one])
     kept = math.ceil(len(order) / RATE)

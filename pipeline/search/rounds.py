@@ -1,4 +1,4 @@
-"""A search: rounds of proposed configurations, trained and scored, until its trials are spent."""
+"""A search: rounds of proposed configurations, trained and scored, until all trials are made."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def search(
         study: proposes configurations, and takes their losses.
         settings: the number of trials and rounds, and the metric.
         runs_of: the runs of a configuration, one for each seed.
-        train: trains the runs of a round, and evaluates them.
+        train: trains and evaluates the runs of a round.
         report: called after each round with the trials so far.
     """
     records: list[Record] = []
@@ -50,7 +50,7 @@ def search(
 def loss(records: Sequence[Record], metric: str) -> float:
     """Return a configuration's loss: its metric's mean over the seeds, or infinity if a run diverged.
 
-    Nine digits, as the metrics themselves have: what comes after them differs with rounding.
+    It has nine digits, as the metrics have: further digits depend on rounding.
     """
     mean, _ = summarized(record.metrics.get(metric, math.nan) for record in records)
     return as_loss(metric, float(f"{mean:.9g}"))

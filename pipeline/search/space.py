@@ -1,4 +1,4 @@
-"""The space that a search looks through: intervals and lists of values, as Optuna's distributions."""
+"""The space of a search: intervals and lists of values, as Optuna's distributions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Configuration = Mapping[str, Value]  # axis -> value
 
 @dataclass(frozen=True)
 class Interval:
-    """All numbers from low to high, with six digits; only whole ones if both ends are ints."""
+    """The numbers from low to high, with six digits; whole numbers if both ends are ints."""
 
     low: float
     high: float
@@ -26,67 +26,65 @@ class Interval:
 
     @property
     def whole(self) -> bool:
-        """Whether only whole numbers are meant."""
+        """Whether it has whole numbers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def count(self) -> float:
-        """How many there are."""
+        """The number of values."""
         return int(self.high - self.low) + 1 if self.whole else math.inf if self.low < self.high else 1
 
     @property
     def varies(self) -> bool:
-        """Whether there is more than one."""
+        """Whether it has more than one value."""
         return self.count > 1
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values; numbers, and batch size full after them, are in order."""
+    """A list of values; numbers are in ascending order, and the batch size `full` comes after them."""
 
     values: tuple[Value, ...]
 
     @classmethod
     def of(cls, values: Sequence[Value]) -> "Choice":
-        """Bring numbers into their order; leave names in theirs."""
+        """Sort numbers; leave names in their order."""
         ordered = all(is_number(value) for value in values)
         return cls(tuple(sorted(values, key=_size)) if ordered else tuple(values))
 
     @property
     def ordered(self) -> bool:
-        """Whether neighbours are alike."""
+        """Whether the values have an order."""
         return all(is_number(value) for value in self.values)
 
     @property
     def count(self) -> float:
-        """How many there are."""
+        """The number of values."""
         return len(self.values)
 
     @property
     def varies(self) -> bool:
-        """Whether there is more than one."""
+        """Whether it has more than one value."""
         return self.count > 1
 
 
 Domain = Interval | Choice
-Space = Mapping[str, Domain]  # of a sweep's axes, but for its seeds
+Space = Mapping[str, Domain]  # axis -> its values; seeds are not searched
 
 
 def refused(space: Space, method: str) -> list[str]:
-    """Say which axes a method cannot search, and why."""
+    """List why a method cannot search a space."""
     if method != "cmaes":
         return []
     names = [name for name, axis in space.items() if isinstance(axis, Choice) and not axis.ordered and axis.varies]
-    faults = [
-        f"sweep.{name}: cmaes searches numbers alone; take one of its values, or the method tpe" for name in names
-    ]
+    faults = [f"sweep.{name}: cmaes only searches numbers; take one of its values, or the method tpe" for name in names]
     if sum(axis.varies for axis in space.values()) < 2:
         faults.append("sweep.search.method: cmaes searches two axes or more; take the method tpe")
     return faults
 
 
 def is_number(value: Value) -> bool:
-    """Tell whether a value has a place in an order: numbers, and a batch size of all rows."""
+    """Tell whether a value has a place in an order: it is a number, or the batch size `full`."""
     return not isinstance(value, str) or value == "full"
 
 
@@ -95,7 +93,7 @@ def _size(value: Value) -> float:
 
 
 def six(value: float) -> float:
-    """Round to six significant digits, which hide where processors' log and exp differ."""
+    """Round to six significant digits: processors' log and exp differ in later ones."""
     return float(f"{value:.6g}")
 
 
@@ -114,7 +112,7 @@ def shown(domain: Domain) -> BaseDistribution:
 
 
 def interval(domain: Interval) -> BaseDistribution:
-    """Return an interval as Optuna's."""
+    """Return Optuna's distribution of an interval."""
     if domain.whole:
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
     return FloatDistribution(domain.low, domain.high, log=domain.log)
@@ -132,10 +130,10 @@ def _rounded(domain: Domain, value: Any) -> Any:  # noqa: ANN401 - as Optuna's
 
 
 def configuration(space: Space, proposed: Mapping[str, Any]) -> dict[str, Value]:
-    """Return the values that a proposal means, in the order of the space."""
-    return {name: _meant(domain, proposed[name]) for name, domain in space.items()}
+    """Return the configuration that a proposal stands for, in the order of the space."""
+    return {name: _value(domain, proposed[name]) for name, domain in space.items()}
 
 
-def _meant(domain: Domain, value: Any) -> Value:  # noqa: ANN401 - as Optuna's
-    meant: Value = domain.values[value] if isinstance(domain, Choice) and domain.ordered else value
-    return meant
+def _value(domain: Domain, value: Any) -> Value:  # noqa: ANN401 - as Optuna's
+    chosen: Value = domain.values[value] if isinstance(domain, Choice) and domain.ordered else value
+    return chosen

@@ -1,6 +1,6 @@
-"""How stage train searches: params.yaml -> one variant's runs, chosen while they train, and study.json about them.
+"""The search of the stage train: params.yaml -> one variant's runs, chosen while they train, and their study.json.
 
-Reads the environment's PIPELINE_OPTUNA_STORAGE; writes data/trained/VARIANT/study.json.
+Reads the environment variable PIPELINE_OPTUNA_STORAGE; writes data/trained/VARIANT/study.json.
 """
 
 import math
@@ -52,7 +52,7 @@ class Searcher:
 
     @property
     def most(self) -> int:
-        """The most runs that there will be."""
+        """The most runs that it may train."""
         return len(self.likely()) if self.settings.method == "halving" else self.settings.trials * self.seeds
 
     @property
@@ -61,7 +61,7 @@ class Searcher:
         return len(self.params.sweep.seed)
 
     def likely(self) -> list[Run]:
-        """Return the runs of the first round, or of all if they are known, so that an engine can be chosen."""
+        """Return the runs of the first round, by which an engine is chosen; for halving, all runs."""
         if self.settings.method == "halving":
             return [run for run in sweep.plan(self.params) if run.variant == self.variant]
         first = self.study().propose(sizes(self.settings.trials, self.settings.rounds)[0])
@@ -103,12 +103,12 @@ class Searcher:
 
 
 def space(params: Params) -> Space:
-    """Return what a sweep's lists span: an interval if it is one range or sample, else their values."""
+    """Return the space of a sweep: a list that is one range or sample is an interval, any other its values."""
     return {axis.name: spanned(params, axis.name) for axis in OF_CONFIGURATION}
 
 
 def spanned(params: Params, axis: str) -> Domain:
-    """Return what one list spans; an axis with whole numbers has them at its ends too."""
+    """Return the domain of one list; an interval of whole numbers has whole ends too."""
     values, entry = params.axis(axis), params.sweep.intervals.get(axis)
     if not entry:
         return Choice.of(values)

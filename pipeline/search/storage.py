@@ -24,8 +24,8 @@ FAILURES = (OptunaError, SQLAlchemyError, ImportError, OSError, ValueError)
 class Trial:
     """A configuration and its score, infinite if a run diverged.
 
-    round: in which it was tried; of halving, its last rung. rungs: of halving, epochs -> the score there. pruned:
-    whether it fell behind, so that its score is that of its last rung.
+    round: the round in which it was tried; in halving, its last rung. rungs: in halving, epochs -> score. pruned:
+    whether it stopped early; its score is then that of its last rung.
     """
 
     configuration: Configuration
@@ -36,14 +36,14 @@ class Trial:
 
 
 def copy(url: str, name: str, higher: bool, space: Space, trials: Sequence[Trial]) -> bool:
-    """Add to a stored study the trials that it lacks; warn, and return False, where it cannot be stored.
+    """Add the trials that a stored study lacks; if it cannot be stored, warn and return False.
 
     Args:
-        url: of the storage.
+        url: the storage's.
         name: the study's.
         higher: whether a higher score is better.
         space: what is searched.
-        trials: all so far, in their order, in which they are the same whenever the search runs again.
+        trials: all so far, in the order that they have whenever the search runs again.
     """
     direction: Literal["minimize", "maximize"] = "maximize" if higher else "minimize"
     distributions = {axis: shown(values) for axis, values in space.items()}

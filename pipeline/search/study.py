@@ -14,12 +14,12 @@ from optuna.trial import TrialState, create_trial
 
 from pipeline.search.space import Configuration, Space, configuration, rounded, searched
 
-ASKED = 20  # proposals for each that is needed: more only repeat what is known
+ASKED = 20  # proposals for each that is needed; further ones only repeat known configurations
 Key = tuple[tuple[str, object], ...]
 
 
 class Study:
-    """Proposes configurations, no two the same, and learns from their scores."""
+    """Proposes configurations, no two alike, and learns from their losses."""
 
     def __init__(
         self, space: Space, method: str, seed: int, population: int, allowed: Callable[[Configuration], bool]
@@ -63,8 +63,8 @@ class Study:
         return found
 
     def _ask(self) -> tuple[int, dict[str, Any]]:
-        # Optuna keeps what it proposed with all digits, in which processors may differ: put a rounded copy in its
-        # place, so that a difference ends here instead of spreading through what follows.
+        # Optuna keeps all digits of its proposals, and processors may differ in the last: replace each with a rounded
+        # copy, so that a difference does not spread to later proposals.
         asked = self.study.ask(self.distributions)
         raw = self.study.tell(asked, state=TrialState.FAIL)
         params = rounded(self.space, raw.params)
@@ -78,7 +78,7 @@ class Study:
         return asked.number + 1, configuration(self.space, params)
 
     def tell(self, losses: Mapping[Key, float]) -> None:
-        """Take the losses of proposed configurations, the smaller the better; infinity where a run diverged."""
+        """Learn the losses of proposed configurations: smaller is better, and infinity means that a run diverged."""
         for one, loss in losses.items():
             self.losses[one] = loss
             for number in self.numbers[one]:
@@ -86,20 +86,20 @@ class Study:
 
 
 def key(one: Configuration) -> Key:
-    """Return a configuration as a key."""
+    """Return a configuration as a key of a dict."""
     return tuple(one.items())
 
 
 def sampler(method: str, seed: int, population: int) -> BaseSampler:
-    """Return Optuna's sampler; each takes account of all that is still in training, as a round is asked at once."""
+    """Return Optuna's sampler; a round is asked at once, so each allows for trials that are still in training."""
     if method == "random":
         return RandomSampler(seed=seed)
     if method == "cmaes":
-        # The first round is drawn at random, as Optuna infers the space from trials that have ended.
+        # The first round is random: Optuna infers the space from trials that have ended.
         return CmaEsSampler(seed=seed, popsize=max(population, 2), warn_independent_sampling=False)
     return TPESampler(seed=seed, constant_liar=True)
 
 
 def sizes(trials: int, rounds: int) -> list[int]:
-    """Divide trials into rounds as evenly as they go."""
+    """Divide trials into rounds as evenly as possible."""
     return [trials // rounds + (place < trials % rounds) for place in range(min(rounds, trials))]

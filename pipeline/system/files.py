@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, with the same bytes every time; hashes them as DVC does."""
+"""Files: written whole or not at all, with the same bytes every time, and hashed as DVC does."""
 
 import csv
 import glob
@@ -20,26 +20,26 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step.
 
     Raises:
-        OSError: `path` cannot be written; it stays as it was.
+        OSError: `path` cannot be written; it is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # or a power loss may keep the new name and lose the bytes
+            os.fsync(file.fileno())  # without it, a power loss may keep the new name and lose the bytes
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         # The error of a full disk names no file, or the temporary one.
         number = getattr(error, "errno", None) or next(map(int, re.findall(r"os error (\d+)", str(error))), None)
         raise OSError(number, f"cannot be written: {os.strerror(number) if number else error}", str(path)) from error
     finally:
-        with suppress(OSError):  # a read-only file system raises even where there is nothing to remove
+        with suppress(OSError):  # a read-only file system raises even if there is nothing to remove
             temporary.unlink()
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return a temporary path beside `path`; remove those that killed processes left there."""
+    """Return a temporary path beside `path`; remove those that killed processes left behind."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         pid = left.suffixes[-2].removeprefix(".")
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
@@ -68,7 +68,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def file_md5(path: Path) -> str:
-    """Hash a file's bytes as DVC does, so that the value is the one in dvc.lock."""
+    """Return the md5 of a file's bytes, as DVC writes it in dvc.lock."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

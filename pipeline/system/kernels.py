@@ -6,10 +6,10 @@ import platform
 import sys
 from collections.abc import Mapping
 
-# On Intel and AMD, or with AVX2 and AVX-512, these take different paths, which sum in different orders: MKL (torch's
-# products), ATEN (torch's own loops), OpenBLAS (numpy's products) and numpy's own loops. So do different thread counts.
+# MKL (torch's products), ATen (torch's own loops), OpenBLAS (numpy's products) and numpy's own loops take other paths
+# on Intel than on AMD, and with AVX-512 than with AVX2; these sum in other orders. So do other numbers of threads.
 _ONE_THREAD = dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-# The names in numpy 2.4 and in earlier versions; numpy ignores those that it does not know.
+# The names of numpy 2.4 and of earlier versions; numpy ignores unknown names.
 _AVX512 = "X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL"
 PINS: Mapping[str, Mapping[str, str]] = {
     "avx2": {
@@ -29,8 +29,8 @@ PINS: Mapping[str, Mapping[str, str]] = {
     "native": {},
 }
 DEFAULTS: Mapping[str, str] = {
-    # For native kernels; MKL and OpenBLAS follow it. More threads do not speed up small tensors, and slow down large
-    # ones on a busy machine.
+    # For native kernels; MKL and OpenBLAS obey it. More threads do not speed up small tensors, and slow large ones
+    # down on a busy machine.
     "OMP_NUM_THREADS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -40,11 +40,11 @@ DEFAULTS: Mapping[str, str] = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "90",
 }
 _PINNED = {(name, value) for pins in PINS.values() for name, value in pins.items()}
-_OUTSIDE = dict(os.environ.items() - _PINNED)  # a pin found there was set by the parent process
+_OUTSIDE = dict(os.environ.items() - _PINNED)  # without what the parent process pinned
 
 
 def has_avx2() -> bool:
-    """Ask the processor, on Linux; under emulation, /proc/cpuinfo would describe the host's."""
+    """Ask the processor on Linux whether it has AVX2; under emulation, /proc/cpuinfo would describe the host."""
     try:
         find = ctypes.CDLL(None).dlvsym
         find.restype, find.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
@@ -69,19 +69,19 @@ def choose_kernels() -> str:
 
 
 def unpinned() -> dict[str, str]:
-    """Return the environment without our pins, for processes that choose their own."""
+    """Return the environment without these pins, for processes that choose their own."""
     return dict(os.environ.items() - _PINNED) | {name: _OUTSIDE[name] for name, _ in _PINNED if name in _OUTSIDE}
 
 
 def check_pins() -> None:
-    """Refuse to compute with libraries that chose their kernels before they were pinned.
+    """Refuse to compute if a library chose its kernels before they were pinned.
 
     Raises:
         SystemExit: numpy or torch was loaded first.
     """
     if LOADED and KERNELS != "native":
         raise SystemExit(
-            f"{' and '.join(LOADED)}: loaded before the pipeline, so that its kernels are not pinned; "
+            f"{' and '.join(LOADED)}: loaded before the pipeline, so its kernels are not pinned; "
             "import pipeline first, or set PIPELINE_KERNELS=native"
         )
 

@@ -1,4 +1,4 @@
-"""A machine: what a run's bits depend on, and how many cores there are."""
+"""The machine: what a run's bits depend on, and the number of cores."""
 
 import math
 import os
@@ -17,19 +17,19 @@ def numeric_tags() -> dict[str, str]:
 
 @cache
 def _torch() -> str:
-    return version("torch")  # reads a file of the package, 4 ms
+    return version("torch")  # reads a file of the package in 4 ms
 
 
 def may_differ(there: Mapping[str, str], here: Mapping[str, str], device: str) -> bool:
-    """Tell whether a run made with numeric tags `there` may have other bits here; missing tags are unknown.
+    """Tell whether a run made with numeric tags `there` may have other bits here.
 
-    Kernels that a machine chooses for itself, a GPU's among them, may differ whatever the tags say.
+    It may if a tag differs or is missing, and always on a GPU or with native kernels, which a machine chooses itself.
     """
     return device != "cpu" or here["kernels"] == "native" or any(there.get(key) != here[key] for key in here)
 
 
 def name_kernels(tags: Mapping[str, str], others: Mapping[str, str]) -> str:
-    """Describe in words what a run's bits depend on, with torch's version where the two differ."""
+    """Describe in words what a run's bits depend on; with torch's version if that of `others` differs."""
     if "architecture" not in tags:
         return "unknown"
     architecture, kernels = tags["architecture"].replace("x86_64", "x86-64"), tags.get("kernels", "unknown")
@@ -43,7 +43,7 @@ def cores(quotas: Path = Path("/sys/fs/cgroup")) -> int:
     """Count the cores that this process may use: by its affinity, and by the container's quota if it has one.
 
     Args:
-        quotas: where Linux keeps the quota: in cpu.max, or in cpu/cpu.cfs_quota_us before cgroup v2.
+        quotas: the folder with Linux's quota, in cpu.max, or in cpu/cpu.cfs_quota_us before cgroup v2.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):

@@ -14,20 +14,20 @@ from typing import NoReturn
 import psutil
 
 HEARTBEAT_SECONDS = 30.0
-SILENCE_SECONDS = 10 * HEARTBEAT_SECONDS  # after which a process on another host counts as gone
+SILENCE_SECONDS = 10 * HEARTBEAT_SECONDS  # without a heartbeat, after which a process on another host counts as gone
 
 
 def process_tags(pid: int) -> dict[str, str]:
-    """Describe a process on this host, so that another can tell later whether it is alive."""
+    """Describe a process on this host, so that another process can tell later whether it is alive."""
     return {"host": host(), "pid": str(pid), "pid_started": f"{psutil.Process(pid).create_time():.2f}"}
 
 
 def is_alive(tags: Mapping[str, str], now: float) -> bool:
-    """Tell whether the process in `tags` is alive: on this host by checking, on another by its last heartbeat.
+    """Tell whether the process in `tags` is alive: by a look at this host's processes, or by another's last heartbeat.
 
     Args:
-        tags: from `process_tags`, with heartbeat, in seconds since 1970.
-        now: in seconds since 1970.
+        tags: those of `process_tags`, and the last heartbeat in seconds since 1970.
+        now: the time in seconds since 1970.
     """
     if tags["host"] != host():
         return now - float(tags["heartbeat"]) < SILENCE_SECONDS
@@ -39,7 +39,7 @@ def is_alive(tags: Mapping[str, str], now: float) -> bool:
 
 
 def host() -> str:
-    """Identify this host: its name and, as names repeat, the machine's id."""
+    """Identify this host by its name and, as names are not unique, the machine's id."""
     try:
         machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()[:8]
     except OSError:
@@ -50,7 +50,8 @@ def host() -> str:
 def stop_when_told() -> None:
     """Raise KeyboardInterrupt in this stage on SIGINT, on SIGTERM, or when the DVC that runs it is gone.
 
-    A stage that outlives its DVC would write alongside the next one. Jobs that a shell starts with `&` ignore SIGINT.
+    A stage that outlives its DVC would write the same outs as the next one. SIGINT needs a handler because a shell's
+    background jobs ignore it.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -60,7 +61,7 @@ def stop_when_told() -> None:
 
 
 def is_dvc(process: psutil.Process) -> bool:
-    """Tell whether a process is DVC; false for one that is gone or hidden."""
+    """Tell whether a process is DVC; false if it is gone or belongs to another user."""
     try:
         return any(Path(part).name in {"dvc", "dvc.exe"} for part in process.cmdline()[:4])
     except psutil.Error:
@@ -76,7 +77,7 @@ def _watch(dvc: psutil.Process | None) -> None:
 
 def _is_gone(process: psutil.Process) -> bool:
     try:
-        # A zombie has ended. is_running compares start times too, as a later process may have the same pid.
+        # A zombie has ended. is_running compares start times too: a later process may have the same pid.
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

@@ -1,6 +1,6 @@
-"""Shows how a stage gets on: one line that redraws at a terminal, a plain line every few seconds elsewhere.
+"""A stage's progress: one line that is redrawn at a terminal, a plain line every few seconds elsewhere.
 
-It only looks at what passes by, and changes no bit of any out.
+It only watches, and changes no bit of any out.
 """
 
 import math
@@ -22,18 +22,18 @@ ERASE = "\r\x1b[2K"  # go to the line's first column, and erase the line
 
 @contextmanager
 def unheard(file: IO[str]) -> Iterator[None]:
-    """Write to a file even if nobody reads it, or a full disk does not take it: that must not stop a stage."""
+    """Write to a file; a reader that is gone, or a full disk, does not stop the stage."""
     try:
         yield
         file.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, file.fileno())  # for what the file still holds, and all that comes
+        os.dup2(nowhere, file.fileno())  # for what is still buffered, and all that follows
         os.close(nowhere)
 
 
 def write(file: IO[str], text: str) -> None:
-    """Write text, heard or not."""
+    """Write text, whether or not anybody reads it."""
     with unheard(file):
         file.write(text)
 
@@ -42,14 +42,14 @@ class Display:
     """A stage's line on standard output."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:
-        """Begin.
+        """Start the stage's clock.
 
         Args:
-            title: stands before each line.
-            console: standard output; it knows whether that is a terminal, and its width, NO_COLOR and TERM.
+            title: the first word of each line.
+            console: standard output; it knows the terminal, its width, NO_COLOR and TERM.
         """
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # an encoding without ± must not stop a stage, either
+            sys.stdout.reconfigure(errors="replace")  # an encoding without ± must not stop the stage
         self.title = title
         self.console = console or Console(highlight=False)
         self.redraws = self.console.is_terminal and not self.console.is_dumb_terminal
@@ -72,11 +72,11 @@ class Display:
         return time.monotonic() - self.begun
 
     def is_due(self) -> bool:
-        """Tell whether it is time for the next line; costs less than a microsecond."""
+        """Tell whether it is time for the next line; this takes less than a microsecond."""
         return time.monotonic() >= self.next
 
     def draw(self, *parts: str) -> None:
-        """Draw the line from its parts, the more important ones first: what does not fit the width is left out."""
+        """Draw the line from its parts, the most important first; parts that do not fit the width are left out."""
         self.next = time.monotonic() + self.every
         given = [part for part in parts if part]
         if not self.redraws:
@@ -90,7 +90,7 @@ class Display:
         write(self.console.file, f"{ERASE}{line[:most]}")
 
     def clear(self) -> None:
-        """Make room for what others print."""
+        """Erase the line, so that others can print."""
         if self.redraws:
             write(self.console.file, ERASE)
 
@@ -100,7 +100,7 @@ class Display:
         write(self.console.file, f"{self.title}: {text}\n")
 
     def reading(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """Yield a table's rows, and show how many they are."""
+        """Yield a table's rows, and show how many are read."""
         for n, row in enumerate(rows, start=1):
             if not n % 4096 and self.is_due():
                 self.draw(f"{n:,} rows read")
@@ -117,7 +117,7 @@ class Display:
             yield record
 
     def storing(self, stored: int, sent: int) -> None:
-        """Show how many runs are stored while the stage waits for that, if it is time to."""
+        """Show, if it is time, how many runs are stored while the stage waits for that."""
         since, before = self.storing_since = self.storing_since or (time.monotonic(), stored)
         if self.is_due() and sent:
             waited = time.monotonic() - since
@@ -128,7 +128,7 @@ class Display:
 
 
 def duration(seconds: float) -> str:
-    """Say how long something takes, in at most two units."""
+    """Write a time in at most two units."""
     whole = max(1, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -139,5 +139,5 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, thing: str) -> str:
-    """Say how many things there are."""
+    """Write a number of things, with an s if they are many."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

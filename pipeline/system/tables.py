@@ -1,4 +1,4 @@
-"""Prints rows: as a table that fits the terminal, or as JSON or CSV for programs."""
+"""Rows on standard output: as a table that fits the terminal, or as JSON or CSV for programs."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from pipeline.errors import printable
 
 Row = Mapping[str, object]
 GAP = 2  # spaces between columns
-SHORTEST = 12  # characters to which the first column is shortened
+SHORTEST = 12  # the fewest characters of a shortened first column
 
 
 def as_json(rows: Sequence[Row]) -> None:
@@ -35,12 +35,12 @@ def as_csv(rows: Sequence[Row]) -> None:
 def as_table(rows: Sequence[Row], optional: Sequence[str] = (), console: Console | None = None) -> list[str]:
     """Print rows under their keys, columns aligned.
 
-    Columns without any value are left out. At a terminal, so are as many optional ones as it takes to fit its width;
-    if that does not suffice, the first column is shortened. Elsewhere all stay, for awk and the like.
+    Columns without a value are left out. At a terminal, optional columns are left out until the table fits its width;
+    if that is not enough, the first column is shortened. Elsewhere no column is left out, for programs such as awk.
 
     Args:
         rows: with the same keys in the same order.
-        optional: columns, those to leave out first come first.
+        optional: the columns that may be left out, in this order.
         console: standard output.
 
     Returns:
@@ -107,12 +107,12 @@ def plain(value: float, digits: int) -> str:
 
 
 def too_wide(widths: Mapping[str, int], console: Console) -> int:
-    """Return how many characters a table has too many; negative if it fits."""
+    """Return by how many characters a table is too wide; negative if it is narrower."""
     return sum(widths.values()) + GAP * (len(widths) - 1) - console.width
 
 
 def fitted(cell: str, width: int) -> str:
-    """Pad or shorten a cell."""
+    """Pad or shorten a cell to a width."""
     return (
         cell
         if cell_len(cell) == width

@@ -18,7 +18,7 @@ class Prepared:
     """The arrays that prepare wrote: n rows, k features, S splits.
 
     X (n, k), y (n, 1), float32, in the table's units; train (S, n), bool; mean (S, k), scale (S, k), float32.
-    final (n,), bool: the rows that only champions are measured on; None if there are none.
+    final (n,), bool: the rows on which only champions are measured; None if there are none.
     """
 
     X: Float32
@@ -35,7 +35,7 @@ class Prepared:
 
     @property
     def tested(self) -> Mask:
-        """The rows (S, n), bool, that each split tests: those that it does not train on, but the final ones."""
+        """The rows (S, n), bool, that each split tests: those that it does not train on, except final rows."""
         return ~self.train if self.final is None else ~self.train & ~self.final
 
     @property
@@ -44,20 +44,20 @@ class Prepared:
         return [int(count) for count in self.train.sum(axis=1)]
 
     def table(self, split: int) -> int:
-        """Return the first split whose runs see the same X: usually itself if data are standardized, else 0."""
+        """Return the first split whose runs see the same X: split 0 unless the data are standardized."""
         same = (self.mean == self.mean[split]).all(axis=1) & (self.scale == self.scale[split]).all(axis=1)
         return int(np.flatnonzero(same)[0])
 
     def standardized(self, split: int) -> Float32:
-        """Return X (n, k) as a split's runs see it; not finite where a number is too large for float32."""
+        """Return X (n, k) as a split's runs see it; a number that is too large for float32 becomes infinite or NaN."""
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray((self.X - self.mean[split]) / self.scale[split])
 
     def with_pairs(self, standardize: bool) -> Self:
-        """Add a split for each pair of at least three folds, which trains on the rows of neither.
+        """Add a split for each pair of at least three folds; it trains on the rows of neither.
 
         Args:
-            standardize: whether a split's runs see features scaled by the mean and deviation of its training rows.
+            standardize: whether features are scaled by the mean and standard deviation of a split's training rows.
         """
         left = np.stack([self.train[one] & self.train[other] for one, other in pairs(len(self.train))])
         mean, scale = standardization(self.X, left) if standardize else identity(len(left), self.X.shape[1])

@@ -1,4 +1,4 @@
-"""The raw table: a CSV file's columns as numbers, or a message that lists all that is wrong."""
+"""The raw table: a CSV file's columns as numbers, or a message that lists all its faults."""
 
 import csv
 import lzma
@@ -26,10 +26,10 @@ from pipeline.table.float32 import Altered
 BROKEN = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error)  # raised by broken archives
 UNREADABLE = (*BROKEN, OSError, ValueError, EOFError, ImportError, csv.Error)
 Watch = Callable[[Iterator[list[str]]], Iterator[list[str]]]
-SHOWN = 20  # the most faults, or columns, in one message
-BAD_CELLS = Path(".dvc/tmp/bad_cells.csv")  # lists all faults if there are more
-TOO_LARGE = float(2**128 - 2**103)  # float32 rounds this and above to infinity; its largest number is 2**128 - 2**104
-LONGEST = 400  # characters in a number; pandas fails at thousands
+SHOWN = 20  # the most faults or columns in one message
+BAD_CELLS = Path(".dvc/tmp/bad_cells.csv")  # has all faults, if there are more
+TOO_LARGE = float(2**128 - 2**103)  # float32 rounds this to infinity; its largest number is 2**128 - 2**104
+LONGEST = 400  # characters in a number; pandas fails at several thousand
 LONGEST_LINE = 2**26  # characters
 # The complete fields of a line, each with its separator.
 FIELDS = re.compile(r'(?:(?:"(?:[^"]|"")*+"|[^",\r\n][^,\r\n]*+|)(?:,|[\r\n]+|$))*+')
@@ -39,7 +39,7 @@ DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 
 
 class Fault(NamedTuple):
-    """What is wrong with a row, or with one of its cells; row 1 is the first below the header, without blank lines."""
+    """A fault of a row, or of one of its cells; row 1 is the first below the header, and blank lines do not count."""
 
     row: int
     column: str
@@ -60,16 +60,16 @@ def read(
         source: a file, which may be compressed.
         columns: their names.
         exact: refuse numbers that float32 changes.
-        watch: yields the rows that it is given, and shows how many.
+        watch: yields the rows that it is given, and shows their number.
 
     Returns:
         table (n, len(columns)), float64, every value finite in float32; by column, the numbers that float32 changes.
 
     Raises:
-        InputError: naming every missing column, or the first SHOWN bad rows and cells; if there are more, BAD_CELLS
-            lists all.
+        InputError: the message names every missing column, or the first SHOWN bad rows and cells; if there are more,
+            BAD_CELLS has all.
     """
-    if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, a device may never end
+    if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, and a device may never end
         raise InputError(f"{printable(source)}: is not a regular file; params.yaml names it in data.source")
     try:
         places = find(source, columns, watch)
@@ -89,7 +89,7 @@ def read(
 
 
 def find(source: Path, columns: Sequence[str], watch: Watch = iter) -> list[int]:
-    """Find columns in the header as written, and check that every row is CSV with as many cells as the header.
+    """Find columns in the header, and check that every row is CSV with as many cells as the header.
 
     Raises:
         InputError: a column is missing or occurs twice, or rows are malformed.
@@ -109,7 +109,7 @@ def places(source: Path, header: Sequence[str], columns: Sequence[str]) -> list[
     """Return the places of columns in a header.
 
     Raises:
-        InputError: naming every column that is missing or occurs twice.
+        InputError: columns are missing or occur twice; the message names them all.
     """
     there = ", ".join(printable(name)[:60] for name in header[:SHOWN]) + (
         f", … ({len(header)})" if len(header) > SHOWN else ""
@@ -122,7 +122,7 @@ def places(source: Path, header: Sequence[str], columns: Sequence[str]) -> list[
 
 
 def strict_rows(source: Path) -> Iterator[list[str]]:
-    """Yield the header and every row of a CSV file as written, without blank lines.
+    """Yield the header and every row of a CSV file as it is written, without blank lines.
 
     Raises:
         InputError: a quote is misplaced; the message names row and column.
@@ -131,7 +131,7 @@ def strict_rows(source: Path) -> Iterator[list[str]]:
 
     def lines() -> Iterator[str]:
         for line in iter(partial(handle.handle.readline, LONGEST_LINE), ""):
-            if len(line) == LONGEST_LINE:  # even an archive of a few bytes may contain a line of any length
+            if len(line) == LONGEST_LINE:  # a small archive may contain a line of any length
                 raise csv.Error(f"line longer than {LONGEST_LINE} characters")
             record.append(line)
             yield line
@@ -160,11 +160,11 @@ def strict_rows(source: Path) -> Iterator[list[str]]:
 
 
 def read_cells(source: Path, names: dict[int, str]) -> pd.DataFrame:
-    """Read columns by place, as text, under the given names: pandas would make up names where it lacks any.
+    """Read columns by place, as text, under the given names: pandas would invent names for empty ones.
 
     Args:
         source: a CSV file.
-        names: by place, in ascending order of place.
+        names: place -> name, in ascending order of place.
     """
     return pd.read_csv(
         source, usecols=list(names), names=list(names.values()), header=0, index_col=False, dtype=str,
@@ -182,7 +182,7 @@ def to_numbers(column: "pd.Series[str]") -> "pd.Series[float]":
 
 @lru_cache(maxsize=1000)
 def cell_fault(text: str) -> str:
-    """Say why a cell's text is not a finite float32 number, and how to write it instead."""
+    """Return why a cell's text is not a finite float32 number, and how to write it instead."""
     text = text.strip()
     if not text or text.lower() in {"nan", "na", "n/a", "null", "none"}:
         return f"is {'NaN' if text else 'empty'}; fill it in, or leave its row out"
@@ -196,7 +196,7 @@ def cell_fault(text: str) -> str:
 
 
 def hint(text: str) -> str:
-    """Guess what a cell's text that is not a number means."""
+    """Guess what a text that is not a number means."""
     if len(text) > LONGEST:
         return f"longer than {LONGEST} characters"
     if DATE.fullmatch(text):
@@ -228,7 +228,7 @@ def rounded(cells: pd.DataFrame, changed: Mapping[str, NDArray[np.bool_]]) -> It
 
 
 def refuse(source: Path, faults: Iterator[Fault]) -> None:
-    """Refuse a table, naming its first faults; if there are more than SHOWN, write all of them to a file.
+    """Refuse a table; the message has its first faults. If there are more than SHOWN, a file has all of them.
 
     Raises:
         InputError: there are faults.
@@ -243,7 +243,7 @@ def refuse(source: Path, faults: Iterator[Fault]) -> None:
         rows = (fault._asdict() for fault, _ in zip(chain(first, faults), counter, strict=False))
         try:
             write_csv(file, rows, Fault._fields)
-            said.append(f"and {next(counter) - SHOWN:,} more; all are listed in {file}")
+            said.append(f"and {next(counter) - SHOWN:,} more; all are in {file}")
         except OSError as error:
             said.append(f"and more, which cannot be listed: {error}")
     raise InputError("\n".join(said))

@@ -109,7 +109,7 @@ def test_sweeps_experiments_and_commits_are_found_and_hold_the_same_runs(
 
 def test_what_cannot_be_compared_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enter(small, monkeypatch)
-    with pytest.raises(InputError, match="have no configuration in common, of variant, batch_size, lr"):
+    with pytest.raises(InputError, match="have no configuration in common; axes: variant, batch_size, lr"):
         main(["compare", "workspace", "other"])
-    with pytest.raises(InputError, match="0123abcd: is no commit, branch, tag or DVC experiment"):
+    with pytest.raises(InputError, match="0123abcd: is not a commit, branch, tag or DVC experiment"):
         main(["compare", "workspace", "0123abcd"])

@@ -181,7 +181,7 @@ def test_what_a_living_dvc_may_write_is_left_alone(repository: Path, broken: str
 
 def test_while_a_dvc_writes_its_locks_are_waited_for(repository: Path) -> None:
     (repository / "dvc.lock").write_text("")
-    with Repo(str(repository)) as repo, repo.lock, pytest.raises(InputError, match="holds its lock"):
+    with Repo(str(repository)) as repo, repo.lock, pytest.raises(InputError, match="has the lock"):
         locks.mend(repository)
     assert (repository / "dvc.lock").read_text() == ""
 

@@ -1,4 +1,4 @@
-"""The command line: what it takes, how it refuses, and what it completes."""
+"""The command line: what it accepts, how it refuses, and what it completes."""
 
 import re
 import shutil

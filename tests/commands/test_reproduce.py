@@ -114,7 +114,7 @@ def test_lost_data_are_prepared_again_from_the_raw_table_as_long_as_that_is_the_
         file.write("1,2,3,4\n")
     code, printed = reproduce(dirty, runs, None, "--allow-patch")
     assert code == 1
-    assert "its data are gone" in printed
+    assert "its data are missing" in printed
     assert all(runs[0].data.tags[key] in printed for key in ("data_md5", "source_md5"))
 
 

@@ -1,4 +1,4 @@
-"""The table of `make bench` says what missed its goal, and its parts are those that there are."""
+"""`make bench`: its table names what missed its goal, and every file that measures is one of its parts."""
 
 from inspect import signature
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever is killed, signalled or started at once: every run once, none that says RUNNING falsely, the same bits."""
+"""After kills, signals and simultaneous starts: every run once, none falsely RUNNING, the same bits."""
 
 import shutil
 import signal

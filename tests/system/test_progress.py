@@ -1,4 +1,4 @@
-"""What a stage shows while it works: at a terminal, elsewhere, and at what cost."""
+"""What a stage shows while it works, at a terminal and elsewhere, and what that costs."""
 
 import io
 import os

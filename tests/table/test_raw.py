@@ -150,7 +150,7 @@ def test_of_many_bad_cells_20_are_shown_and_all_are_listed_in_a_file(tmp_path: P
     assert len(said) == 21
     assert said[19].startswith("row 10, column 'y': '2024-01-01'")
     listed = tmp_path / ".dvc/tmp/bad_cells.csv"
-    assert said[20] == f"and 79,980 more; all are listed in {listed}"
+    assert said[20] == f"and 79,980 more; all are in {listed}"
     with listed.open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["row", "column", "text", "why"]

@@ -1,6 +1,6 @@
-"""Measure what the pipeline claims: a row as it comes, and one table at the end, with the goals beside.
+"""Measure what the pipeline claims: print each row when it is measured, and at the end one table with the goals.
 
-`PARTS=… make bench` measures only some; SLOW=no leaves out those that take minutes.
+`PARTS=… make bench` measures some parts only; SLOW=no leaves out the parts that take minutes.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Runs a stage and prints where its seconds went: `python -m bench.clocked_stage train VARIANT` or `… evaluate`."""
+"""Runs a stage and prints how its seconds are spent: `python -m bench.clocked_stage train VARIANT` or `… evaluate`."""
 
 import sys
 import time
@@ -30,7 +30,7 @@ spent: dict[str, float] = {}
 
 
 def clock(module: str, name: str, told: str) -> None:
-    """Let a function, by its module and its name there, add its seconds to those of what it does."""
+    """Let a function, named by module and name, add its seconds to those of its purpose."""
     path, _, last = f"{module}.{name}".rpartition(".")
     place = resolve_name(path)
     setattr(place, last, clocked(getattr(place, last), told))

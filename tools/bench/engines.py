@@ -32,7 +32,7 @@ def runs(rates: int, epochs: int) -> list[Run]:
 
 
 def seconds(planned: list[Run], count: int) -> float:
-    """Train in so many workers, or in this process for 0; the workers' start counts."""
+    """Train in a number of workers, 0 for this process; return the seconds, with the workers' start."""
     begin = time.perf_counter()
     prepared = table()
     with Workers(count, prepared, Checkpoints()) if count else Here(prepared) as engine:
@@ -41,7 +41,7 @@ def seconds(planned: list[Run], count: int) -> float:
 
 
 def rows() -> Iterator[Row]:
-    """Measure in a new process, as workers are forked before there are threads; the best of three each."""
+    """Measure the best of three, in a new process: workers must be forked before there are threads."""
     for title, rates, epochs in (("12 runs × 1,000 epochs", 1, 1000), ("1,008 runs × 200 epochs", 84, 200)):
         command = [sys.executable, "-m", "bench.engines", str(rates), str(epochs)]
         told = subprocess.run(command, env=kernels.unpinned(), capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Measures how a sweep grows: time a run, peak memory and the store's size, of `dvc exp run` in fresh clones."""
+"""Measures how a sweep's cost grows: time a run, peak memory and the store's size, of `dvc exp run` in fresh clones."""
 
 import math
 import os
@@ -16,7 +16,7 @@ OWN = ("train.epochs=200", "track.points=200", *TEN)
 
 
 def rows() -> Iterator[Row]:
-    """Measure sweeps of ever more learning rates, and how it is to look at the store of the largest."""
+    """Measure sweeps of more and more learning rates, and commands that read the store of the largest."""
     sizes = [int(number) for number in os.environ.get("GROWTH", RUNS).split()]
     for runs in sizes:
         with cloned() as repository:
@@ -27,12 +27,12 @@ def rows() -> Iterator[Row]:
 
 
 def rates(count: int) -> str:
-    """Return the option for so many learning rates, all of them stable."""
+    """Return the option for a number of learning rates, all of them stable."""
     return f"sweep.lr=[{{from: 1e-7, to: 1e-5, num: {count}, scale: log}}]" if count > 1 else "sweep.lr=[1e-6]"
 
 
 def told(runs: int, took: Cost, repository: Path) -> Iterator[Row]:
-    """Say what a sweep took."""
+    """Write what a sweep took."""
     store = [*repository.glob("mlflow.db*"), *repository.glob("mlartifacts/**/*")]
     size = sum(path.stat().st_size for path in store if path.is_file()) / 1e6
     yield Row(f"dvc exp run, {runs:,} runs × 200 epochs", took.seconds, "s", most=SECONDS.get(runs, math.inf))

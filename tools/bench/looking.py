@@ -1,4 +1,4 @@
-"""Measures what a person waits for who looks at results: commands, the report, predictions, and what showing costs."""
+"""Measures the wait of a person who looks at results: commands, report, predictions, and what progress lines cost."""
 
 import os
 import random
@@ -31,7 +31,7 @@ PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame
 
 
 def rows(repository: Path) -> Iterator[Row]:
-    """Measure all of it in a repository after the default sweep."""
+    """Measure in a repository after the default sweep."""
     for name, goal in COMMANDS.items():
         elapsed = median(seconds("pipeline", name, cwd=repository) for _ in range(5))
         yield Row(f"pipeline {name} (median of 5)", elapsed, "s", most=goal)
@@ -74,7 +74,7 @@ def predictions(repository: Path, count: int = 1_000_000) -> Iterator[Row]:
 
 
 def told() -> float:
-    """Time training with its line on a terminal in turn with none; return the ratio."""
+    """Time training with a progress line on a terminal and without, in turn; return the ratio."""
     prepared = Prepared.load(Path("data/prepared/tensors.safetensors"))
     one = next(run for run in sweep.plan(load()) if run.variant == "linear" and run.batch_size == 1)
     stack = stacks.group([one], prepared.train_rows, prepared.X.shape[1])[0]
@@ -96,7 +96,7 @@ def told() -> float:
 
 
 def ending(repository: Path) -> Iterator[Row]:
-    """Time what the end of a sweep adds for MLflow's pages, while the sweep is stored in an empty store."""
+    """Time what MLflow's pages add to the end of a sweep that is stored in an empty store."""
     with tempfile.TemporaryDirectory() as folder:
         store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         printed = run("python", "-m", "bench.looking", cwd=repository, extra=store).stdout
@@ -122,7 +122,7 @@ def store_again() -> list[float]:
 
 
 def clocked(function: Callable[..., object], spent: list[float]) -> Callable[..., object]:
-    """Return the function, which now adds its seconds to `spent`."""
+    """Wrap a function so that it adds its seconds to `spent`."""
 
     def timed(*arguments: object, **options: object) -> object:
         begin = time.perf_counter()

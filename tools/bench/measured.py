@@ -1,4 +1,4 @@
-"""Commands in fresh clones, and what they take: seconds and memory."""
+"""Commands in fresh clones, and their cost: seconds and memory."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ SAMPLE_SECONDS = 0.5  # between two looks at memory, which take 10 ms each
 
 @contextmanager
 def cloned() -> Iterator[Path]:
-    """Make a fresh clone, for as long as it is needed."""
+    """Make a fresh clone, and remove it at the end."""
     with tempfile.TemporaryDirectory() as folder:
         yield copy_checkout(Path(folder))
 
@@ -33,14 +33,14 @@ def seconds(*command: str, cwd: Path) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took: seconds, and the most MB of memory that it and all processes below it held at once."""
+    """The cost of a command: seconds, and the peak memory in MB of it and all processes below it."""
 
     seconds: float
     memory: float
 
 
 def cost(command: Sequence[str], cwd: Path, **extra: str) -> Cost:
-    """Run a command, however long it takes, and end if it fails."""
+    """Run a command without a time limit; end this program if it fails."""
     most, begin = 0, time.perf_counter()
     with (
         tempfile.TemporaryFile("w+") as told,
@@ -59,7 +59,7 @@ def cost(command: Sequence[str], cwd: Path, **extra: str) -> Cost:
 
 
 def held(root: psutil.Process) -> int:
-    """Return the bytes that a process and those below it hold; what they share counts once."""
+    """Return the bytes of a process and those below it; shared memory counts once."""
     total = 0
     with suppress(psutil.Error):
         for process in [root, *root.children(recursive=True)]:

@@ -1,4 +1,4 @@
-"""Compares a sweep here with what others take for theirs: the same table and configurations, one after another.
+"""Compares a sweep with the same sweep in other tools: the same table and configurations, one after another.
 
 Each of tools/peers is run in .venv-bench, as its documentation shows; the times are without Python's start and imports.
 Ours are of whole commands: DVC, every stage, five folds a run that no peer trains, the evaluation and the storing.
@@ -31,7 +31,7 @@ EACH = "a run of 200 epochs"
 
 
 def rows() -> Iterator[Row]:
-    """Measure each."""
+    """Measure each tool."""
     bare = median(peer("bare")[0] for _ in range(3))
     yield Row(f"bare PyTorch loop, tracks nothing: {EACH} (of 24, median of 3)", bare, "s")
     for name, words in PEERS.items():
@@ -49,7 +49,7 @@ def rows() -> Iterator[Row]:
 
 
 def peer(name: str) -> tuple[float, int]:
-    """Return the seconds a run takes a peer, and how many it made."""
+    """Return a peer's seconds a run, and the number of its runs."""
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{folder}/mlflow.db"
         variables = environment(MLFLOW_TRACKING_URI=store, RAY_USAGE_STATS_ENABLED="0", MLFLOW_LOGGING_LEVEL="WARNING")

@@ -40,7 +40,7 @@ class Row:
 
 
 def number(value: float) -> str:
-    """Write a number with three digits, or all those before the point; whole ones as they are."""
+    """Write a number with three digits, or all digits before the point; whole numbers as they are."""
     if 0 < value < 0.001:
         return f"{value:.1e}"
     digits = 0 if value == round(value) else max(0, 2 - math.floor(math.log10(value)))

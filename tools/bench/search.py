@@ -1,6 +1,6 @@
-"""Measures whether TPE finds more than chance: its best distance to the optimum against that of as many random trials.
+"""Measures whether TPE beats chance: its best distance to the optimum against that of as many random trials.
 
-On a table whose least-squares optimum is known; every trial must train to the same bits alone.
+The table's least-squares optimum is known. Every trial must train to the same bits alone.
 """
 
 import json
@@ -38,7 +38,7 @@ def trainer() -> Trainer:
 
 
 def searched(method: str, seed: int) -> list[Record]:
-    """Search."""
+    """Search; return the records."""
     return Searcher(settings(method, seed), "matrix").run(trainer())
 
 

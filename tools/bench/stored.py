@@ -1,4 +1,4 @@
-"""Measures what a person waits for with thousands of runs stored: commands, MLflow's pages, and doing nothing again."""
+"""Measures a person's wait with thousands of stored runs: commands, MLflow's pages, and a repeat with nothing to do."""
 
 import json
 import time
@@ -23,7 +23,7 @@ PAGES = {"by time": "attributes.start_time DESC", "sorted by a metric": "metrics
 
 
 def rows(repository: Path, runs: int) -> Iterator[Row]:
-    """Measure, three times each."""
+    """Measure each three times."""
     for command in COMMANDS:
         elapsed = median(seconds(*command, cwd=repository) for _ in range(3))
         name = " ".join(command).replace("--assume-old setup ", "")
@@ -38,7 +38,7 @@ def rows(repository: Path, runs: int) -> Iterator[Row]:
 
 
 def page(address: str, order: str) -> float:
-    """Time the answer to what MLflow's page of runs asks its server."""
+    """Time the answer to the request of MLflow's page of runs."""
     asked = {
         "experiment_ids": ["1"],
         "max_results": 100,

@@ -1,4 +1,4 @@
-"""Stores a stage's runs in the stage's own process, in place of tracker.Tracker, to measure what the latter buys.
+"""Stores a stage's runs in the stage's own process, in place of tracker.Tracker, to measure what the latter gains.
 
 bench.storing_process lets the end of a clone's pipeline/tracking/tracker.py import it.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Here:
-    """Has what a stage uses of Tracker."""
+    """The part of Tracker that a stage uses."""
 
     def __init__(self, params: Params, runs: Sequence[Run], display: "Display | None" = None) -> None:  # noqa: ARG002
         self.params, self.runs = params, list(runs)
@@ -77,4 +77,4 @@ class Here:
 
 
 def nothing(*modules: str) -> None:
-    """Start no process ahead."""
+    """Start no process in advance."""

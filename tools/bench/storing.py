@@ -1,4 +1,4 @@
-"""Measures what storing costs: a sweep's runs through the pipeline, and the same rows through sqlite3 alone."""
+"""Measures the cost of storing: a sweep's runs through the pipeline, and the same rows through sqlite3 alone."""
 
 import gc
 import json
@@ -32,7 +32,7 @@ TABLES = ("runs", "params", "tags", "metrics", "latest_metrics", "inputs", "inpu
 
 
 def settings(count: int) -> params.Params:
-    """Return params for so many runs."""
+    """Return params for a number of runs."""
     values = params.load().model_dump()
     values["variants"], rates = SWEEPS[count]
     values["train"]["epochs"] = values["track"]["points"] = EPOCHS
@@ -41,7 +41,7 @@ def settings(count: int) -> params.Params:
 
 
 def record(one: Run, chance: np.random.Generator) -> Record:
-    """Make up a trained and evaluated run on 5 rows of 3 features, with as many folds."""
+    """Make up a trained and evaluated run on 5 rows of 3 features, with 5 folds."""
     shapes = {"W": (6, 3, 1), "b": (6, 1), "grad_W": (3, 1), "grad_b": (1,), "mean": (6, 3), "scale": (6, 3)}
     tensors = {name: chance.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     curve = chance.exponential(size=EPOCHS).astype(np.float32)
@@ -51,10 +51,10 @@ def record(one: Run, chance: np.random.Generator) -> Record:
 
 
 class Clock:
-    """Adds up seconds of this process by name: CPU, and passed."""
+    """Adds up seconds of this process by name: of CPU, and of the clock."""
 
     def __init__(self) -> None:
-        """Start at nothing."""
+        """Start at zero."""
         self.seconds: dict[str, tuple[float, float]] = {}
 
     @contextmanager
@@ -116,7 +116,7 @@ def plain(store: Path, copy: Path) -> float:
 
 
 def measure(count: int, way: str) -> dict[str, float]:
-    """Return milliseconds of CPU a run, by what was done."""
+    """Return milliseconds of CPU a run, by activity."""
     if way == "client":
         releases.RELEASES = {}
     gc.set_threshold(1_000_000)  # as in the storing process
@@ -129,7 +129,7 @@ def measure(count: int, way: str) -> dict[str, float]:
 
 
 def rows() -> Iterator[Row]:
-    """Measure what a run costs in a sweep of each size, each in a new process."""
+    """Measure the cost of a run in sweeps of each size, each in a new process."""
     for count, way in [*((count, "tables") for count in SWEEPS), (48, "client")]:
         found = json.loads(run("python", "-m", "bench.storing", str(count), way, cwd=Path.cwd()).stdout)
         whole = sum(found[name] for name in ("start", "finish", "evaluation"))

@@ -1,4 +1,4 @@
-"""Measures what the storing process buys: whole sweeps with it, in turn with sweeps that store in their stages."""
+"""Measures what the storing process gains: whole sweeps with it, in turn with sweeps that store in their stages."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ TURNS = 5
 
 
 def rows() -> Iterator[Row]:
-    """Measure in turn, each time into an empty store."""
+    """Measure both in turn, each time with an empty store."""
     for name, command in SWEEPS.items():
         turns = [(sweep(command, HERE), sweep(command, "")) for _ in range(TURNS)]
         here, apart = (median(times) for times in zip(*turns, strict=True))
@@ -26,7 +26,7 @@ def rows() -> Iterator[Row]:
 
 
 def sweep(command: list[str], addition: str) -> float:
-    """Return a sweep's seconds, with an addition to what sends runs to the storing process."""
+    """Return a sweep's seconds, with a line added to the module that sends runs to the storing process."""
     with cloned() as repository:
         file = repository / "pipeline/tracking/tracker.py"
         file.write_text(file.read_text(encoding="utf-8") + addition, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Measures sweeps in fresh clones: the default one, where each of its seconds goes, its repeat, and 1,008 runs."""
+"""Measures sweeps in fresh clones: the default one, how its seconds are spent, its repeat, and 1,008 runs."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def rows() -> Iterator[Row]:
 
 
 def timed(*command: str, cwd: Path) -> dict[str, float]:
-    """Return the seconds of a command of DVC, stage by stage; what DVC does before and after counts as the stage's."""
+    """Return the seconds of a DVC command, stage by stage; DVC's own work before and after counts as the stage's."""
     told = {"DVC's start, to the first stage": time.perf_counter()}
     with subprocess.Popen(
         command, cwd=cwd, env=environment(PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, text=True
@@ -53,7 +53,7 @@ def timed(*command: str, cwd: Path) -> dict[str, float]:
 
 
 def inside(stage: str, repository: Path) -> Iterator[Row]:
-    """Say where a stage's seconds go, without DVC and into an empty store."""
+    """Return how a stage's seconds are spent, without DVC and with an empty store."""
     store = f"sqlite:///{repository.parent / stage.replace(' ', '-')}.db"
     extra = {"MLFLOW_TRACKING_URI": store, "PIPELINE_RETRAIN": "1", "PIPELINE_SUMMARY": "no"}
     command = ("python", "-m", "bench.clocked_stage", *stage.split())
@@ -65,6 +65,6 @@ def inside(stage: str, repository: Path) -> Iterator[Row]:
 
 @cache
 def many() -> tuple[float, list[Row]]:
-    """Return the seconds of 1,008 runs, and what is measured of their report."""
+    """Return the seconds of 1,008 runs, and the rows of their report."""
     with cloned() as repository:
         return cost(experiment(*MANY), repository).seconds, list(looking.report(repository / outs.REPORT, 1008))

@@ -1,4 +1,4 @@
-"""A plain loop over PyTorch's own, which tracks nothing."""
+"""A plain loop over PyTorch's own training loop, which tracks nothing."""
 
 from collections import deque
 

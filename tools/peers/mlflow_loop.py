@@ -1,4 +1,4 @@
-"""MLflow as its documentation tracks a PyTorch loop, but for the model, which would take seconds a run.
+"""MLflow as its documentation tracks a PyTorch loop, without the model, which would take seconds a run.
 
 See: https://mlflow.org/docs/latest/ml/deep-learning/pytorch
 """

@@ -20,7 +20,7 @@ def trainable(config: work.Config) -> None:
 
 
 def sweep() -> None:
-    """Run the trials, as many at once as there are cores."""
+    """Run the trials, one on each core."""
     callback = MLflowLoggerCallback(tracking_uri=os.environ["MLFLOW_TRACKING_URI"], experiment_name="peers")
     space = {name: tune.grid_search(values) for name, values in AXES.items()}
     folder = os.path.abspath("tune")  # noqa: PTH100

@@ -42,7 +42,7 @@ def train(batch_size: int, lr: float, seed: int) -> Iterator[float]:
 
 
 def timed(sweep: Callable[[], object], runs: int = len(grid())) -> None:
-    """Make so many runs; print how many seconds one took, without the start of Python and its imports."""
+    """Make some runs; print the seconds of one, without the start of Python and its imports."""
     torch.set_num_threads(1)  # as fast as any for five rows
     list(train(5, 1e-6, 0))  # the first optimizer imports torch._dynamo, 1 s
     begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A run's bits do not depend on what trains beside it, however wide the table and whatever the model."""
+"""A run's bits do not depend on the runs that train with it, for tables of any width and for every model."""
 
 from itertools import product
 
