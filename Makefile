@@ -21,10 +21,10 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup ray repro test acceptance lint ui bench chaos processors newest resolve docs clean
+.PHONY: help setup ray repro test acceptance acceptance-long lint ui bench chaos processors newest resolve docs clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 setup: .venv/installed .dvc/tmp/vega.js ## create .venv with the packages pinned in constraints.txt
 
@@ -62,7 +62,12 @@ test: lint ## check format, lint, types and names; run the tests
 	pytest
 
 acceptance: setup ray ## run the longer tests: real servers, a real cluster, and the documents' commands one by one
-	pytest tests/acceptance
+	pytest tests/acceptance -m 'not long'
+
+acceptance-long: setup ray ## run what takes too long for every push: repeated kills, a cluster, older commits, all processors
+	pytest tests/acceptance -m long
+	$(MAKE) chaos KILLS=6 STARTS=3 ALTERATIONS=20
+	$(MAKE) processors
 
 lint: setup ## check format, lint, types and names
 	ruff format --check .
