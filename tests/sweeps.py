@@ -1,8 +1,11 @@
 """Small sweeps, trained in this process, for the tests of pictures and report."""
 
 import copy
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import torch
 from torch import Tensor
@@ -75,3 +78,30 @@ def results(prepared: Prepared, settings: Params, evaluated: list[Record] | None
     """Return an evaluated sweep, trained unless its records are given."""
     evaluated = records(prepared, settings) if evaluated is None else evaluated
     return Results(evaluated, leaderboard.rank(evaluated, settings.evaluate.metric), prepared, settings)
+
+
+def texts(svg: str) -> list[tuple[str, float, float]]:
+    """Return the texts that are seen in a drawn picture and where each stands, x and y, in pixels."""
+
+    def found(element: ET.Element, x: float, y: float) -> Iterator[tuple[str, float, float]]:
+        moves = re.findall(r"translate\(([^,]+),([^)]+)\)", element.get("transform", ""))
+        x, y = x + sum(float(right) for right, _ in moves), y + sum(float(down) for _, down in moves)
+        if element.text and element.tag.endswith("text") and element.get("opacity") != "0":
+            yield element.text, x, y
+        for child in element:
+            yield from found(child, x, y)
+
+    return list(found(ET.fromstring(svg), 0, 0))
+
+
+def cells(svg: str, sign: str) -> set[tuple[str, str]]:
+    """Return the learning rate and batch size that stand beside each cell of a heat map with a sign in it."""
+    drawn = texts(svg)
+    bottom = [one for one in drawn if one[2] == max(y for text, _, y in drawn if re.fullmatch(r"[\d.e+-]+", text))]
+    left = [one for one in drawn if one[0] == "full" or one[0].isdigit()]
+    left = [one for one in left if one[1] == min(x for _, x, _ in left)]
+    return {
+        (min(bottom, key=lambda one: abs(one[1] - x))[0], min(left, key=lambda one: abs(one[2] - y))[0])
+        for text, x, y in drawn
+        if text == sign and min(abs(one[2] - y) for one in left) < 10  # not the legend's
+    }

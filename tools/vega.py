@@ -6,10 +6,9 @@ carries Vega, Vega-Lite and vega-embed.
 
 import vl_convert
 
+from pipeline.evaluation.plots.look import VEGA_LITE
 from pipeline.system import repository
 from pipeline.system.files import replacing
-
-VEGA_LITE = "5.21"  # the templates in .dvc/plots, and DVC's own, are written for Vega-Lite 5
 
 
 def main() -> None:

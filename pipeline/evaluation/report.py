@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from pipeline.config.axes import AXES, OF_CONFIGURATION
 from pipeline.evaluation.choice import best_run, lucky
 from pipeline.evaluation.importance import of_metric
-from pipeline.evaluation.plots.drawing import Picture, number, svg
+from pipeline.evaluation.plots.drawing import Picture, embedded, number
 from pipeline.evaluation.results import Results
 from pipeline.metrics import RUN_METRICS, WITH_ERROR
 from pipeline.runs import rounding
@@ -150,8 +150,8 @@ def what_mattered(results: Results) -> dict[str, str]:
 
 def figure(picture: Picture) -> Mapping[str, object]:
     """Return a picture as SVG with its caption."""
-    drawn = picture.figure and svg(picture.figure, picture.name, str(escape(picture.title)), str(escape(picture.alt)))
-    return {"name": picture.name, "title": picture.title, "svg": Markup(drawn or ""), "says": picture.says}  # noqa: S704
+    svg = Markup(embedded(picture) if picture.svg else "")  # noqa: S704 - Vega escapes texts
+    return {"name": picture.name, "title": picture.title, "svg": svg, "says": picture.says}
 
 
 def diverged(results: Results) -> list[dict[str, object]]:

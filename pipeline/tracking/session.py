@@ -274,7 +274,7 @@ class Session:
             said = descriptions.final(found, self.sweep.count_measured(found))
             self.news.append(said)
             note += f"\n\n{said}"
-        return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.png'], place[1])}"
+        return f"{note}\n\n{descriptions.images([path.name for path in artifacts if path.suffix == '.svg'], place[1])}"
 
     def close(self, status: str, error: str) -> None:
         """End the stage: runs left open get `status`; the sweep is finished, or waits for its next stage."""

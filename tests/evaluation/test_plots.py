@@ -1,5 +1,9 @@
 """The pictures' figures against numpy, scikit-learn and autograd, and what is drawn where there is little to see."""
 
+import json
+import os
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -11,11 +15,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA  # type: ignore[import-untyped]
-from sweeps import params, records, results, table
+from sweeps import cells, params, records, results, table, texts
 
 from pipeline.evaluation import pictures
-from pipeline.evaluation.plots import heatmap, path, predicted
-from pipeline.evaluation.plots.drawing import Picture, number, readable, some
+from pipeline.evaluation.plots import drawing, heatmap, look, path, predicted
+from pipeline.evaluation.plots.drawing import Picture, number, short, some
 from pipeline.evaluation.plots.lr import configurations
 from pipeline.evaluation.results import FLOOR, Results, agreeing, largest_eigenvalue
 from pipeline.runs.records import CURVE, Record
@@ -118,9 +122,7 @@ def test_a_model_that_is_not_linear_has_a_panel_of_its_own(monkeypatch: pytest.M
         parameters.shapes.cache_clear()
     assert set(found["loss"].table["variant"]) == {"linear", "module"}
     for name in ("loss", "lr", "heatmap"):
-        figure = found[name].figure
-        assert figure is not None
-        assert {"linear", "module"} <= {axes.get_title() for axes in figure.axes}
+        assert {"linear", "module"} <= {text for text, _, _ in texts(found[name].svg)}
 
 
 def test_the_loss_s_line_is_the_mean_and_its_band_spans_all_seeds(made: Results, drawn: dict[str, Picture]) -> None:
@@ -162,30 +164,34 @@ def test_the_learning_rate_s_table_has_mean_and_range_and_marks_what_diverged(ma
 
 
 def test_the_heat_map_leaves_out_the_cells_that_diverged(made: Results, drawn: dict[str, Picture]) -> None:
-    cells = drawn["heatmap"].table
-    assert len(cells) == 6
-    assert cells.loc[cells["lr"] == 10.0, "mean"].isna().all()
-    assert cells.loc[cells["lr"] < 1, "mean"].notna().all()
+    rows = drawn["heatmap"].table
+    assert len(rows) == 6
+    assert rows.loc[rows["lr"] == 10.0, "mean"].isna().all()
+    assert rows.loc[rows["lr"] < 1, "mean"].notna().all()
     assert "2 of 6 cells are crossed out" in heatmap.draw(made).says
+    assert {lr for lr, _ in cells(drawn["heatmap"].svg, "×")} == {"10"}
 
 
 def test_crosses_do_not_widen_the_axis_of_the_metric() -> None:
     far = replace(table(), y=1000 * table().y)
     picture = draw(far, variants=["matrix"], sweep_lr=[0.04, 0.05, 10.0])["lr"]
-    assert picture.figure is not None
-    low, high = picture.figure.axes[0].get_ylim()
-    assert picture.table["lowest"].min() / 2 < low
-    assert high < 2 * picture.table["highest"].max()
+    drawn = texts(picture.svg)
+    assert sum(text == "×" for text, _, _ in drawn) == 2
+    left = min(x for text, x, _ in drawn if re.fullmatch(r"[\d,]+", text))
+    ticks = [float(text.replace(",", "")) for text, x, _ in drawn if x == left and re.fullmatch(r"[\d,]+", text)]
+    assert len(ticks) > 1
+    assert picture.table["lowest"].min() / 2 < min(ticks)
+    assert max(ticks) < 2 * picture.table["highest"].max()
 
 
 def test_labels_of_learning_rates_do_not_overlap(made: Results) -> None:
     rates = [float(f"{1.09**place * 1e-5:.6g}") for place in range(20)]
     picture = draw(made.prepared, variants=["matrix"], sweep_lr=rates, sweep_seed=[1])["heatmap"]
-    assert picture.figure is not None
-    picture.figure.canvas.draw()
-    boxes = [label.get_window_extent() for label in picture.figure.axes[0].get_xticklabels()]
-    assert len(boxes) > 2
-    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    labels = [one for one in texts(picture.svg) if re.fullmatch(r"[\d.]+e-5", one[0])]
+    bottom = sorted((x, len(text)) for text, x, y in labels if y == max(y for _, _, y in labels))
+    assert len(bottom) > 2
+    wide = 6.2  # the widest character of a number of 11 pixels
+    assert all(x + wide * size / 2 < right - wide * other / 2 for (x, size), (right, other) in pairwise(bottom))
 
 
 def test_the_path_s_plane_is_that_of_its_principal_components() -> None:
@@ -256,10 +262,16 @@ def test_predictions_are_those_of_fits_that_did_not_see_the_row(made: Results, d
 def test_from_1000_rows_on_the_density_is_drawn_and_tabulated() -> None:
     few = params(variants=["matrix"], train_epochs=2, sweep_seed=[1], sweep_lr=[0.01])
     dense, sparse = (predicted.draw(results(table(rows), few)) for rows in (1000, 999))
-    assert dense.figure is not None
-    assert type(dense.figure.axes[0].collections[0]).__name__ == "PolyCollection"
-    assert dense.table["rows"].sum() == 1000
-    assert len(dense.table) < 1000
+    for name in ("actual", "residual"):
+        counted = dense.table[dense.table[name].notna()]
+        assert counted["rows"].sum() == 1000
+        assert len(counted) < 1000
+        assert counted["predicted"].notna().all()
+    assert dense.table[["actual", "residual"]].notna().sum(axis=1).eq(1).all()
+    drawn = drawing.draw(predicted.SPECIFICATION, dense.text)
+    most = dense.table.loc[dense.table["actual"].notna(), "rows"].max()
+    assert f"up to {most} rows a cell" in {text for text, _, _ in texts(drawn)}
+    assert "rows a cell" not in drawing.draw(predicted.SPECIFICATION, sparse.text)
     assert len(sparse.table) == 999
 
 
@@ -270,7 +282,7 @@ def test_the_same_sweep_gives_the_same_bytes(made: Results, tmp_path: Path, monk
         pictures.write(pictures.draw(made))
         written.append({file.name: file.read_bytes() for file in (tmp_path / "plots").iterdir()})
     assert written[0] == written[1]
-    assert set(written[0]) == {f"{name}.{kind}" for name in NAMES for kind in ("csv", "png")}
+    assert set(written[0]) == {f"{name}.{kind}" for name in NAMES for kind in ("csv", "svg", "png")}
 
 
 @pytest.mark.parametrize(
@@ -307,7 +319,9 @@ def test_what_a_sweep_gives_no_reason_to_draw_is_left_out(
     prepared: Prepared, changed: dict[str, Any], left_out: set[str]
 ) -> None:
     found = draw(prepared, **({"variants": ["matrix", "linear"], "sweep_seed": [1, 2], "train_epochs": 8} | changed))
-    assert {name for name, one in found.items() if one.figure is None} == left_out
+    assert {name for name, one in found.items() if not one.svg} == left_out
+    for one in found.values():
+        assert not re.search(r"NaN|undefined|null|Infinity|\[object", one.svg)
     for name, one in found.items():
         assert one.says.endswith(".")
         assert "nan" not in one.says
@@ -320,11 +334,12 @@ def test_a_picture_left_out_has_a_table_of_its_header_and_no_image(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plots").mkdir()
-    (tmp_path / "plots/lr.png").touch()  # of an earlier sweep
+    for kind in ("svg", "png"):
+        (tmp_path / f"plots/lr.{kind}").touch()  # of an earlier sweep
     found = draw(table(), variants=["matrix"], sweep_lr=[0.01], sweep_batch_size=["full"], train_epochs=1)
     pictures.write([found["lr"]])
-    assert not (tmp_path / "plots/lr.png").exists()
-    assert (tmp_path / "plots/lr.csv").read_text() == "variant,batch_size,lr,diverged,metric,mean,lowest,highest\n"
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"lr.csv"}
+    assert (tmp_path / "plots/lr.csv").read_text() == ",".join(found["lr"].table.columns) + "\n"
 
 
 def test_a_run_that_diverged_in_the_first_seed_only_leaves_no_path_but_a_curve() -> None:
@@ -333,8 +348,8 @@ def test_a_run_that_diverged_in_the_first_seed_only_leaves_no_path_but_a_curve()
     evaluated = records(prepared, settings)
     evaluated[0] = replace(evaluated[0], diverged="fold 1, epoch 3", metrics={})
     found = {one.name: one for one in pictures.draw(results(prepared, settings, evaluated))}
-    assert found["path"].figure is None
-    assert found["loss"].figure is not None
+    assert not found["path"].svg
+    assert found["loss"].svg
 
 
 def test_rows_of_a_density_keep_their_place() -> None:
@@ -344,6 +359,70 @@ def test_rows_of_a_density_keep_their_place() -> None:
 
 def test_numbers_and_names_are_written_for_people() -> None:
     assert [number(value) for value in (0.123456, 12345.6, 1e-5, float("nan"))] == ["0.123", "12,346", "1e-05", "—"]
-    assert readable("점수", "target") == "target"
-    assert readable("x" * 30, "target") == "x" * 23 + "…"
+    assert short("x" * 30) == "x" * 23 + "…"
     assert some(range(20)) == [0, 3, 5, 8, 11, 14, 16, 19]
+
+
+def test_dvc_s_templates_are_the_specifications_of_the_pictures() -> None:
+    folder = Path(__file__).parents[2] / ".dvc/plots"
+    templates = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
+    assert templates == json.loads(json.dumps(pictures.SPECIFICATIONS)), "run python -m pipeline.evaluation.pictures"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_revisions_have_panels_of_their_own_with_their_names(drawn: dict[str, Picture], name: str) -> None:
+    def rows(of: str) -> str:
+        return "".join(f"{of}{line}\n" for line in drawn[name].text.splitlines()[1:])
+
+    header = drawn[name].text.splitlines()[0]
+    both = drawing.draw(pictures.SPECIFICATIONS[name], f"rev,{header}\n{rows('main,')}{rows('other,')}")
+    one = drawing.draw(pictures.SPECIFICATIONS[name], f"rev,{header}\n{rows('main,')}")
+    panels = {text for text, _, _ in texts(both)}
+    assert {text.split(":")[0] for text in panels if ":" in text} >= {"main", "other"}
+    assert "undefined" not in both
+    assert not {text for text, _, _ in texts(one)} & {"main", "rev"}
+    assert one == drawn[name].svg
+
+
+def test_the_loss_s_axis_ends_above_the_later_epochs_and_shows_the_optimum() -> None:
+    settings = params(variants=["matrix"], sweep_lr=[0.05], sweep_batch_size=["full"], sweep_seed=[1], track_points=41)
+    one = [
+        replace(record, curve=np.where(np.arange(40) == 0, 1e9, record.curve)) for record in records(table(), settings)
+    ]
+    svg = drawing.draw(pictures.SPECIFICATIONS["loss"], pictures.draw(results(table(), settings, one))[0].text)
+    ticks = [float(text.replace(",", "")) for text, _, _ in texts(svg) if re.fullmatch(r"[\d.,]+", text)]
+    assert max(ticks) < 1000
+    assert "least squares" in {text for text, _, _ in texts(svg)}
+
+
+def test_a_png_names_what_its_font_cannot_draw_and_no_font_of_the_machine_changes_it() -> None:
+    svg = pictures.draw(results(table(), params(data_target="점수<b>", variants=["matrix"], sweep_lr=[0.01])))[0].svg
+    assert "[점수&lt;b&gt;²]" in svg
+    plain = svg.replace("점수&lt;b&gt;", "target")
+    assert drawing.png(svg, {"점수<b>": "target"}) == drawing.png(plain, {})
+    assert drawing.png(svg, {"Gr\u00fc\u00dfe": "target"}) == drawing.png(svg.replace("점수", "…"), {})
+    other = [svg.replace("Liberation Sans", f"{name}, Liberation Sans") for name in ("DejaVu Sans", "No Such Font")]
+    assert drawing.png(other[0], {}) == drawing.png(other[1], {}) == drawing.png(svg, {})
+
+
+def test_the_font_has_every_letter_that_is_left_in_a_png() -> None:
+    def glyph(letter: str) -> bytes:
+        text = f'<text x="5" y="18" font-size="16" font-family="{look.FONT}">{letter}</text>'
+        drawn = f'<svg xmlns="http://www.w3.org/2000/svg" width="30" height="24">{text}</svg>'
+        return bytes(drawing.renderer().svg_to_png(drawn))
+
+    kept = [letter for letter in map(chr, range(0x21, 0xFFFF)) if not drawing.UNDRAWN.search(letter)]
+    kept = [letter for letter in kept if unicodedata.category(letter)[0] not in "CZ" and letter not in "<&"]
+    assert len(kept) > 400
+    nothing = {glyph("점"), glyph(" ")}
+    assert [letter for letter in kept if glyph(letter) in nothing] == []
+
+
+def test_what_the_machine_says_of_fonts_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    for own in ("/etc/fonts/fonts.conf", None):
+        drawing.renderer.cache_clear()
+        monkeypatch.delenv("FONTCONFIG_FILE", raising=False)
+        if own:
+            monkeypatch.setenv("FONTCONFIG_FILE", own)
+        drawing.renderer()
+        assert os.environ.get("FONTCONFIG_FILE") == own

@@ -2,23 +2,11 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from sweeps import params, records, results, table
+from sweeps import cells, params, records, results, table
 
 from pipeline.evaluation import boards, groups, pictures, report
-from pipeline.evaluation.plots.drawing import Picture
-
-
-def marked(picture: Picture, mark: str) -> list[tuple[float, float]]:
-    """Return the middles of the cells with a mark, column and row from 0."""
-    assert picture.figure is not None
-    drawn = [line for axes in picture.figure.axes for line in axes.lines if line.get_marker() == mark]
-    return sorted(
-        (float(x) - 0.5, float(y) - 0.5)
-        for line in drawn
-        for x, y in zip(*(np.asarray(one) for one in line.get_data()), strict=True)
-    )
+from pipeline.evaluation.plots.drawing import number
 
 
 def test_what_fell_behind_is_drawn_neither_as_finished_nor_as_diverged_and_what_nobody_trained_not_at_all() -> None:
@@ -31,12 +19,12 @@ def test_what_fell_behind_is_drawn_neither_as_finished_nor_as_diverged_and_what_
     ]  # lr 10 diverged
     made = results(table(), settings, evaluated)
     drawn = {one.name: one for one in pictures.draw(made)}
-    assert marked(drawn["heatmap"], "x") == [(2, 0), (2, 1)]
-    assert marked(drawn["heatmap"], "_") == [(1, 0)]
-    cells = drawn["heatmap"].table.set_index(["lr", "batch_size"])
-    assert cells["behind"].to_dict() == {(lr, size): 2 * (lr == 0.05 and size == "2") for lr, size in cells.index}
-    assert len(cells) == 5
-    assert cells["mean"].notna().sum() == 2
+    assert cells(drawn["heatmap"].svg, "×") == {("10", "2"), ("10", "full")}
+    assert cells(drawn["heatmap"].svg, "–") == {("0.05", "2")}
+    rows = drawn["heatmap"].table.set_index(["lr", "batch_size"])
+    assert rows["behind"].to_dict() == {(lr, size): 2 * (lr == 0.05 and size == "2") for lr, size in rows.index}
+    assert len(rows) == 5
+    assert rows["mean"].notna().sum() == 2
     assert "1 of 5 have a dash" in drawn["heatmap"].says
     assert "1 of 5 fell behind and left" in drawn["lr"].says
     assert "2 of 5 configurations diverged" in drawn["lr"].says
@@ -53,12 +41,14 @@ def test_pictures_and_report_show_the_values_that_a_search_tried_instead_of_the_
     )
     found = results(table(), searched, records(table(), tried))
     drawn = {one.name: one for one in pictures.draw(found)}
-    figure = drawn["heatmap"].figure
-    assert figure is not None
-    cells = np.ma.masked_array(figure.axes[0].collections[0].get_array())
-    assert cells.count() == cells.size == 4
-    assert [one.get_text() for one in figure.axes[0].get_xticklabels()] == ["0.011", "0.033"]
-    assert [one.get_text() for one in figure.axes[0].get_yticklabels()] == ["3", "5"]
+    written = {
+        number(mean): (f"{lr:g}", size)
+        for lr, size, mean in drawn["heatmap"].table[["lr", "batch_size", "mean"]].values
+    }
+    assert len(written) == 4
+    for text, cell in written.items():
+        assert cells(drawn["heatmap"].svg, text) == {cell}
+    assert set(written.values()) == {(lr, size) for lr in ("0.011", "0.033") for size in ("3", "5")}
     assert set(drawn["loss"].table["batch_size"]) == {"3", "5"}
     facts = report.facts(found)
     assert (facts["learning rates"], facts["batch sizes"]) == ("0.011, 0.033", "3, 5")

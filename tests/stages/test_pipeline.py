@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.numpy import load_file
 
+from pipeline.evaluation.plots import drawing
 from pipeline.system import kernels
 from pipeline.tracking.store.client import plain
 
@@ -97,7 +98,7 @@ def test_dvc_shows_metrics_and_plots(default_run: Path) -> None:
         min(float(row["cv/mse mean"]) for row in csv.DictReader((default_run / "leaderboard.csv").open()))
     )
     plots = json.loads(run("dvc", "plots", "show", "--json", "-o", "dvc_plots", cwd=default_run).stdout)["data"]
-    assert set(plots) == {"loss", "cost", "lr", "heatmap", "path", "predicted", "residuals"}
+    assert set(plots) == {"loss", "cost", "lr", "heatmap", "path", "predicted"}
     empty = {name for name, shown in plots.items() if not any(one["content"] for one in shown)}
     assert empty == {"lr", "heatmap"}  # one learning rate
     content = plots["loss"][0]["content"]
@@ -105,7 +106,12 @@ def test_dvc_shows_metrics_and_plots(default_run: Path) -> None:
         ("handwritten = matrix = linear = module", size) for size in ("1", "2", "4", "full")
     }
     assert len(plots["predicted"][0]["content"]["data"]["values"]) == 5
+    for name in plots.keys() - empty:
+        [one] = plots[name]
+        drawn = (default_run / f"plots/{name}.svg").read_text(encoding="utf-8")
+        assert drawing.on_white(drawing.compiled(one["content"])) == drawn
     images = {path.stem for path in (default_run / "plots").glob("*.png")}
+    assert images == {path.stem for path in (default_run / "plots").glob("*.svg")}
     assert images == {"loss", "cost", "path", "predicted"}
 
 

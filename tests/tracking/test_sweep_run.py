@@ -50,7 +50,7 @@ def test_a_sweeps_run_has_a_readable_name_its_champions_figures_and_a_descriptio
     assert (one.data.metrics["sweep/runs"], one.data.metrics["sweep/diverged"]) == (4, 0)
     note = one.data.tags[NOTE]
     assert note.startswith(f"**Champion: {champion}, cv/mse ")
-    assert f"get-artifact?path=loss.png&run_uuid={one.info.run_id}" in note
+    assert f"get-artifact?path=loss.svg&run_uuid={one.info.run_id}" in note
     assert one.data.tags["data"] == one.data.params["data"] == search(store)[0].data.params["data"]
 
 

@@ -3,55 +3,75 @@
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.plots.drawing import (
-    Picture,
-    lines,
-    log_axis,
-    logarithmic,
-    number,
+from pipeline.evaluation.plots.drawing import Picture, number
+from pipeline.evaluation.plots.look import (
+    FIRST,
+    HALF,
+    INK,
+    LINES,
+    SEVERAL,
+    Spec,
+    axis,
+    fill,
+    line,
     panels,
-    readable,
+    specification,
 )
-from pipeline.evaluation.plots.loss import curves
+from pipeline.evaluation.plots.loss import curves, label
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import CURVE
 
-COLUMNS = ["variant", "batch_size", "lr", "updates", "rows", CURVE]
+COLUMNS = ["variant", "batch_size", "lr", "updates", "rows", CURVE, "label"]
 TITLE = "What a batch size costs"
+LOSS = axis(CURVE, f"{FIRST}.label", "log")
+BEST: list[Spec] = [  # the table has the best variant first
+    {
+        "window": [{"op": "first_value", "field": "variant", "as": "best"}],
+        "groupby": ["revision"],
+        "frame": [None, None],
+    },
+    {"filter": f"datum.variant == datum.best && datum['{CURVE}'] > 0"},
+]
+ENDS: list[Spec] = [
+    {"joinaggregate": [{"op": "max", "field": "updates", "as": "last"}], "groupby": ["revision", "batch_size"]},
+    {"filter": "datum.updates == datum.last"},
+    {"calculate": f"datum.ranks > 5 ? '' : datum.batch_size + ': ' + format(datum['{CURVE}'], '.4~g')", "as": "end"},
+]
+WAY = {
+    "mark": {"type": "line", "strokeWidth": 1.6, "tooltip": {"content": "data"}},
+    "encoding": {"x": axis("updates", "'updates so far'", "log"), "y": LOSS, **line()},
+}
+END = {
+    "transform": ENDS,
+    "encoding": {
+        "x": axis("updates", "'updates in all'", "log", scale={"padding": 36}),
+        "y": axis(CURVE, f"{FIRST}.label", "log", scale={"padding": 20}),
+    },
+    "layer": [
+        {"mark": {"type": "circle", "size": 50, "opacity": 1, "tooltip": {"content": "data"}}, "encoding": fill()},
+        {"mark": {"type": "text", "dy": -9, "color": INK}, "encoding": {"text": {"field": "end"}}},
+    ],
+}
+SPECIFICATION = specification(
+    TITLE,
+    ["updates", "rows", CURVE],
+    [*LINES, *BEST, *SEVERAL],
+    hconcat=[
+        panels(HALF, [WAY]),
+        panels(HALF, [END]),
+    ],
+)
 
 
 def draw(results: Results) -> Picture:
     """Draw the loss against the updates made so far, of the best variant, and what each batch size ends with."""
     table = costs(results)
     if table.empty:
-        return Picture("cost", TITLE, table, None, "Nothing to compare: every run diverged.")
+        return Picture("cost", TITLE, table, "Nothing to compare: every run diverged.")
     own = table[table["variant"] == table["variant"].iloc[0]]
-    figure, (left, right) = panels(2, width=7.2, height=3.4)
-    for size, look in lines(results).items():
-        line = own[own["batch_size"] == size]
-        if line.empty:
-            continue
-        left.plot(line["updates"], line[CURVE], label=size, marker="o" if len(line) == 1 else "", **look)
-        x, y = line["updates"].iloc[-1], line[CURVE].iloc[-1]
-        right.plot(x, y, "o", color=look["color"])
-        right.annotate(f"{size}: {y:.4g}", (x, y), (6, 4), textcoords="offset points", fontsize=8)
-    unit = f"[{readable(results.target, 'target')}²]"
-    positive = own[CURVE][own[CURVE] > 0]
-    if len(positive):
-        log_axis(left, "y", positive.tolist())
-    log_axis(left, "x", own["updates"].tolist())
-    left.set(xlabel="updates so far", ylabel=f"mean squared error {unit}", title="on the way")
-    left.legend(title="batch size")
     ends = own.groupby("batch_size", sort=False).tail(1)
-    for which, column in (("x", "updates"), ("y", CURVE)):
-        if logarithmic(ends[column].tolist()):
-            log_axis(right, which, ends[column].tolist())
-    right.set_ylabel(f"mean squared error {unit}")
-    read = f", {int(ends['rows'].iloc[0]):,} rows read" if ends["rows"].nunique() == 1 else ""
-    right.set(xlabel=f"updates in all{read}", title="at the end")
-    right.margins(0.25)
     alt = "Left, the loss against the updates made so far, a line for each batch size; right, the loss at the end."
-    return Picture("cost", TITLE, table, figure, says(own, ends), alt)
+    return Picture("cost", TITLE, table, says(own, ends), alt)
 
 
 def costs(results: Results) -> pd.DataFrame:
@@ -60,7 +80,7 @@ def costs(results: Results) -> pd.DataFrame:
     rows = int(results.prepared.train_rows[0])
     sizes = [rows if size == "full" else min(int(size), rows) for size in table["batch_size"]]
     done = table["epoch"].astype(int) + 1
-    table = table.assign(updates=done * [-(-rows // size) for size in sizes], rows=done * rows)
+    table = table.assign(updates=done * [-(-rows // size) for size in sizes], rows=done * rows, label=label(results))
     best = results.shown["variant"].iloc[0]
     ordered = pd.concat([table[table["variant"] == best], table[table["variant"] != best]], ignore_index=True)
     return pd.DataFrame(ordered, columns=COLUMNS)

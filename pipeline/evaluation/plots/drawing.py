@@ -1,133 +1,110 @@
-"""How pictures look, and how they become PNG and SVG with the same bytes every time."""
+"""Pictures: a table, a specification and words, drawn as SVG and PNG with the same bytes on every machine."""
 
+import csv
 import io
 import math
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pandas as pd
-from matplotlib import font_manager, rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pipeline.evaluation.results import Results
+from pipeline.evaluation.plots.look import GRID, INK, MOST, PALETTE, QUIET, VEGA_LITE, Spec
+from pipeline.metrics import HIGHER_IS_BETTER
 
-INK, QUIET, GRID = "#1b1f24", "#656d76", "#d0d7de"
-# Distinguishable to the colour-blind (See: Okabe and Ito, Color Universal Design) and, unlike theirs, 3:1 on white.
-PALETTE = ("#0072b2", "#d55e00", "#008763", "#b5579a", "#54575c", "#8a6d00", "#2a7f9e", "#a0522d")
-DASHES: Sequence[Any] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
-MOST = len(PALETTE)  # lines that can be told apart
-STYLE: dict[Any, Any] = {  # names of rcParams
-    "axes.axisbelow": True,
-    "axes.edgecolor": QUIET,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.prop_cycle": f"cycler('color', {list(PALETTE)})",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "axes.titlecolor": INK,
-    "figure.dpi": 100,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "legend.edgecolor": GRID,
-    "legend.facecolor": "none",
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "legend.title_fontsize": 8,
-    "lines.linewidth": 1.6,
-    "savefig.facecolor": "white",
-    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
-    "text.color": INK,
-    "text.parse_math": False,  # a column may be called $
-    "xtick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "ytick.color": QUIET,
-    "ytick.labelcolor": INK,
-}
+SCALE = 2.9  # pixels of a PNG for each of a specification's
+# What the font has no glyph for: it has Latin, Greek and Cyrillic letters, and the signs that pictures use.
+UNDRAWN = re.compile(r"[^\u0020-\u017f\u0384-\u03ce\u0400-\u045f–—‘’“”…−×]+")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture: plots/NAME.csv for `dvc plots`, plots/NAME.png, and its place in the report.
+    """A picture: plots/NAME.csv for `dvc plots`, plots/NAME.svg and .png, and its place in the report.
 
-    table: only its header where there is nothing to draw. figure: None there. says: what it shows of this sweep, or why
-    there is none. alt: what is drawn, for who cannot see it.
+    table: only its header where there is nothing to draw. says: what it shows of this sweep, or why there is none.
+    alt: what is drawn, for readers who cannot see it. svg: empty where there is nothing to draw. stand_ins: what the
+    PNG says instead of a name that its font lacks letters for.
     """
 
     name: str
     title: str
     table: pd.DataFrame
-    figure: Figure | None
     says: str
     alt: str = ""
+    svg: str = ""
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The table as plots/NAME.csv."""
+        return self.table.to_csv(index=False, float_format="%.9g")
 
 
-def panels(count: int, width: float = 6.4, height: float = 3.6, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Make a figure of `count` panels side by side, in `rows` rows."""
-    columns = -(-count // rows)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for spare in axes[count:]:
-        spare.set_visible(False)
-    return figure, axes[:count]
+def draw(specification: Spec, text: str) -> str:
+    """Draw the table of a text, plots/NAME.csv, and return the SVG."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return compiled(specification | {"data": specification["data"] | {"values": rows}})
 
 
-def lines(results: Results) -> dict[str, dict[str, Any]]:
-    """Return the batch sizes to draw, at most MOST, each with its colour and dashes, the same in every picture."""
-    sizes = [str(size) for size in results.values("batch_size")]
-    dashes = [DASHES[place % len(DASHES)] for place in range(MOST)]  # colours alone do not tell all lines apart
-    looks = zip(PALETTE, dashes, strict=True)
-    return {
-        sizes[i]: {"color": colour, "linestyle": dash} for i, (colour, dash) in zip(some(sizes), looks, strict=False)
-    }
+def compiled(filled: Spec) -> str:
+    """Draw a specification with its data, and return the SVG; without a title, which the report has beside it."""
+    untitled = {key: value for key, value in filled.items() if key != "title"}
+    svg = str(renderer().vegalite_to_svg(untitled, vl_version=VEGA_LITE))
+    ids = {own: f"id-{place}" for place, own in enumerate(re.findall(r' id="([^"]+)"', svg))}  # Vega counts on and on
+    return re.sub(r'( id="|url\(#)([^")]+)', lambda found: found[1] + ids[found[2]], svg)
 
 
-def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
-    """Make an axis logarithmic, with plain numbers at its ticks."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axes.set(**{f"{which}scale": "log"})
-    decades = math.log10(max(values) / min(values))
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,), numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+@cache
+def renderer() -> ModuleType:
+    """Return vl-convert, started without the machine's own fonts: with them, bytes would differ from another's."""
+    import vl_convert  # noqa: PLC0415 - 60 MB, which only drawing needs
+
+    own = os.environ.get("FONTCONFIG_FILE")
+    os.environ["FONTCONFIG_FILE"] = str(Path(__file__).with_name("fonts.conf"))
+    try:
+        vl_convert.svg_to_png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')
+    finally:
+        del os.environ["FONTCONFIG_FILE"]
+        if own is not None:
+            os.environ["FONTCONFIG_FILE"] = own
+    return vl_convert
 
 
-def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, on white; no wider than the column of a description on MLflow's pages, which clips it."""
-    with rc_context(STYLE):
-        figure.savefig(path, format="png", dpi=96, metadata={"Software": None})
+def on_white(svg: str) -> str:
+    """Return a drawn picture with a white background."""
+    return svg.replace(">", '><rect width="100%" height="100%" fill="white"/>', 1)
 
 
-def svg(figure: Figure, name: str, title: str, description: str) -> str:
-    """Return a figure as SVG to stand in a page: it takes the page's colours and font, and has no size of its own."""
-    written = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure.savefig(written, format="svg", facecolor="none", metadata=nothing)
-    text = written.getvalue()
-    text = re.sub(r"^.*?<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>", r'<svg viewBox="\1">', text, count=1, flags=re.DOTALL)
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<(?:g|path)) id="(?!(?:m|p|C)[0-9a-f_]+")[^"]*"', r"\1", text)  # ids that nothing refers to
-    text = re.sub(r"font: (?:(\w+) )?([\d.]+)px [^;\"]*", r"font-size: \2px", text)
-    for number, colour in enumerate(PALETTE):
-        text = text.replace(colour, f"var(--series-{number})")
+def png(svg: str, stand_ins: Mapping[str, str]) -> bytes:
+    """Return a drawn picture as PNG; names that the font lacks letters for are replaced."""
+    for name, other in stand_ins.items():
+        if UNDRAWN.search(name):
+            svg = svg.replace(escape(name), other)
+    svg = re.sub(r">([^<>]+)</text>", lambda found: f">{UNDRAWN.sub('…', found[1])}</text>", svg)
+    return bytes(renderer().svg_to_png(on_white(svg), scale=SCALE))
+
+
+def embedded(picture: Picture) -> str:
+    """Return a picture's SVG to stand in a page: it takes the page's colours and font, and has no size of its own."""
+    name, svg = picture.name, picture.svg
+    svg = re.sub(r"<path [^>]*(?:d=\"(?:M0,0h0v0h0Z)?\"|display=\"none\")[^>]*/>", "", svg)  # Vega's empty frames
+    svg = re.sub(r' (?:class|role|aria-[a-z]+|pointer-events|font-family|stroke-miterlimit)="[^"]*"', "", svg)
+    svg = re.sub(r'( id="|url\(#)id', rf"\1{name}", svg)
+    for place, colour in enumerate(PALETTE):
+        svg = svg.replace(colour, f"var(--series-{place})")
     for variable, colour in (("ink", INK), ("quiet", QUIET), ("grid", GRID)):
-        text = text.replace(colour, f"var(--{variable})")
+        svg = svg.replace(colour, f"var(--{variable})")
     label = f'role="img" aria-labelledby="{name}-title {name}-description"'
-    head = f'<title id="{name}-title">{title}</title><desc id="{name}-description">{description}</desc>'
-    return re.sub(r'<svg viewBox="([^"]+)">', rf'<svg viewBox="\1" {label}>\n{head}', text, count=1)
+    head = f'<title id="{name}-title">{escape(picture.title)}</title>'
+    head += f'<desc id="{name}-description">{escape(picture.alt)}</desc>'
+    return re.sub(r'^<svg [^>]*viewBox="([^"]+)">', rf'<svg viewBox="\1" {label}>\n{head}', svg, count=1)
 
 
 def number(value: float) -> str:
@@ -137,23 +114,17 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def readable(name: str, other: str, most: int = 24) -> str:
-    """Return a column's name as a picture's font can draw it, shortened; or else `other`."""
-    short = name if len(name) <= most else f"{name[: most - 1]}…"
-    return short if all(ord(character) in drawn() for character in short) else other
+def short(name: str, most: int = 24) -> str:
+    """Shorten a name that is too long for a picture."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-@cache
-def drawn() -> frozenset[int]:
-    """Return the characters that the font has."""
-    return frozenset(FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
+def scaled(metric: str, means: pd.Series) -> dict[str, Any]:
+    """Say of a metric which way is better, and its range."""
+    better = "higher" if metric in HIGHER_IS_BETTER else "lower"
+    return {"better": better, "least": means.min(), "most": means.max()}
 
 
 def some(values: Sequence[object]) -> list[int]:
     """Choose at most MOST places of a sequence, evenly spread, with both ends."""
     return sorted({round(place) for place in np.linspace(0, len(values) - 1, min(MOST, len(values))).tolist()})
-
-
-def logarithmic(values: Sequence[float]) -> bool:
-    """Tell whether numbers need a logarithmic axis: all positive, and more than a factor of 5 apart."""
-    return bool(len(values)) and min(values) > 0 and max(values) > 5 * min(values)

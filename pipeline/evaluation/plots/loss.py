@@ -1,22 +1,25 @@
 """Loss against epoch: a panel for variants that agree, a line and a band of all seeds for each batch size."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from pipeline.evaluation.plots.drawing import (
+from pipeline.evaluation.plots import look
+from pipeline.evaluation.plots.drawing import Picture, number, short
+from pipeline.evaluation.plots.look import (
+    FIRST,
+    INK,
+    LINES,
     MOST,
     QUIET,
-    Picture,
-    lines,
-    log_axis,
-    number,
+    WIDTH,
+    Spec,
+    axis,
+    band,
+    line,
     panels,
-    readable,
+    specification,
 )
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import CURVE
@@ -26,19 +29,65 @@ COLUMNS = ["variant", "batch_size", "lr", "epoch", CURVE, "lowest", "highest"]
 TITLE = "Training loss"
 
 
+X, LABEL = (
+    axis("epoch", "'epoch'", axis={"labelExpr": "datum.value % 1 ? '' : format(datum.value, ',')"}),
+    f"{FIRST}.label",
+)
+# The first epochs often fall 1,000-fold: the axis ends above the others, and their lines come from its upper edge.
+CUT: list[Spec] = [
+    {"joinaggregate": [{"op": "max", "field": "epoch", "as": "last"}]},
+    {"calculate": "datum.epoch >= datum.last / 50 ? datum.highest : null", "as": "later"},
+    {"joinaggregate": [{"op": "max", "field": "later", "as": "ceiling"}]},
+    {"filter": f"datum.lowest > 0 && datum['{CURVE}'] > 0"},
+    *({"calculate": f"min(datum['{key}'], 1.3 * datum.ceiling)", "as": key} for key in (CURVE, "lowest", "highest")),
+]
+# A batch size with one lr of several has it in the legend.
+NAMED: list[Spec] = [
+    {"joinaggregate": [{"op": "distinct", "field": "lr", "as": "lrs"}]},
+    {"joinaggregate": [{"op": "distinct", "field": "lr", "as": "own"}], "groupby": ["size"]},
+    {"calculate": look.number("toNumber(datum.lr)"), "as": "rate"},
+    {"calculate": "datum.batch_size + (datum.lrs > 1 && datum.own == 1 ? ', lr ' + datum.rate : '')", "as": "line"},
+]
+OPTIMUM = {
+    "transform": [
+        {"filter": "datum.optimum > 0"},
+        {"aggregate": [{"op": "max", "field": "optimum", "as": "optimum"}], "groupby": ["panel"]},
+    ],
+    "encoding": {"y": axis("optimum", LABEL, "log")},
+    "layer": [
+        {"mark": {"type": "rule", "color": QUIET, "strokeDash": [2, 2]}},
+        {
+            "mark": {"type": "text", "text": "least squares", "align": "left", "dx": 4, "dy": -6, "color": INK},
+            "encoding": {"x": {"value": 0}},
+        },
+    ],
+}
+CURVES = {
+    "mark": {"type": "line", "strokeWidth": 1.6, "tooltip": {"content": "data"}},
+    "encoding": {"x": X, "y": axis(CURVE, LABEL, "log"), **line("line")},
+}
+SPECIFICATION = specification(
+    TITLE,
+    ["epoch", CURVE, "lowest", "highest", "optimum"],
+    [*LINES, *CUT, *NAMED],
+    **panels(WIDTH, [band(X, LABEL, "log"), CURVES, OPTIMUM]),
+)
+
+
 def draw(results: Results) -> Picture:
     """Draw the best configuration of each variant and batch size."""
+    optimum = {group.shown: results.optimum if group.linear else np.nan for group in results.groups}
     table = curves(results, lambda epochs: curve_steps(epochs, results.params.track.points))
+    table = table.assign(optimum=table["variant"].map(optimum), label=label(results))
     if table.empty:
-        return Picture("loss", TITLE, table, None, "No run has a curve to show: every run diverged.")
-    groups = [group for group in results.groups if group.shown in set(table["variant"])]
-    figure, axes = panels(len(groups), width=max(6.4, 4 * len(groups)))
-    for group, one in zip(groups, axes, strict=True):
-        panel(one, table[table["variant"] == group.shown], lines(results), results.optimum if group.linear else 0.0)
-        one.set_title(readable(group.label, group.shown, 48))
-    axes[0].set_ylabel(f"mean squared error [{readable(results.target, 'target')}²]")
+        return Picture("loss", TITLE, table, "No run has a curve to show: every run diverged.")
     alt = "The training loss falls over the epochs; one line for each batch size, its band spans all seeds."
-    return Picture("loss", TITLE, table, figure, says(results, table), alt)
+    return Picture("loss", TITLE, table, says(results, table), alt)
+
+
+def label(results: Results) -> str:
+    """Name the loss, with its unit."""
+    return f"mean squared error [{short(results.target)}²]"
 
 
 def curves(results: Results, chosen: Callable[[int], list[int]]) -> pd.DataFrame:
@@ -58,30 +107,6 @@ def curves(results: Results, chosen: Callable[[int], list[int]]) -> pd.DataFrame
         ]
         tables.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
     return pd.concat(tables[1:] or tables, ignore_index=True)
-
-
-def panel(axes: Axes, table: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], optimum: float) -> None:
-    """Draw one variant's curves."""
-    for size, look in looks.items():
-        curve = table[table["batch_size"] == size]
-        if curve.empty:
-            continue
-        label = f"{size}, lr {curve['lr'].iloc[0]:g}" if table["lr"].nunique() > 1 else size
-        axes.fill_between(
-            curve["epoch"], curve["lowest"], curve["highest"], color=look["color"], alpha=0.2, linewidth=0
-        )
-        axes.plot(curve["epoch"], curve[CURVE], label=label, marker="o" if len(curve) == 1 else "", **look)
-    later = table[table["epoch"] >= table["epoch"].max() / 50]  # the first epochs often fall 1,000-fold
-    edges = [*later["lowest"], *later["highest"], *([optimum] if optimum else [])]
-    positive = [edge for edge in edges if edge > 0]
-    if positive:
-        log_axis(axes, "y", positive)
-        axes.set_ylim(0.85 * min(positive), 1.3 * max(positive))
-    if optimum:
-        axes.axhline(optimum, color=QUIET, linewidth=1, linestyle=":", label="least squares")
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.legend(title="batch size", ncols=1 if len(looks) <= 5 else 2)
 
 
 def says(results: Results, table: pd.DataFrame) -> str:

@@ -1,28 +1,100 @@
 """The metric against the learning rate: a line for each batch size, and the largest stable learning rate."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from pipeline.evaluation.plots.drawing import (
+from pipeline.evaluation.plots.drawing import Picture, number, scaled, short
+from pipeline.evaluation.plots.look import (
+    FIRST,
+    HEIGHT,
+    INK,
+    LINES,
     QUIET,
-    Picture,
-    lines,
-    log_axis,
-    logarithmic,
-    number,
+    RANGE,
+    WIDTH,
+    Spec,
+    axis,
+    band,
+    fill,
+    line,
     panels,
-    readable,
+    specification,
+    valid,
 )
 from pipeline.evaluation.results import Group, Results
 from pipeline.metrics import HIGHER_IS_BETTER, label
 from pipeline.runs.records import BEHIND
 
-COLUMNS = ["variant", "batch_size", "lr", "diverged", "metric", "mean", "lowest", "highest"]
+COLUMNS = ["variant", "batch_size", "lr", "diverged", "metric", "mean", "lowest", "highest", "stable"]
 TITLE = "Learning rate"
+NAME = "'learning rate' + (extent(pluck(data('table'), 'diverged'))[1] > 0 ? ' (× diverged)' : '')"
+X = axis("lr", NAME, "log")
+# Lines to what is out of the range end at the edge.
+CUT = [
+    {
+        "calculate": f"low > least ? max(low, datum.{key}) : high < most ? min(high, datum.{key}) : datum.{key}",
+        "as": key,
+    }
+    for key in ("lowest", "mean", "highest")
+]
+INSIDE = "(low <= least || datum.mean > low) && (high >= most || datum.mean < high)"
+POINT = {"type": "circle", "size": 24, "opacity": 1, "tooltip": {"content": "data"}}
+
+
+def layers(kind: str) -> list[Spec]:
+    """Return a panel's layers with the metric on a logarithmic or a linear axis."""
+    title = f"{FIRST}.label"
+    whole = [{"filter": "datum.diverged == 0"}, valid("mean"), *CUT]
+    drawn: Spec = {
+        "transform": whole,
+        "encoding": {"x": X, "y": axis("mean", title, kind)},
+        "layer": [
+            {"mark": {"type": "line", "strokeWidth": 1.6}, "encoding": line()},
+            {"transform": [{"filter": INSIDE}], "mark": POINT, "encoding": fill()},
+        ],
+    }
+    # Crosses stand at an edge, one above the other, as batch sizes diverge at the same learning rates.
+    height = f"higher ? {HEIGHT - 5} - 10 * (datum.rank - 1) : 5 + 10 * (datum.rank - 1)"
+    crosses: Spec = {
+        "transform": [{"filter": "datum.diverged > 0"}],
+        "mark": {"type": "text", "text": "×", "fontSize": 15, "tooltip": {"content": "data"}},
+        "encoding": {"x": X, "y": {"value": {"expr": height}}, **fill()},
+    }
+    limit: Spec = {
+        "transform": [
+            {"aggregate": [{"op": "max", "field": "stable", "as": "stable"}], "groupby": ["panel"]},
+            valid("stable"),
+        ],
+        "encoding": {"x": axis("stable", NAME, "log")},
+        "layer": [
+            {"mark": {"type": "rule", "color": QUIET, "strokeDash": [2, 2]}},
+            {
+                "mark": {
+                    "type": "text",
+                    "text": "2/λ, all rows",
+                    "angle": 270,
+                    "align": "left",
+                    "dy": -6,
+                    "color": INK,
+                },
+                "encoding": {"y": {"value": HEIGHT - 4}},
+            },
+        ],
+    }
+    return [{**band(X, title, kind), "transform": whole}, drawn, crosses, limit]
+
+
+SPECIFICATION = specification(
+    TITLE,
+    ["lr", "diverged", "mean", "lowest", "highest", "stable"],
+    LINES,
+    params=RANGE,
+    vconcat=[
+        panels(WIDTH, layers("log"), transform=[{"filter": "steep"}]),
+        panels(WIDTH, layers("linear"), transform=[{"filter": "!steep"}]),
+    ],
+    spacing=0,
+)
 
 
 def draw(results: Results) -> Picture:
@@ -30,21 +102,9 @@ def draw(results: Results) -> Picture:
     table = configurations(results)
     lrs = sorted(set(results.shown["lr"]))
     if len(lrs) < 2:
-        return Picture("lr", TITLE, table.iloc[:0], None, one_lr(results, lrs[0]))
-    groups = results.groups
-    figure, axes = panels(len(groups), width=max(6.4, 4 * len(groups)))
-    for group, one in zip(groups, axes, strict=True):
-        panel(one, table[table["variant"] == group.shown], lines(results), results.metric in HIGHER_IS_BETTER)
-        known = group.linear and results.plain and results.largest_stable_lr < 30 * lrs[-1]
-        marked = [results.largest_stable_lr] if known else []
-        log_axis(one, "x", [*lrs, *marked])
-        if marked:
-            one.axvline(results.largest_stable_lr, color=QUIET, linestyle=":", linewidth=1.2, label="2/λ, all rows")
-        one.set_title(readable(group.label, group.shown, 48))
-        one.legend(title="batch size", ncols=2)
-    axes[0].set_ylabel(label(results.metric, readable(results.target, "target")))
+        return Picture("lr", TITLE, table.iloc[:0], one_lr(results, lrs[0]))
     alt = "The metric against the learning rate, a line for each batch size; crosses mark configurations that diverged."
-    return Picture("lr", TITLE, table, figure, says(results, table), alt)
+    return Picture("lr", TITLE, table, says(results, table), alt)
 
 
 def configurations(results: Results) -> pd.DataFrame:
@@ -54,28 +114,17 @@ def configurations(results: Results) -> pd.DataFrame:
         runs = results.runs_of[row["configuration"]]
         values = [record.metrics[results.metric] for record in runs if results.metric in record.metrics]
         own = [str(row["batch_size"]), row["lr"], row["diverged"], results.metric, row[f"{results.metric} mean"]]
-        rows.append([row["variant"], *own, min(values, default=np.nan), max(values, default=np.nan)])
-    return pd.DataFrame(rows, columns=COLUMNS)
+        spread = [min(values, default=np.nan), max(values, default=np.nan)]
+        rows.append([row["variant"], *own, *spread, stable(results, row["variant"])])
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.assign(**scaled(results.metric, table["mean"]), label=label(results.metric, short(results.target)))
 
 
-def panel(axes: Axes, table: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]], higher: bool) -> None:
-    """Draw one variant's configurations."""
-    held = table["mean"].dropna()
-    if logarithmic(held.tolist()):
-        log_axis(axes, "y", held.tolist())
-    elif higher and len(held) and held.max() > held.min():
-        axes.set_ylim(max(held.min(), held.max() - 2) - 0.1, held.max() + 0.1)  # R² may be -1e6
-    for place, (size, look) in enumerate(looks.items()):
-        line = table[table["batch_size"] == size]
-        whole, broken = line[line["diverged"] == 0], line[line["diverged"] > 0]
-        axes.fill_between(whole["lr"], whole["lowest"], whole["highest"], color=look["color"], alpha=0.2, linewidth=0)
-        axes.plot(whole["lr"], whole["mean"], marker="o", markersize=3.5, label=size, **look)
-        if len(broken):  # at an edge, side by side, as batch sizes diverge at the same learning rates
-            height = 0.045 * place if higher else 1 - 0.045 * place
-            edge = axes.get_xaxis_transform()  # given at once, or the heights would widen the axis
-            crosses = {"color": look["color"], "transform": edge, "clip_on": False}
-            axes.plot(broken["lr"], [height] * len(broken), "x", markersize=5, **crosses)
-    axes.set_xlabel("learning rate" + (" (× diverged)" if (table["diverged"] > 0).any() else ""))
+def stable(results: Results, variant: str) -> float:
+    """Return the largest stable learning rate of a variant; NaN where it is not known, or far beyond the sweep."""
+    known = results.group(variant).linear and results.plain
+    near = known and results.largest_stable_lr < 30 * results.shown["lr"].max()
+    return results.largest_stable_lr if near else np.nan
 
 
 def says(results: Results, table: pd.DataFrame) -> str:

@@ -3,27 +3,63 @@
 The plane is spanned by the two principal directions of all paths, so that the panels show the same contours.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from contourpy import LineType, contour_generator
 from numpy.typing import NDArray
 
 from pipeline.evaluation.outcome import product
-from pipeline.evaluation.plots.drawing import INK, PALETTE, QUIET, Picture, number, panels, some
+from pipeline.evaluation.plots import look
+from pipeline.evaluation.plots.drawing import Picture, number, some
+from pipeline.evaluation.plots.look import HALF, PALETTE, QUIET, Spec, axis, panels, specification
 from pipeline.evaluation.predictions import in_float64
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import Record
 from pipeline.runs.run import PATH_POINTS, curve_steps
 
 Float64 = NDArray[np.float64]
-COLUMNS = ["variant", "batch_size", "lr", "epoch", "along", "across"]
+COLUMNS = ["variant", "batch_size", "lr", "epoch", "along", "across", "contour"]
 TITLE = "How minibatches wander"
-SIDE = 60  # points of the loss's grid, a side
+SIDE = 40  # points of the loss's grid, a side
 COARSE, ROWS = 25, 1000  # for a model that is not linear: points a side, and the most rows
+CONTOURS = 11  # lines of equal loss
+# A contour's batch_size and lr list those of all panels, in each of which it is drawn.
+EACH: list[Spec] = [
+    *({"calculate": f"split(datum.{key}, '|')", "as": key} for key in ("batch_size", "lr")),
+    {"flatten": ["batch_size", "lr"]},
+    {"joinaggregate": [{"op": "distinct", "field": "lr", "as": "lrs"}]},
+    {"calculate": "(datum.revision ? datum.revision + ': ' : '') + 'batch size ' + datum.batch_size", "as": "panel"},
+    {"calculate": look.number("toNumber(datum.lr)"), "as": "rate"},
+    {"calculate": "datum.panel + (datum.lrs > 1 ? ', lr ' + datum.rate : '')", "as": "panel"},
+    {"joinaggregate": [{"op": "max", "field": "epoch", "as": "last"}], "groupby": ["panel"]},
+]
+PLACE = {
+    "x": axis("along", "'first principal direction'", scale={"nice": False}, axis={"tickCount": 4, "grid": False}),
+    "y": axis("across", "'second principal direction'", scale={"nice": False}, axis={"tickCount": 4, "grid": False}),
+    "order": {"field": "row", "type": "quantitative"},
+}
+LEVELS = {
+    "transform": [{"filter": "isValid(datum.contour)"}],
+    "mark": {"type": "line", "color": QUIET, "strokeWidth": 0.5, "strokeOpacity": 0.7},
+    "encoding": {"detail": {"field": "contour"}},
+}
+WAY = {
+    "transform": [{"filter": "isValid(datum.epoch)"}],
+    "mark": {"type": "line", "color": PALETTE[0], "strokeWidth": 0.8, "point": {"size": 5, "color": PALETTE[0]}},
+}
+END = {
+    "transform": [{"filter": "isValid(datum.epoch) && datum.epoch == datum.last"}],
+    "mark": {"type": "circle", "color": PALETTE[1], "size": 40, "opacity": 1, "tooltip": {"content": "data"}},
+}
+SPECIFICATION = specification(
+    TITLE,
+    ["epoch", "along", "across", "contour"],
+    EACH,
+    **panels(HALF, [LEVELS, WAY, END], columns=2, height=HALF, encoding=PLACE, resolve={"axis": {"x": "independent"}}),
+)
 
 
 @dataclass(frozen=True)
@@ -40,30 +76,39 @@ class Plane:
 
 def draw(results: Results) -> Picture:
     """Draw the paths of the first seed's best run at each batch size, of the best variant."""
-    empty = pd.DataFrame(columns=COLUMNS)
     kept = paths(results)
     if not kept:
-        return Picture("path", TITLE, empty, None, "No path to show: no run of the first seed lasted two epochs.")
+        empty = pd.DataFrame(columns=COLUMNS)
+        return Picture("path", TITLE, empty, "No path to show: no run of the first seed lasted two epochs.")
     steps, points = zip(*map(drawn, kept), strict=True)
     plane = principal(np.vstack(points))
     flat = [plane.project(one) for one in points]
-    rows = math.ceil(len(kept) / (2 if len(kept) == 4 else 3))
-    figure, axes = panels(len(kept), height=0.4 + 2.6 * rows, rows=rows)
-    grid = Grid.around(np.vstack(flat))
-    losses = grid.losses(results, kept[0], plane)
-    tables = []
-    for record, path, one, own in zip(kept, flat, axes, steps, strict=True):
-        panel(one, grid, losses, path)
-        one.set_title(
-            f"batch size {record.run.batch_size}"
-            + (f", lr {record.run.lr:g}" if results.board["lr"].nunique() > 1 else "")
-        )
-        values = [record.run.variant, str(record.run.batch_size), record.run.lr, own, *path.T]
-        tables.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
-    figure.supylabel("second principal direction", fontsize="medium", color=INK)
-    figure.supxlabel("first principal direction", fontsize="medium", color=INK)
+    tables = [
+        pd.DataFrame([[*own, epoch, *place] for epoch, place in zip(epochs, path, strict=True)], columns=COLUMNS[:-1])
+        for own, epochs, path in zip(map(panel, kept), steps, flat, strict=True)
+    ]
+    table = pd.concat([*tables, contours(results, kept, plane, np.vstack(flat))], ignore_index=True)
     alt = "The weights' path over contours of the training loss, a panel for each batch size; a dot marks its end."
-    return Picture("path", TITLE, pd.concat(tables, ignore_index=True), figure, says(kept, points), alt)
+    return Picture("path", TITLE, table.astype({"epoch": "Int64", "contour": "Int64"}), says(kept, points), alt)
+
+
+def panel(record: Record) -> tuple[str, str, str]:
+    """Return the variant, batch size and lr that a record's panel shows."""
+    return record.run.variant, str(record.run.batch_size), f"{record.run.lr:.9g}"
+
+
+def contours(results: Results, kept: Sequence[Record], plane: Plane, flat: Float64) -> pd.DataFrame:
+    """Tabulate the lines of equal loss, closer together near the valley's floor."""
+    grid = Grid.around(flat)
+    losses = grid.losses(results, kept[0], plane)
+    low, high = float(losses.min()), float(losses.max())
+    levels = low + (high - low) * np.linspace(0.02, 0.98, CONTOURS if high > low else 0) ** 2
+    lined = contour_generator(grid.along, grid.across, losses, line_type=LineType.Separate)
+    lines: list[Float64] = [np.asarray(one) for level in levels.tolist() for one in lined.lines(level)]
+    variants, sizes, lrs = zip(*map(panel, kept), strict=True)
+    own = [variants[0], "|".join(sizes), "|".join(lrs), None]
+    rows = [[*own, *place, at] for at, line in enumerate(lines, start=1) for place in line.tolist()]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def paths(results: Results) -> list[Record]:
@@ -155,20 +200,6 @@ def sampled(grid: Grid, results: Results, record: Record, plane: Plane) -> Float
             found[row, column] = ((forward(weights, X) - target) ** 2).mean()
     wide = np.stack([np.interp(grid.along, coarse[0], line) for line in found])
     return np.stack([np.interp(grid.across, coarse[1], column) for column in wide.T]).T
-
-
-def panel(axes: Axes, grid: Grid, losses: Float64, path: Float64) -> None:
-    """Draw one path over the contours."""
-    low, high = float(losses.min()), float(losses.max())
-    levels = low + (high - low) * np.linspace(0.02, 0.98, 11) ** 2  # closer together near the valley's floor
-    if high > low:
-        axes.contour(grid.along, grid.across, losses, levels=levels, colors=QUIET, linewidths=0.5, alpha=0.6)
-    axes.grid(visible=False)
-    axes.plot(*path.T, color=PALETTE[0], linewidth=0.8, marker=".", markersize=2.5)
-    axes.plot(*path[-1], "o", color=PALETTE[1], markersize=5)
-    axes.set(xlim=(grid.along[0], grid.along[-1]), ylim=(grid.across[0], grid.across[-1]))
-    axes.tick_params(labelsize=7)
-    axes.locator_params(nbins=4)
 
 
 def jitter(path: Float64) -> float:

@@ -4,41 +4,119 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 
 from pipeline.evaluation.outcome import out_of_sample, predictions
-from pipeline.evaluation.plots.drawing import PALETTE, QUIET, Picture, number, panels, readable
+from pipeline.evaluation.plots.drawing import Picture, number, short
+from pipeline.evaluation.plots.look import (
+    FIRST,
+    HALF,
+    HEIGHT,
+    INK,
+    PALETTE,
+    QUIET,
+    SEVERAL,
+    Spec,
+    axis,
+    panels,
+    specification,
+    valid,
+)
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import Record
 from pipeline.table.prepared import Prepared
 
-COLUMNS = ["variant", "actual", "predicted", "residual", "rows"]
+COLUMNS = ["variant", "actual", "predicted", "residual", "rows", "label"]
 TITLE = "Predicted and actual"
-DENSE = 1000  # rows from which on their density is drawn
-BINS = 40  # a side, of the table
+DENSE = 1000  # rows from which on they are counted in cells
+BINS = 40  # cells a side
+COUNTS = [{"joinaggregate": [{"op": "max", "field": "rows", "as": "most"}, {"op": "count", "as": "points"}]}]
+POINTS: Spec = {
+    "transform": [{"filter": "datum.most == 1"}],
+    "mark": {
+        "type": "circle",
+        "color": PALETTE[0],
+        "opacity": 0.75,
+        "size": {"expr": "datum.points < 400 ? 35 : 12"},
+        "tooltip": {"content": "data"},
+    },
+}
+CELLS: Spec = {
+    "transform": [{"filter": "datum.most > 1"}],
+    "mark": {
+        "type": "rect",
+        "color": PALETTE[0],
+        "width": HALF / BINS,
+        "height": HEIGHT / BINS,
+        "tooltip": {"content": "data"},
+    },
+    "encoding": {
+        "opacity": {
+            "field": "rows",
+            "type": "quantitative",
+            "scale": {"type": "log", "range": [0.2, 1]},
+            "legend": None,
+        }
+    },
+}
+DENSEST: Spec = {  # in place of a legend, which would stand above points as well
+    "transform": [
+        {"filter": "datum.most > 1"},
+        {"aggregate": [{"op": "max", "field": "rows", "as": "rows"}], "groupby": ["panel"]},
+        {"calculate": "'up to ' + format(datum.rows, ',') + ' rows a cell'", "as": "densest"},
+    ],
+    "mark": {"type": "text", "align": "left", "baseline": "top", "color": INK},
+    "encoding": {"text": {"field": "densest"}, "x": {"value": 4}, "y": {"value": 2}},
+}
+EQUAL: Spec = {
+    "transform": [
+        {
+            "aggregate": [
+                {"op": "min", "field": "actual", "as": "low"},
+                {"op": "max", "field": "actual", "as": "high"},
+            ],
+            "groupby": ["panel"],
+        }
+    ],
+    "mark": {"type": "rule", "color": QUIET},
+    "encoding": {
+        "x": {"field": "low", "type": "quantitative"},
+        "y": {"field": "low", "type": "quantitative"},
+        "x2": {"field": "high"},
+        "y2": {"field": "high"},
+    },
+}
+NONE: Spec = {"mark": {"type": "rule", "color": QUIET}, "encoding": {"y": {"datum": 0}}}
+ACTUAL, PREDICTED = (axis(name, f"'{name} ' + {FIRST}.label") for name in ("actual", "predicted"))
+RESIDUAL = axis("residual", f"'actual − predicted [' + {FIRST}.label + ']'")
+
+
+def side(layers: Sequence[Spec], x: Spec, y: Spec) -> Spec:
+    """Return a panel for each variant."""
+    both = {"x": x, "y": y}
+    drawn = [{**one, "encoding": both | one.get("encoding", {})} for one in (POINTS, CELLS)]
+    return panels(HALF, [*layers, *drawn, DENSEST], transform=[valid(x["field"], y["field"])])
+
+
+SPECIFICATION = specification(
+    TITLE,
+    COLUMNS[1:5],
+    [*COUNTS, *SEVERAL],
+    hconcat=[side([EQUAL], ACTUAL, PREDICTED), side([NONE], PREDICTED, RESIDUAL)],
+)
 
 
 def draw(results: Results) -> Picture:
     """Draw the best configuration of each variant."""
     tables = [rows(group, results.prepared) for group in results.best("variant")]
-    table = pd.concat(tables or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+    table = pd.concat(tables or [pd.DataFrame(columns=COLUMNS[:-1])], ignore_index=True)
     if table.empty:
-        return Picture("predicted", TITLE, table, None, "No run has predictions to show: every run diverged.")
-    groups = [group for group in results.groups if group.shown in set(table["variant"])]
-    figure, axes = panels(2 * len(groups), width=7.2, height=3.4 * len(groups), rows=len(groups))
-    target = readable(results.target, "target")
-    for place, group in enumerate(groups):
-        pair = axes[2 * place : 2 * place + 2]
-        panel(pair, table[table["variant"] == group.shown])
-        title = f"{readable(group.label, group.shown, 48)}: " if len(groups) > 1 else ""
-        pair[0].set(xlabel=f"actual {target}", ylabel=f"predicted {target}", title=f"{title}predicted")
-        pair[1].set(xlabel=f"predicted {target}", ylabel=f"actual − predicted [{target}]", title=f"{title}residuals")
+        empty = pd.DataFrame(columns=COLUMNS)
+        return Picture("predicted", TITLE, empty, "No run has predictions to show: every run diverged.")
     alt = (
         "Left, predicted against actual values with the line where they are equal; right, residuals against predicted."
     )
     binned = pd.concat([bins(one) for _, one in table.groupby("variant", sort=False)], ignore_index=True)
-    return Picture("predicted", TITLE, binned, figure, says(results, table), alt)
+    return Picture("predicted", TITLE, binned.assign(label=short(results.target)), says(results, table), alt)
 
 
 def rows(group: Sequence[Record], prepared: Prepared) -> pd.DataFrame:
@@ -47,41 +125,32 @@ def rows(group: Sequence[Record], prepared: Prepared) -> pd.DataFrame:
     held_out = [out_of_sample(predictions(record, prepared), tested).flatten() for record in group]
     predicted = np.mean(held_out, axis=0)
     values = [group[0].run.variant, y, predicted, y - predicted, 1]
-    table = pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+    table = pd.DataFrame(dict(zip(COLUMNS[:-1], values, strict=True)))
     return table[table["predicted"].notna()]
 
 
 def bins(table: pd.DataFrame) -> pd.DataFrame:
-    """Count rows in cells, from DENSE rows on: a page does not draw a million points."""
+    """Count rows in cells, from DENSE rows on: a page does not draw a million points.
+
+    Some cells are of actual and predicted, without a residual; the others of predicted and residual.
+    """
     if len(table) < DENSE:
         return table
+    pairs = [counted(table, "actual", "predicted"), counted(table, "predicted", "residual")]
+    return pd.concat(pairs, ignore_index=True).assign(variant=table["variant"].iloc[0])[list(table.columns)]
+
+
+def counted(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Count rows in BINS × BINS cells of two columns; return the cells' middles."""
     middles, places = [], []
-    for name in ("actual", "predicted"):
+    for name in (x, y):
         values = table[name].to_numpy()
         width = (values.max() - values.min()) / BINS or 1.0
         places.append(np.minimum(BINS - 1, (values - values.min()) // width).astype(int))
         middles.append(values.min() + width * (np.arange(BINS) + 0.5))
     counts = np.bincount(places[0] * BINS + places[1])
     cells = np.flatnonzero(counts)
-    actual, predicted = middles[0][cells // BINS], middles[1][cells % BINS]
-    counted = [table["variant"].iloc[0], actual, predicted, actual - predicted, counts[cells]]
-    return pd.DataFrame(dict(zip(COLUMNS, counted, strict=True)))
-
-
-def panel(pair: Sequence[Axes], table: pd.DataFrame) -> None:
-    """Draw one variant's predictions and residuals."""
-    points = [(table["actual"], table["predicted"]), (table["predicted"], table["residual"])]
-    for axes, (x, y) in zip(pair, points, strict=True):
-        if len(table) >= DENSE:
-            axes.hexbin(x, y, gridsize=36, norm=LogNorm(), cmap="viridis_r", linewidths=0.1, mincnt=1, rasterized=False)
-        else:
-            axes.scatter(x, y, s=22 if len(table) < 200 else 8, color=PALETTE[0], alpha=0.75, linewidths=0)
-    pair[0].axline((float(table["actual"].iloc[0]),) * 2, slope=1, color=QUIET, linewidth=1)
-    pair[1].axhline(0, color=QUIET, linewidth=1)
-    if len(table) >= DENSE:
-        bar = pair[1].figure.colorbar(pair[1].collections[0], ax=list(pair))
-        bar.set_label("rows", fontsize=8)
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return pd.DataFrame({x: middles[0][cells // BINS], y: middles[1][cells % BINS], "rows": counts[cells]})
 
 
 def says(results: Results, table: pd.DataFrame) -> str:
