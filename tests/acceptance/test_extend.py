@@ -1,4 +1,4 @@
-"""A metric, an optimizer and an axis of one's own, added in a clone by the letter of docs/architecture.md, and swept."""
+"""A metric, an optimizer and an axis of one's own, added in a clone as docs/architecture.md says, and swept."""
 
 import csv
 import json
