@@ -1,9 +1,11 @@
 """Wherever a kill leaves DVC or a stage, `make repro` or the next stage goes on, and each run is stored once."""
 
+import os
 import random
 import re
 import shutil
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -74,7 +76,8 @@ def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained
 def test_storing_that_is_killed_before_any_of_its_steps_ends_as_if_undisturbed(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "begin").mkdir()
     shutil.copy(trained / EMPTY, tmp_path / "begin/mlflow.db")
-    told = run("python", str(REPOSITORY / "tools/killed_storing.py"), str(tmp_path), cwd=trained).stdout
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}  # with the tests' folders
+    told = run("python", str(REPOSITORY / "tools/killed_storing.py"), str(tmp_path), cwd=trained, extra=path).stdout
     assert re.fullmatch("train: [5-9][0-9] steps\nevaluate: [5-9][0-9] steps\n", told), told
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from pipeline.execution.trainer import Trainer
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
+from pipeline.search import storage
 from pipeline.search.space import Choice, Configuration, Interval, Space, refused
 from pipeline.search.stage import Searcher
 from pipeline.search.storage import VARIABLE
@@ -218,6 +220,12 @@ def test_the_study_is_copied_where_the_user_says_and_changes_nothing(
         assert [one.run for one in run_search(searched())] == [one.run for one in plain]
     told = capsys.readouterr().err
     assert told.count(f"WARNING: {VARIABLE}: the study could not be stored: ") == 1
+    for url in ("postgresql://ann:s3cr et@127.0.0.1:1/db", "mysql://ann:s3cr@et@host/x", "redis://s3cr@host?k=s3cr"):
+        assert not storage.copy(url, "name", False, {}, [])
+    told = capsys.readouterr().err
+    assert told.count(f"WARNING: {VARIABLE}: the study could not be stored: ") == 3
+    assert "s3cr" not in told
+    assert not re.search(r"\bet\b", told)
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{here}/studies.db")
     stored = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{here}/studies.db")
     tried = json.loads(outs.study("matrix").read_text())["tried"]

@@ -15,6 +15,7 @@ from pipeline.system import kernels
 FOUND = """
 import json, os
 import pipeline, numpy, torch
+from pipeline.system import kernels
 from numpy._core._multiarray_umath import __cpu_features__ as features
 path = [kernels.KERNELS, torch.backends.cpu.get_cpu_capability(), features["AVX512F"], torch.get_num_threads()]
 print(json.dumps([*path, os.environ.get("MKL_CBWR")]))
@@ -89,7 +90,7 @@ def test_a_stage_refuses_libraries_that_were_loaded_before_the_pins(tmp_path: Pa
 
 
 def test_a_process_that_is_to_choose_for_itself_gets_the_environment_as_it_was(tmp_path: Path) -> None:
-    code = "import json, pipeline\nprint(json.dumps(sorted(kernels.unpinned().items())))"
+    code = "import json\nfrom pipeline.system import kernels\nprint(json.dumps(sorted(kernels.unpinned().items())))"
     inherited = dict(found(tmp_path, code))
     assert {key: inherited[key] for key in OUTSIDE} == OUTSIDE
     assert "MKL_NUM_THREADS" not in inherited

@@ -21,6 +21,9 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://me:se@cret@tracking/mlflow/", "", "https://tracking/mlflow"),
         ("http://tracking:8080", "http://127.0.0.1:5001", "http://127.0.0.1:5001"),
         ("sqlite:///mlflow.db", "http://me:secret@pages", "http://pages"),
+        ("sqlite:///mlflow.db", "http://secret@pages/mlflow?token=secret", "http://pages/mlflow"),
+        ("sqlite:///mlflow.db", "http://me:sec/ret@pages", "http://127.0.0.1:5000"),
+        ("sqlite:///mlflow.db", "http://me:sec#ret@pages", "http://127.0.0.1:5000"),
     ],
 )
 def test_a_link_leads_to_where_the_pages_are_served(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, environment, free_port
+from conftest import REPOSITORY, copy_store, enter, environment, free_port
 
 from pipeline.__main__ import main
 from pipeline.config.params import load
 from pipeline.errors import InputError
+from pipeline.runs import outs, records
 from pipeline.tracking import session, tracker
+from pipeline.tracking.models import champions, registry
 from pipeline.tracking.store.store import Store
 
 BAD = [
@@ -43,6 +46,17 @@ BAD = [
     "/proc",
     "file:///proc/x",
 ]
+SECRET = [
+    "postgresql://127.0.0.1:1/db?user=ann&password=s3cr",
+    "postgresql://ann@corp:s3cr@127.0.0.1:1/db",
+    "postgresql+psycopg://ann:s3cr et@127.0.0.1:1/db",
+    "postgresql://ann:s3cr@et@127.0.0.1:1/db",
+    "postgresql://ann:s3cr/et@127.0.0.1:1/db?sslmode=disable",
+    "http://s3cr@127.0.0.1:1",
+    "http://127.0.0.1:1?token=s3cr",
+    "http://ann:s3cr/et@127.0.0.1:1",
+    "https://ann:s3cr#et@127.0.0.1:1",
+]
 
 
 def stored(patience: float, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -67,6 +81,46 @@ def test_a_store_that_cannot_be_opened_is_one_message_to_stage_and_person(
         main(["top", "--all"])
     assert "MLflow's store" in str(refused.value)
     assert "s3cr" not in said + str(refused.value)
+
+
+@pytest.mark.parametrize("uri", SECRET)
+def test_no_command_and_no_stage_shows_a_secret(
+    uri: str, small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(small, monkeypatch)
+    monkeypatch.delattr(signal, "SIGPIPE", raising=False)
+    for method in ("look", "open"):
+        monkeypatch.setattr(Store, method, partial(getattr(Store, method), patience=0.0))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert stored(0.0, monkeypatch) == tracker.STORE_LOST
+    said = []
+    for command in (["top"], ["sync"], ["show", "0" * 32], ["doctor"]):
+        try:
+            main(command)
+        except (InputError, SystemExit) as error:
+            said.append(str(error))
+    shown = capsys.readouterr()
+    everything = "\n".join([shown.out, shown.err, *said])
+    assert everything.count("MLflow's store") >= 5
+    assert "s3cr" not in everything
+    assert not re.search(r"\bet\b", everything)
+
+
+@pytest.mark.parametrize("uri", SECRET)
+def test_a_registry_that_fails_costs_a_warning_without_its_secret(
+    uri: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(small, monkeypatch)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", copy_store(small, tmp_path / "mlflow.db"))
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+    monkeypatch.setattr(registry, "WAIT_SECONDS", 0.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    settings = load()
+    assert champions.update(settings, records.read_evaluated(settings.variants), outs.champion()) == ""
+    said = capsys.readouterr().err
+    assert said.startswith("WARNING: the champion is not registered: ")
+    assert "s3cr" not in said
+    assert not re.search(r"\bet\b", said)
 
 
 @pytest.mark.parametrize("status", [401, 403])
