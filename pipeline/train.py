@@ -7,6 +7,7 @@ and nested.safetensors if train.nested asks for it.
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,6 @@ from pipeline.execution.trainer import Trainer, plan
 from pipeline.runs import outs, records, sweep
 from pipeline.runs.checked import check_prepared
 from pipeline.runs.records import Record
-from pipeline.runs.run import Run
 from pipeline.system.kernels import check_pins
 from pipeline.system.progress import Display, count
 from pipeline.table.prepared import Prepared, pairs
@@ -59,7 +59,8 @@ def train(params: Params, name: str, splits: int) -> None:
     cost.check_memory(search.most if search else len(own), fits, epochs, psutil.virtual_memory().available)
     prepared = Prepared.load(outs.PREPARED)
     every = prepared.with_pairs(params.data.standardize) if params.train.nested else prepared
-    found = {} if search else reuse.recall(own, os.environ, params.train.nested)
+    recall = partial(reuse.recall, environment=os.environ, nested=params.train.nested)
+    found = {} if search else recall(own)
     title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
     if not (planned := plan(own, found, prepared, every)):
         write(outs.TRAINED / name, [found[run.fingerprint] for run in own])
@@ -71,21 +72,15 @@ def train(params: Params, name: str, splits: int) -> None:
         Display(title) as display,
         tracker.Tracker(params, runs, display) as tracking,
     ):
-        shown = Training(display, planned, prepared.X.shape[1], len(found), splits, tracking.count_stored)
+        shown = Training(display, planned, prepared.X.shape[1], splits, tracking.count_stored)
         trainer = Trainer(prepared, engine, Listeners(shown, tracking))
         outs.study(name).unlink(missing_ok=True)
-
-        def train_round(runs: Sequence[Run]) -> list[Record]:
-            known = reuse.recall(runs, os.environ, params.train.nested)
-            shown.known += len(known)
-            return trainer.train(runs, known)
-
-        made = search.run(trainer, train_round) if search else trainer.train(own, found)
+        made = search.run(trainer, recall) if search else trainer.train(own, found)
         if params.train.nested:  # MLflow has no place for these fits
             made = Trainer(every, engine, shown).nest(made, splits)
         write(outs.TRAINED / name, made)
         checkpoints.clear()
-    shown.conclude()
+    shown.conclude(len(made))
 
 
 def write(folder: Path, made: Sequence[Record]) -> None:

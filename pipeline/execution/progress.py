@@ -41,7 +41,6 @@ class Training(Listener):
         display: Display,
         stacks: Sequence[Stack],
         k: int,
-        known: int = 0,
         splits: int = sys.maxsize,
         stored: Callable[[], int] | None = None,
     ) -> None:
@@ -51,11 +50,10 @@ class Training(Listener):
             display: the stage's.
             stacks: all that will be trained, as far as they are known.
             k: the number of features.
-            known: the number of runs that trained before.
             splits: the number of fits of a run; splits beyond are nested cross-validation's.
             stored: returns the number of runs stored so far; None if nobody stores them.
         """
-        self.display, self.k, self.known, self.splits, self.stored = display, k, known, splits, stored
+        self.display, self.k, self.splits, self.stored = display, k, splits, stored
         self.planned = {stack.key: stack for stack in stacks}
         self.work = {stack: work(stack, k) for stack in stacks}
         self.runs = len({run for stack in stacks for run, split in stack.fits if split < splits})
@@ -96,15 +94,15 @@ class Training(Listener):
         self.diverged += sum(bool(record.diverged) for record in records)
         self.best = min([self.best, *(float(record.curve[record.last]) for record in records if not record.diverged)])
 
-    def conclude(self) -> None:
-        """Say what was trained, how long that took, and whether all of it is stored."""
+    def conclude(self, runs: int) -> None:
+        """Print how many of the runs were trained, how long that took, and whether all of it is stored."""
         best = f"; best train/mse {self.best:.4g}" if math.isfinite(self.best) else ""
         diverged = f", of which {self.diverged:,} diverged" if self.diverged else ""
         lacking = self.finished - self.stored() if self.stored else 0
         stored = f"; {lacking:,} not stored" if lacking else "; all stored" if self.stored else ""
         took = f" in {duration(self.trained)}" if self.finished else ""
         trained = f"{count(self.finished, 'run')} trained{took}{diverged}"
-        known = f", {self.known:,} known" if self.known else ""
+        known = f", {runs - self.finished:,} known" if runs > self.finished else ""
         nested = f"; {count(self.nested, 'fit')} for train.nested, all in {duration(self.display.elapsed)}"
         self.display.say(f"{trained}{known}{nested if self.nested else ''}{best}{stored}")
 

@@ -5,7 +5,7 @@ Reads the environment variable PIPELINE_OPTUNA_STORAGE; writes data/trained/VARI
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.config.axes import OF_CONFIGURATION
@@ -23,7 +23,7 @@ from pipeline.search.storage import Trial
 from pipeline.search.study import Study, sizes
 from pipeline.system.files import write_json
 
-Train = Callable[[Sequence[Run]], list[Record]]
+Recall = Callable[[Sequence[Run]], Mapping[str, Record]]
 
 
 class Searcher:
@@ -67,19 +67,19 @@ class Searcher:
         first = self.study().propose(sizes(self.settings.trials, self.settings.rounds)[0])
         return [run for one in first for run in self.runs(one)]
 
-    def run(self, trainer: Trainer, train: Train | None = None) -> list[Record]:
+    def run(self, trainer: Trainer, recall: Recall | None = None) -> list[Record]:
         """Search; return the records of all runs, and write the study.
 
         Args:
             trainer: trains the variant's runs.
-            train: trains the runs of a round, or knows them already; by default, the trainer does.
+            recall: returns the records of runs of a round that need not train again, by fingerprint.
         """
 
         def evaluated(record: Record) -> Record:
             return replace(record, metrics=outcome.metrics(record, trainer.prepared))
 
         def trained(runs: Sequence[Run]) -> list[Record]:
-            return list(map(evaluated, (train or trainer.train)(runs)))
+            return list(map(evaluated, trainer.train(runs, recall(runs) if recall else {})))
 
         if self.settings.method == "halving":
             most, metric = self.settings.rounds, self.settings.metric

@@ -139,20 +139,7 @@ def fit(
     for epoch in range(state.epoch, epochs if until is None else until):
         for part in parts:
             part.optimizer.begin(epoch)
-        total = torch.zeros(len(going), dtype=torch.float64, device=device)  # float32 sums may overflow
-        for part, (X, y) in zip(steps, minibatches, strict=False):
-            y_pred = part.model(X)
-            losses = mse(y_pred, y)  # (R,)
-            error = losses.sum()
-            # The sum gives each run the gradient of its own loss.
-            loss = error if loss_of is mse else loss_of(y_pred, y).sum()
-            for parameter in part.parameters:
-                parameter.grad = None
-            loss.backward()
-            if not math.isfinite(error.item()):
-                going[part.place].logical_and_(losses.detach().isfinite())
-            _step(part, going[part.place])
-            total[part.place].add_(losses.detach().double() * X.shape[1])
+        total = _epoch(minibatches, steps, going, loss_of)
         state.curve[:, epoch] = torch.where(going, total / rows, torch.nan).cpu()
         state.diverged[~going.cpu() & (state.diverged < 0) & (state.left < 0)] = epoch
         if epoch in kept:
@@ -168,6 +155,25 @@ def fit(
     if state.epoch == epochs:
         state.diverged[~_finite(parameters) & (state.diverged < 0)] = epochs - 1  # the last update went too far
     return state
+
+
+def _epoch(minibatches: Iterator[Minibatch], steps: Sequence[Part], going: Tensor, loss_of: Loss) -> Tensor:
+    # Takes an epoch's steps; clears `going` where a loss is not finite, and returns each run's squared errors (R,).
+    total = torch.zeros(len(going), dtype=torch.float64, device=going.device)  # float32 sums may overflow
+    for part, (X, y) in zip(steps, minibatches, strict=False):
+        y_pred = part.model(X)
+        losses = mse(y_pred, y)  # (R,)
+        error = losses.sum()
+        # The sum gives each run the gradient of its own loss.
+        loss = error if loss_of is mse else loss_of(y_pred, y).sum()
+        for parameter in part.parameters:
+            parameter.grad = None
+        loss.backward()
+        if not math.isfinite(error.item()):
+            going[part.place].logical_and_(losses.detach().isfinite())
+        _step(part, going[part.place])
+        total[part.place].add_(losses.detach().double() * X.shape[1])
+    return total
 
 
 def _step(part: Part, going: Tensor) -> None:

@@ -165,44 +165,31 @@ def _train(
     seed: int | None,
 ) -> list[Fitted]:
     # Trains until its end, or until many have left.
-    k, key, count = prepared.X.shape[1], stack.key, len(stack.fits)
-    groups = _with_equal_rows(stack.rows)
-    # A batched product of one takes another path through MKL than that of two or more, and sums in another order.
-    copies = [2 if len(group) == 1 else 1 for group in groups]
-    lined = [r for group, times in zip(groups, copies, strict=True) for r in group * times]
+    groups = _lined_up(stack.rows)
+    lined = [r for group in groups for r in group]
     place_of = {r: place for place, r in enumerate(lined)}
-    places = [place_of[r] for r in range(count)]
-    in_order = places == lined
-    fits = [stack.fits[r] for r in lined]
+    places = [place_of[r] for r in range(len(stack.fits))]
+    key, fits, begin = stack.key, [stack.fits[r] for r in lined], [stack.begin[r] for r in lined if stack.begin]
     followed = [places[r] for r, (run, split) in enumerate(stack.fits) if split == 0 and run.seed == seed]
-    model, state = _begin([run for run, _ in fits], [stack.begin[r] for r in lined if stack.begin], k, followed)
+    model, state = _begin([run for run, _ in fits], begin, prepared.X.shape[1], followed)
     if saved:
         saved.resume(key, state)
-    first = fits[0][0]
-    epochs = range(state.epoch, stack.until or first.epochs)
-    steps = minibatches.steps([stack.rows[group[0]] for group in groups], stack.batch_size)
-    streams = [_stream(stack, prepared, *each, epochs) for each in zip(groups, copies, strict=True)]
-    bounds = [0, *accumulate(times * len(group) for group, times in zip(groups, copies, strict=True))]
-    parts = {
-        own: _part(model, state, fits, slice(bounds[own.start], bounds[own.stop]), len(steps))
-        for own in dict.fromkeys(steps)
-    }
-    stop = (first.patience, first.min_delta or 0.0) if first.patience else None
 
     def keep(state: loop.State) -> None:
-        after_epoch(state.curve if in_order else state.curve[places], state.epoch)
+        after_epoch(state.curve if places == lined else state.curve[places], state.epoch)
         if saved:
             saved.keep(key, state)
 
+    first, steps = fits[0][0], minibatches.steps([stack.rows[group[0]] for group in groups], stack.batch_size)
     loop.fit(
         state,
-        minibatches.together(streams, steps, len(epochs)),
-        [parts[own] for own in steps],
+        _minibatches(stack, prepared, groups, steps, range(state.epoch, stack.until or first.epochs)),
+        _parts(model, state, fits, groups, steps),
         torch.tensor([stack.rows[r] for r in lined], device=first.device),
         keep,
         followed,
         loop.loss_of(first),
-        stop,
+        (first.patience, first.min_delta or 0.0) if first.patience else None,
         stack.until,
     )
     paths = dict(zip(followed, state.path, strict=True))
@@ -210,30 +197,44 @@ def _train(
     return [_end(state, values, r, paths.get(r)) for r in places]
 
 
-def _with_equal_rows(rows: Sequence[int]) -> list[list[int]]:
-    # The places of the fits, grouped by their number of rows, those with most first.
+def _lined_up(rows: Sequence[int]) -> list[list[int]]:
+    # The places of the fits, grouped by their number of rows, those with most first. One alone is there twice, as a
+    # batched product of one takes another path through MKL than that of two or more, and sums in another order.
     groups: dict[int, list[int]] = defaultdict(list)
     for r, own in enumerate(rows):
         groups[own].append(r)
-    return [groups[own] for own in sorted(groups, reverse=True)]
+    return [groups[own] if len(groups[own]) > 1 else groups[own] * 2 for own in sorted(groups, reverse=True)]
 
 
-def _stream(
-    stack: Stack, prepared: Prepared, group: Sequence[int], copies: int, epochs: range
+def _minibatches(
+    stack: Stack, prepared: Prepared, groups: Sequence[Sequence[int]], steps: Sequence[range], epochs: range
 ) -> Iterator[minibatches.Minibatch]:
-    fits = [stack.fits[r] for r in group]
-    rows = minibatches.TrainingRows(prepared, [split for _, split in fits], fits[0][0].device)
-    order = minibatches.MinibatchOrder([run.seed for run, _ in fits], len(rows), stack.batch_size, epochs)
-    return minibatches.minibatches(rows, order, copies)
+    streams = []
+    for group in groups:
+        fits = [stack.fits[r] for r in dict.fromkeys(group)]
+        rows = minibatches.TrainingRows(prepared, [split for _, split in fits], fits[0][0].device)
+        order = minibatches.MinibatchOrder([run.seed for run, _ in fits], len(rows), stack.batch_size, epochs)
+        streams.append(minibatches.minibatches(rows, order, len(group) // len(fits)))
+    return minibatches.together(streams, steps, len(epochs))
 
 
-def _part(
-    model: variants.Model, state: loop.State, fits: Sequence[tuple[Run, int]], place: slice, steps: int
-) -> loop.Part:
-    own = model if place == slice(0, len(fits)) else lift.part(model, place)
-    values, moments = list(own.parameters()), [tensor[place] for tensor in state.optimizer]
-    optimizer = optimizers.make([run for run, _ in fits[place]], values, moments, steps)
-    return loop.Part(place, own, values, optimizer)
+def _parts(
+    model: variants.Model,
+    state: loop.State,
+    fits: Sequence[tuple[Run, int]],
+    groups: Sequence[Sequence[int]],
+    steps: Sequence[range],
+) -> list[loop.Part]:
+    # What takes each step of an epoch; steps of the same groups share one.
+    bounds = [0, *accumulate(map(len, groups))]
+    parts = {}
+    for own in dict.fromkeys(steps):
+        place = slice(bounds[own.start], bounds[own.stop])
+        part = model if place == slice(0, len(fits)) else lift.part(model, place)
+        values, moments = list(part.parameters()), [tensor[place] for tensor in state.optimizer]
+        optimizer = optimizers.make([run for run, _ in fits[place]], values, moments, len(steps))
+        parts[own] = loop.Part(place, part, values, optimizer)
+    return [parts[own] for own in steps]
 
 
 def _begin(

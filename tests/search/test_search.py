@@ -146,11 +146,11 @@ def test_a_search_that_was_stopped_proposes_the_same_again() -> None:
     whole = run_search(searched())
     rounds: list[Sequence[Run]] = []
 
-    def stopped(runs: Sequence[Run]) -> list[Record]:
+    def stopped(runs: Sequence[Run]) -> dict[str, Record]:
         rounds.append(runs)
         if len(rounds) == 2:
             raise KeyboardInterrupt
-        return trainer().train(runs)
+        return {}
 
     with pytest.raises(KeyboardInterrupt):
         Searcher(searched(), "matrix").run(trainer(), stopped)

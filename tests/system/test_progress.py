@@ -83,7 +83,7 @@ def test_a_stack_like_a_planned_one_takes_its_place(clock: list[float]) -> None:
         clock[0] += 6
         shown.follow(one, np.ones((1, 1000), dtype=np.float32), 1000)
         shown.end(one)
-    shown.conclude()
+    shown.conclude(0)
     lines = out.getvalue().splitlines()
     told = [line for line in lines if "%" in line]
     assert [re.findall(r"(\d+)%.*stack (\d) of (\d)", line) for line in told] == [
@@ -137,8 +137,9 @@ def test_it_says_how_many_runs_diverged_and_how_many_are_stored_if_any_are(
     records = [Record(run_of(1), "", curve, {}), Record(run_of(100), "all training rows, epoch 1", curve, {})]
     shown.start(stack(1))
     shown.finish(records)
-    shown.conclude()
-    assert out.getvalue() == f"train linear: 2 runs trained in 1 s, of which 1 diverged; best train/mse 2{said}\n"
+    shown.conclude(5)
+    trained = "train linear: 2 runs trained in 1 s, of which 1 diverged, 3 known; best train/mse 2"
+    assert out.getvalue() == f"{trained}{said}\n"
 
 
 def test_following_an_epoch_is_a_look_at_the_clock() -> None:
