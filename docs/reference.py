@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.__main__ import commands
+from pipeline.config.axes import AXES
 from pipeline.config.params import Params, load
 from pipeline.errors import STOPPED
 from pipeline.metrics import COST, METRICS, Metric
@@ -60,12 +61,7 @@ KEYS = {
     "sweep.batch_size": "axis: the rows of a minibatch; full takes all training rows",
     "sweep.lr": "axis: the learning rate",
     "sweep.seed": "axis: the seed of initial parameters and of the order of rows",
-    "sweep.optimizer": "axis; empty: train.optimizer",
-    "sweep.weight_decay": "axis; empty: train.weight_decay",
-    "sweep.schedule": "axis; empty: train.schedule",
-    "sweep.loss": "axis; empty: train.loss",
-    "sweep.epochs": "axis; empty: train.epochs",
-    "sweep.init": "axis; empty: train.init",
+    **{f"sweep.{axis.name}": f"axis; empty: train.{axis.name}" for axis in AXES if axis.default is not None},
     "sweep.only": "keeps only the runs that match one of these rules",
     "sweep.skip": "drops the runs that match one of these rules",
     "sweep.search.method": "how configurations are proposed; none trains all combinations",

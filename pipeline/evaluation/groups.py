@@ -4,11 +4,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from pipeline.config.axes import AXES
+from pipeline.config.where import number
 from pipeline.errors import InputError
 from pipeline.evaluation.choice import place
 from pipeline.metrics import as_loss, summarized
 from pipeline.runs.records import BEHIND
 from pipeline.system.tables import Row, measured
+
+NAMES = frozenset(axis.name for axis in AXES)
 
 
 def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
@@ -32,8 +36,7 @@ def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
     for run in runs:
         groups.setdefault(tuple(str(run.get(key, "")) for key in keys), []).append(run)
     ends = ("diverged", BEHIND) if any(_end(run) == BEHIND for run in runs) else ("diverged",)
-    # A key has the runs' own value: the id of a sweep stays text, even if it reads as a number, such as 1234567e8901.
-    rows = [_group({key: own[0].get(key, "") for key in keys}, own, metric, ends) for own in groups.values()]
+    rows = [_group({key: _read(own[0], key) for key in keys}, own, metric, ends) for own in groups.values()]
     return sorted(rows, key=lambda row: as_loss(metric, row[f"{metric} mean"]))
 
 
@@ -54,6 +57,12 @@ def _group(of: Mapping[str, object], runs: Sequence[Row], metric: str, ends: Seq
         best = min(reversed(scored), key=lambda run: place(metric, run))  # of equals, the earliest
         row |= {f"{metric} best": best[metric], "best run": best["run"], "run_id": best["run_id"]}
     return row
+
+
+def _read(run: Row, key: str) -> object:
+    # Only an axis has numbers: the id of a sweep stays text, even if it reads as a number, such as 1234567e8901.
+    value = run.get(key, "")
+    return number(value) if key in NAMES else value
 
 
 def _end(run: Row) -> str:
