@@ -18,8 +18,8 @@ from pipeline.__main__ import main
 from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
-from pipeline.tracking import session, tracker
-from pipeline.tracking.models import champions, registry
+from pipeline.tracking import models, session, tracker
+from pipeline.tracking.store import registry
 from pipeline.tracking.store.store import Store
 
 BAD = [
@@ -116,7 +116,7 @@ def test_a_registry_that_fails_costs_a_warning_without_its_secret(
     monkeypatch.setattr(registry, "WAIT_SECONDS", 0.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     settings = load()
-    assert champions.update(settings, records.read_evaluated(settings.variants), outs.champion()) == ""
+    assert models.update(settings, records.read_evaluated(settings.variants), outs.champion()) == ""
     said = capsys.readouterr().err
     assert said.startswith("WARNING: the champion is not registered: ")
     assert "s3cr" not in said
