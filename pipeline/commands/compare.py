@@ -32,14 +32,14 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """The configurations that two sides have in common, as rows, A's best first, and notes for the reader."""
 
     rows: list[Row]
     notes: list[str]
 
 
-def compare(first: str, second: str, metric: str, experiment: str) -> Comparison:
+def compare(first: str, second: str, metric: str, experiment: str) -> SideBySide:
     """Compare a metric of two sides, A and B.
 
     Runs are paired by their seed and by the part of their configuration that varies within a side. A setting that is
@@ -66,7 +66,7 @@ def compare(first: str, second: str, metric: str, experiment: str) -> Comparison
     ]
     rows.sort(key=lambda row: as_loss(metric, row["A mean"]))
     alone = [len(side) - len(both) for side in grouped]
-    return Comparison(rows, [*_about(a, b, axes, metric), *_only(alone), _tested(compared)])
+    return SideBySide(rows, [*_about(a, b, axes, metric), *_only(alone), _tested(compared)])
 
 
 def find(named: str, experiment: str) -> Side:

@@ -32,7 +32,7 @@ def side(epochs: int, means: dict[float, float], seeds: range, chance: int, spre
     return Side(f"{epochs} epochs", runs)
 
 
-def compared(a: Side, b: Side, monkeypatch: pytest.MonkeyPatch) -> compare.Comparison:
+def compared(a: Side, b: Side, monkeypatch: pytest.MonkeyPatch) -> compare.SideBySide:
     monkeypatch.setattr(compare, "find", lambda named, _: {"a": a, "b": b}[named])
     return compare.compare("a", "b", "cv/mse", "regression")
 
