@@ -69,7 +69,7 @@ def test_a_grid_s_experiments_share_a_tag_that_another_grid_has_not(grids: Path)
     assert tags.keys() == set(names(grids))
     long, keys = f"train.epochs {baseline}", f"sweep.lr,sweep.only,sweep.skip,variants {baseline}"
     assert (tags["long-1"], tags["long-2"]) == (long, long)
-    assert sorted(tags.values()) == [long, long, keys, keys]
+    assert sorted(tags.values()) == [keys, keys, long, long]
     found = run("pipeline", "runs", "--all", "--where", f"dvc_grid = {keys}", "--json", cwd=grids)
     points = sorted((one["lr"], str(one["batch_size"])) for one in json.loads(found.stdout))
     assert points[:2] == [(1e-6, "2"), (1e-6, "full")]

@@ -31,7 +31,6 @@ def swept(small: Path, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     enter(small, monkeypatch)
     monkeypatch.setattr(time, "time", lambda: NOW)
     monkeypatch.setattr(values, "now", lambda: "2026-01-01T00:00:00+00:00")
-    monkeypatch.setattr("pipeline.tracking.repeats.now", values.now)
     evaluated = records.read_evaluated(params.load().variants)
     curve = np.where(np.arange(20) < 5, evaluated[1].curve, np.inf).astype(np.float32)
     evaluated[1] = replace(evaluated[1], curve=curve, diverged="all training rows, epoch 5", metrics={"cv/mse": np.nan})

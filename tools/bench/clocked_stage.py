@@ -13,7 +13,7 @@ from pipeline.tracking import tracker
 CLOCKED = {
     "train": [
         ("pipeline.runs.checked", "check_prepared", "checking the prepared data"),
-        ("pipeline.train", "complete", "training"),
+        ("pipeline.execution.trainer", "Trainer.train", "training"),
         ("pipeline.train", "write", "writing its outs"),
         ("pipeline.tracking.tracker", "Tracker.close", "waiting for the store"),
     ],
