@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline.system import repository
@@ -47,7 +47,8 @@ class Checkpoints:
             for changed, one in self.unsaved.items():
                 saved = {name: tensor.detach().cpu() for name, tensor in tensors(one).items()}
                 with replacing(self._path(changed)) as temporary:
-                    save_file(saved | {"epoch": torch.tensor(one.epoch)}, temporary)
+                    # save_file would write a file of its own beside it, whose name a kill leaves unknown.
+                    temporary.write_bytes(save(saved | {"epoch": torch.tensor(one.epoch)}))
             self.unsaved = {key: state}
             self.saved_at = time.monotonic()
 
