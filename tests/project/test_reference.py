@@ -13,7 +13,7 @@ from pipeline.metrics import COST, FINAL, NESTED, RUN_METRICS
 from pipeline.tracking import seals, validation
 from pipeline.tracking.runs import HIDDEN, MACHINERY
 
-VARIABLE = re.compile(r"(?<![A-Z_])(?:PIPELINE|MLFLOW|DVC|RAY)_[A-Z_]*[A-Z]")
+VARIABLE = re.compile(r"(?<![<A-Z_])(?:PIPELINE|MLFLOW|DVC|RAY)_[A-Z_]*[A-Z]")
 
 
 def texts() -> Iterator[str]:
