@@ -61,7 +61,7 @@ repro: setup ## prepare, train, evaluate and track whatever has changed; print t
 test: lint ## check format, lint, types and names; run the tests
 	pytest
 
-acceptance: setup ray ## run the longer tests: real servers, a real cluster, and the documents' commands one by one
+acceptance: setup ## run the longer tests: real servers, a browser, and the documents' commands one by one
 	pytest tests/acceptance -m 'not long'
 
 acceptance-long: setup ray ## run what takes too long for every push: repeated kills, a cluster, older commits, all processors

@@ -109,6 +109,7 @@ def test_a_stage_that_is_killed_or_stopped_leaves_no_process(
         assert are_gone(below)
 
 
+@pytest.mark.long
 def test_a_killed_training_resumes_from_its_checkpoints_whatever_the_engine(
     trained: Path, tmp_path: Path, alone: dict[str, bytes]
 ) -> None:

@@ -46,6 +46,7 @@ def test_make_repro_goes_on_where_a_bare_dvc_repro_was_killed_in_the_act_of_writ
     assert chaos.store_faults(f"sqlite:///{repository / 'mlflow.db'}", 4) == []
 
 
+@pytest.mark.long
 def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained: Path, tmp_path: Path) -> None:
     epochs = 2000
     (tmp_path / "undisturbed").mkdir()
@@ -73,6 +74,7 @@ def test_a_training_killed_at_five_random_epochs_ends_with_the_same_bits(trained
         assert max(steps.values()) == 1
 
 
+@pytest.mark.long
 def test_storing_that_is_killed_before_any_of_its_steps_ends_as_if_undisturbed(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "begin").mkdir()
     shutil.copy(trained / EMPTY, tmp_path / "begin/mlflow.db")
@@ -81,6 +83,7 @@ def test_storing_that_is_killed_before_any_of_its_steps_ends_as_if_undisturbed(t
     assert re.fullmatch("train: [5-9][0-9] steps\nevaluate: [5-9][0-9] steps\n", told), told
 
 
+@pytest.mark.long
 def test_killed_anywhere_dvc_repro_finishes_the_job(tmp_path: Path) -> None:
     repository = chaos.prepare(tmp_path / "repository", "matrix, linear")
     assert chaos.tally(repository, kills=2, seed=3, count=8) == []

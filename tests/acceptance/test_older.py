@@ -11,6 +11,7 @@ OLDER = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("older", OLDER)
 def test_a_run_of_an_older_commit_still_comes_out_identical(older: str, tmp_path: Path) -> None:
     if run("git", "cat-file", "-e", f"{older}^{{commit}}", cwd=REPOSITORY, check=False).returncode != 0:

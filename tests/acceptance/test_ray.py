@@ -20,7 +20,7 @@ BIN = REPOSITORY / ".venv-ray/bin"
 RAY = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PIPELINE_ENGINE": "ray"}
 TRAIN = ["python", "-m", "pipeline.train", "linear"]
 STACKS = {"epochs: 1000": "epochs: 5000", "  - 4\n  - full": "  - 3\n  - 4\n  - full"}
-pytestmark = pytest.mark.skipif(not (BIN / "ray").exists(), reason="needs Ray: make ray")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not (BIN / "ray").exists(), reason="needs Ray: make ray")]
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,7 @@ def studied(url: str) -> list[tuple[object, ...]]:
     return [(one.number, one.state, one.value, one.params, one.intermediate_values) for one in trials]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "deaths"), [("tpe", (375, 150)), ("halving", (85,))])
 def test_a_killed_search_proposes_the_same_again_and_ends_with_the_same_bytes(
     trained: Path, tmp_path: Path, method: str, deaths: tuple[int, ...]

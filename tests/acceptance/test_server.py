@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import chaos
+import pytest
 from conftest import free_port, run, serving
 
 
@@ -60,6 +61,7 @@ def flaky(upstream: str) -> Iterator[str]:
     server.shutdown()
 
 
+@pytest.mark.long
 def test_a_server_that_drops_replies_and_goes_down_loses_and_doubles_nothing(tmp_path: Path) -> None:
     repository = chaos.prepare(tmp_path / "repository", variants="matrix")
     with serving(tmp_path) as server, flaky(server) as address:

@@ -98,6 +98,7 @@ def delaying(port: int, seconds: float) -> Iterator[tuple[str, list[list[bytes]]
     listener.close()
 
 
+@pytest.mark.long
 def test_a_server_50_ms_away_gets_few_requests_and_many_of_them_at_once(tmp_path: Path) -> None:
     repository = chaos.prepare(tmp_path / "repository")
     run("python", "-m", "pipeline.prepare", cwd=repository)
