@@ -75,7 +75,7 @@ class Session:
         self.kept = 0  # of these, other machines' stored runs, which keep their metrics
         self.elsewhere = 0  # runs of the sweep that an earlier sweep's run lists
         self.started: dict[str, float] = {}  # fingerprint -> when the stage began the run
-        self.store = Store.open(params.track.experiment, PATIENCE_SECONDS)
+        self.store = Store.open(params.track.experiment, patience=PATIENCE_SECONDS)
         if lost := self.store.lost:
             print(f"WARNING: {lost}", file=sys.stderr)
         end_dead_runs(self.store)
