@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.evaluation.outcome import product
 from pipeline.evaluation.plots import look
 from pipeline.evaluation.plots.drawing import Picture, number, some
-from pipeline.evaluation.plots.look import HALF, PALETTE, QUIET, Spec, axis, panels, specification
+from pipeline.evaluation.plots.look import HALF, HEIGHT, PALETTE, QUIET, WIDTH, Spec, axis, panels, specification
 from pipeline.evaluation.predictions import in_float64
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import Record
@@ -35,6 +35,7 @@ EACH: list[Spec] = [
     {"calculate": look.number("toNumber(datum.lr)"), "as": "rate"},
     {"calculate": "datum.panel + (datum.lrs > 1 ? ', lr ' + datum.rate : '')", "as": "panel"},
     {"joinaggregate": [{"op": "max", "field": "epoch", "as": "last"}], "groupby": ["panel"]},
+    {"joinaggregate": [{"op": "distinct", "field": "panel", "as": "panels"}]},
 ]
 PLACE = {
     "x": axis("along", "'first principal direction'", scale={"nice": False}, axis={"tickCount": 4, "grid": False}),
@@ -54,11 +55,21 @@ END = {
     "transform": [{"filter": "isValid(datum.epoch) && datum.epoch == datum.last"}],
     "mark": {"type": "circle", "color": PALETTE[1], "size": 40, "opacity": 1, "tooltip": {"content": "data"}},
 }
+OWN_AXIS = {"axis": {"x": "independent"}}
+
+
+def planes(which: str, width: int, height: int) -> Spec:
+    """Return the panels of the plane, two side by side, of the rows that a filter takes."""
+    own = {"transform": [{"filter": which}], "resolve": OWN_AXIS}
+    return panels(width, [LEVELS, WAY, END], columns=2, height=height, encoding=PLACE, **own)
+
+
 SPECIFICATION = specification(
     TITLE,
     ["epoch", "along", "across", "contour"],
     EACH,
-    **panels(HALF, [LEVELS, WAY, END], columns=2, height=HALF, encoding=PLACE, resolve={"axis": {"x": "independent"}}),
+    vconcat=[planes("datum.panels == 1", WIDTH, HEIGHT), planes("datum.panels > 1", HALF, HALF)],
+    spacing=0,
 )
 
 
