@@ -60,7 +60,7 @@ OWN_AXIS = {"axis": {"x": "independent"}}
 
 def planes(which: str, width: int, height: int) -> Spec:
     """Return the panels of the plane, two side by side, of the rows that a filter takes."""
-    own = {"transform": [{"filter": which}], "resolve": OWN_AXIS}
+    own: Spec = {"transform": [{"filter": which}], "resolve": OWN_AXIS}
     return panels(width, [LEVELS, WAY, END], columns=2, height=height, encoding=PLACE, **own)
 
 
