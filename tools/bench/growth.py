@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import stored
+from bench import kept, stored
 from bench.measured import Cost, cloned, cost, experiment
 from bench.rows import Row
 
@@ -24,6 +24,7 @@ def rows() -> Iterator[Row]:
             yield from told(runs, took, repository)
             if runs == max(sizes):
                 yield from stored.rows(repository, runs)
+                yield from kept.rows(repository, runs)
 
 
 def rates(count: int) -> str:
