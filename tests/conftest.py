@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parent.parent
 HANG_SECONDS = 600  # after which what a test waits for counts as hung, however slow the machine is
 SHARED = ("small", "default_run", "trained", "swept", "followed", "grids")  # fixtures that outlive a test
 # Their tests make runs again, nearly half of the work with `small`: they have a copy of it, so another worker can.
-MAKE_RUNS_AGAIN = ("test_reproduce_elsewhere", "test_hostile_records", "test_reproduce")
+MAKE_RUNS_AGAIN = ("test_hostile_records", "test_reproduce")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -193,14 +193,13 @@ def shorten(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with 4 runs, and 2 of the queued experiment `other`; a test that changes it restores it."""
+    """A repository with 4 runs, and 2 of the experiment `other`; a test that changes it restores it."""
     folder = shorten(copy_checkout(tmp_path_factory.mktemp("small")))
     run("dvc", "repro", cwd=folder)
     run("git", "add", "dvc.lock", cwd=folder)
     run("git", "commit", "--quiet", "--message", "Its outs", cwd=folder)
     settings = ("-S", "variants=[linear]", "-S", "sweep.lr=[1e-6,2e-6]", "-S", "sweep.batch_size=[full]")
-    run("dvc", "exp", "run", "--queue", "--name", "other", *settings, cwd=folder)
-    run("dvc", "exp", "run", "--run-all", cwd=folder)
+    run("dvc", "exp", "run", "--temp", "--name", "other", *settings, cwd=folder)
     return folder
 
 

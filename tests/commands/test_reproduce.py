@@ -61,12 +61,12 @@ def everything(repository: Path) -> dict[str, object]:
     return found | {one.info.run_id: one.to_dictionary() for one in search(default_store(repository), "")}
 
 
-def test_runs_of_the_workspace_and_of_a_queued_experiment_come_out_identical_and_leave_no_trace(small: Path) -> None:
+def test_runs_of_the_workspace_and_of_an_experiment_come_out_identical_and_leave_no_trace(small: Path) -> None:
     own = search(default_store(small), "tags.role = 'run' and params.lr = '1e-05' and params.batch_size = '2'")
-    queued = search(default_store(small), "tags.dvc_experiment = 'other' and params.variant = 'linear'")
-    assert (len(own), len(queued)) == (2, 2)
+    tried = search(default_store(small), "tags.dvc_experiment = 'other' and params.variant = 'linear'")
+    assert (len(own), len(tried)) == (2, 2)
     before = everything(small)
-    assert lines(reproduce(small, [own[0], queued[0]])) == identical([own[0], queued[0]])
+    assert lines(reproduce(small, [own[0], tried[0]])) == identical([own[0], tried[0]])
     assert everything(small) == before
 
 
