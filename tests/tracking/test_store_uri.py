@@ -62,7 +62,7 @@ SECRET = [
 def stored(patience: float, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(session, "PATIENCE_SECONDS", patience)
     pipe = io.BytesIO()
-    tracker.send(pipe, tracker.Begin(load(), [], os.getpid()))
+    tracker.send(pipe, tracker.BEGIN, load(), [], os.getpid())
     pipe.seek(0)
     return tracker.serve(pipe)
 
@@ -197,7 +197,7 @@ def test_runs_that_the_store_refuses_end_the_stage(tmp_path: Path, monkeypatch: 
 
 def test_a_file_of_the_workspace_that_is_missing_is_not_the_stores_failure(tmp_path: Path) -> None:
     told = io.BytesIO()
-    tracker.send(told, tracker.Begin(load(), [], os.getpid()))
+    tracker.send(told, tracker.BEGIN, load(), [], os.getpid())
     command = [sys.executable, "-m", "pipeline.tracking", "1"]  # it reports to standard output
     ended = subprocess.run(
         command,
