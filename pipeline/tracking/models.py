@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +42,13 @@ from pipeline.tracking.comparison import Comparison
 from pipeline.tracking.pages import links
 from pipeline.tracking.runs import WEIGHTS, StoredRun
 from pipeline.tracking.store.backend import Version
-from pipeline.tracking.store.location import StoreError
+from pipeline.tracking.store.location import WAIT_SECONDS, StoreError
 from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.validation import StoredRecord
 from pipeline.tracking.values import table_name
 
 if TYPE_CHECKING:  # it imports MLflow
-    from pipeline.tracking.store.registry import ModelParts, Registry
+    from pipeline.tracking.store.client import Client
 
 CHAMPION = "champion"  # the alias
 BY_SWEEP = "mlflow.pipeline.promoted"  # the tag with the version that a sweep gave the alias to
@@ -285,14 +286,14 @@ def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> s
     return validation.run_id(versions[chosen].run_id)
 
 
-def registry_of(store: Store) -> "Registry":
-    """Load MLflow, and open the registry that belongs to a store."""
-    from pipeline.tracking.store.registry import Registry  # noqa: PLC0415 - loads MLflow, 1 s
+def registry_of(store: Store) -> "Client":
+    """Open the registry that belongs to a store, waiting for a server only as a command does: no run depends on it."""
+    from pipeline.tracking.store.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
 
-    return Registry(store.backend.uri)
+    return Client(store.backend.uri, WAIT_SECONDS)
 
 
-def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, settings: Params) -> int:
+def _version_of(store: Store, registry: "Client", name: str, run: StoredRun, settings: Params) -> int:
     """Find the version that was made of a run, or make it; return its number."""
     made = next((one for one in registry.versions(name) if is_made_of(one, run)), None)
     if made:
@@ -313,9 +314,9 @@ def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, s
     return registry.create_version(name, logged, run, tags, said)
 
 
-def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "ModelParts":
-    """Gather in a folder what MLflow is to keep of a model."""
-    from pipeline.tracking.store.registry import ModelParts  # noqa: PLC0415
+def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    # Gathers in a folder what MLflow is to keep of a model.
+    import pandas as pd  # noqa: PLC0415 - 0.3 s, and a champion seldom changes
 
     weights, linear = folder / WEIGHTS, predictions.is_linear(own.tensors)
     weights.write_bytes(own.weights)
@@ -324,15 +325,13 @@ def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "Model
             copy = folder / "pipeline" / path.relative_to(PACKAGE)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    ranges = own.columns.columns
-    return ModelParts(
-        script=Path(__file__).with_name("served_model.py"),
-        code=[folder / "pipeline"],
-        weights=weights,
-        variant=own.variant,
-        features=own.features,
-        target=own.target,
-        example=[{name: getattr(ranges[name], which) for name in own.features} for which in ("min", "mean", "max")],
-        requirements=PACKAGES if linear else (*PACKAGES, "torch"),
-        metadata=metadata,
-    )
+    ranges, packages = own.columns.columns, PACKAGES if linear else (*PACKAGES, "torch")
+    return {
+        "python_model": str(Path(__file__).with_name("served_model.py")),
+        "code_paths": [str(folder / "pipeline")],
+        "artifacts": {"weights": str(weights)},
+        "model_config": {"variant": own.variant, "features": list(own.features), "target": own.target},
+        "input_example": pd.DataFrame({name: [of.min, of.mean, of.max] for name, of in ranges.items()}),
+        "pip_requirements": [f"{name}=={version(name).partition('+')[0]}" for name in packages],  # PyPI has no +cpu
+        "metadata": dict(metadata),
+    }

@@ -19,7 +19,6 @@ from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.tracking import models, session, tracker
-from pipeline.tracking.store import registry
 from pipeline.tracking.store.store import Store
 
 BAD = [
@@ -113,7 +112,7 @@ def test_a_registry_that_fails_costs_a_warning_without_its_secret(
     enter(small, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", copy_store(small, tmp_path / "mlflow.db"))
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
-    monkeypatch.setattr(registry, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(models, "WAIT_SECONDS", 0.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)  # else MLflow tries a database for two minutes
     settings = load()
