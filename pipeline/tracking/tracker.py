@@ -255,7 +255,8 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
     if call != BEGIN:
         return 0  # the stage was killed before it sent anything
     try:
-        session = Session(*arguments, clock=lambda: at, report=lambda: report(STORED))
+        params, runs, pid = arguments
+        session = Session(params, runs, pid, clock=lambda: at, report=lambda: report(STORED))
         while call != CLOSE:
             at, call, arguments = receive(messages)
             getattr(session, call)(*arguments)
