@@ -330,9 +330,8 @@ class Client:
         """Show the last values of a run's metrics with its logged model; the run itself stays as it is."""
         points = []
         for key in keys:
-            history = self.ask(self.mlflow.get_metric_history, run.run_id, key)
-            last = max(history, key=lambda one: (one.step, one.timestamp, one.value))
-            points.append(entities.Metric(key, last.value, last.timestamp, last.step, logged.model_id))
+            last = max(self._history(run.run_id, key), key=Point.rank)
+            points.append(entities.Metric(key, last.value, last.at, last.step, logged.model_id))
         self.ask(self.mlflow.log_batch, run.run_id, points)
 
     def create_version(
