@@ -136,15 +136,12 @@ def predictor(experiment: str, run: str) -> Predictor:
     except (ValidationError, KeyError) as error:
         raise InputError(f"{run_id}: its sweep's summary.json is malformed: {first_line(error)}") from error
     columns = columns.model_copy(update={"columns": ranges})
-    found = Predictor(run_id, name_of(record), record.params["variant"], columns, record.weights, load(record.weights))
+    found = Predictor(
+        run_id, run_name(record.params), record.params["variant"], columns, record.weights, load(record.weights)
+    )
     if not predictions.is_linear(found.tensors):
         check_code(record)
     return found
-
-
-def name_of(record: StoredRecord) -> str:
-    """Name a run as its sweep does."""
-    return run_name(record.params)
 
 
 def check_code(record: StoredRecord) -> None:

@@ -102,7 +102,7 @@ class Session:
         tags, configured = {**self.tags, "data": self.label, **extra}, values.sweep_params(self.params, self.label)
         sweep = SweepRun.open(self.store, tags, self.owner, configured, self.datasets, self.clock(), self.title)
         if patch:
-            sweep.log_file(self.tags["git_changes"], patch)
+            sweep.log({self.tags["git_changes"]: patch})
         return sweep
 
     def _beat(self) -> None:
@@ -254,7 +254,7 @@ class Session:
     def conclude(self, artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation's files with the runs' sweep, seal it, and register the champion."""
         if not self.kept or not is_evaluated(self.sweep.run):  # else their sweep keeps its own as well
-            self.sweep.log_files(artifacts)
+            self.sweep.log({path.name: path.read_bytes() for path in artifacts})
             found = values.sweep_metrics(self.evaluated, champion)
             if champion:
                 found |= {f"champion/{key}": value for key, value in outs.final().items()} | outs.nested()
