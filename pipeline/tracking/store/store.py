@@ -61,11 +61,11 @@ class Store:
         return cls(backend, experiment, location.lock_of(uri))
 
     @classmethod
-    def look(cls, name: str) -> Self | None:
+    def look(cls, name: str, patience: float = WAIT_SECONDS) -> Self | None:
         """Connect to the store as `open` does, creating nothing; None if it or its experiment is missing."""
         uri = location.address()
         file = repository.sqlite_file(uri)
-        backend = reach(uri, WAIT_SECONDS) if file is None or file.exists() else None
+        backend = reach(uri, patience) if file is None or file.exists() else None
         experiment = backend.experiment(name) if backend else None
         if backend is None or experiment is None:
             return None
