@@ -99,16 +99,6 @@ class Predictor:
     weights: bytes
     tensors: Mapping[str, Array]
 
-    @property
-    def features(self) -> Sequence[str]:
-        """The names of the columns that it needs."""
-        return self.columns.features
-
-    @property
-    def target(self) -> str:
-        """The name of the column that it predicts."""
-        return self.columns.target
-
     def predict(self, X: NDArray[np.float64]) -> Array:
         """Predict y_pred (m, 1), float32, from X (m, k), in the table's units."""
         return predictions.predict(self.variant, self.tensors, X)
@@ -188,9 +178,11 @@ def update(settings: Params, evaluated: Sequence[Record], champion: str, insist:
     if not champion or repository.in_experiment():
         return ""
     try:
-        store = Store.open(settings.track.experiment)
+        store, record = Store.open(settings.track.experiment), best_run(evaluated, champion, settings.evaluate.metric)
+        if record is None:
+            raise InputError(f"{champion}: no run of this configuration has weights to serve")
         with store.lock:
-            return _update(store, settings, best(evaluated, champion, settings.evaluate.metric), insist)
+            return _update(store, settings, record, insist)
     except (StoreError, InputError) as error:
         print(f"WARNING: the champion is not registered: {error}; register it later: pipeline sync", file=sys.stderr)
         return ""
@@ -225,17 +217,6 @@ def _update(store: Store, settings: Params, record: Record, insist: bool) -> str
 
 def _said(name: str, number: int, run: StoredRun) -> str:
     return f"{name}: version {number} is the champion: {run.name}\n{links.model_link(name)}"
-
-
-def best(evaluated: Sequence[Record], configuration: str, metric: str) -> Record:
-    """Choose a configuration's best run.
-
-    Raises:
-        InputError: it has none.
-    """
-    if found := best_run(evaluated, configuration, metric):
-        return found
-    raise InputError(f"{configuration}: no run of this configuration has weights to serve")
 
 
 def is_made_of(version: Version, run: StoredRun) -> bool:
@@ -299,7 +280,7 @@ def _version_of(store: Store, registry: "Client", name: str, run: StoredRun, set
     table = Path(own.columns.source).name
     if registry.model(name) is None:
         serve = f"mlflow models serve -m models:/{name}@{CHAMPION} --env-manager local"
-        registry.create_model(name, f"Predicts {own.target} of {table}: `pipeline predict FILE`, or `{serve}`")
+        registry.create_model(name, f"Predicts {own.columns.target} of {table}: `pipeline predict FILE`, or `{serve}`")
     shown = {key: run.metrics[key] for key in RUN_METRICS if key in run.metrics}
     tags = {"configuration": run.name, "metric": metric, "value": f"{shown.get(metric, '')}", "run_id": run.run_id}
     tags |= {key: run.tags[key] for key in ("fingerprint", "data_md5", "source_md5", "weights_md5") if key in run.tags}
@@ -307,7 +288,9 @@ def _version_of(store: Store, registry: "Client", name: str, run: StoredRun, set
     with tempfile.TemporaryDirectory() as folder:
         registry.log_files(logged, run, Path(folder) / "model", _served(own, Path(folder), tags))
     registry.log_metrics(logged, run, list(shown))
-    said = f"{run.name}, {metric} {tags['value']}: {own.target} from {', '.join(own.features)} ({table})"
+    said = (
+        f"{run.name}, {metric} {tags['value']}: {own.columns.target} from {', '.join(own.columns.features)} ({table})"
+    )
     return registry.create_version(name, logged, run, tags, said)
 
 
@@ -322,13 +305,13 @@ def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> dict[s
             copy = folder / "pipeline" / path.relative_to(PACKAGE)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    ranges, packages = own.columns.columns, PACKAGES if linear else (*PACKAGES, "torch")
+    columns, packages = own.columns, PACKAGES if linear else (*PACKAGES, "torch")
     return {
         "python_model": str(Path(__file__).with_name("served_model.py")),
         "code_paths": [str(folder / "pipeline")],
         "artifacts": {"weights": str(weights)},
-        "model_config": {"variant": own.variant, "features": list(own.features), "target": own.target},
-        "input_example": pd.DataFrame({name: [of.min, of.mean, of.max] for name, of in ranges.items()}),
+        "model_config": {"variant": own.variant, "features": columns.features, "target": columns.target},
+        "input_example": pd.DataFrame({name: [of.min, of.mean, of.max] for name, of in columns.columns.items()}),
         "pip_requirements": [f"{name}=={version(name).partition('+')[0]}" for name in packages],  # PyPI has no +cpu
         "metadata": dict(metadata),
     }
