@@ -16,7 +16,7 @@ from pipeline.system.files import replacing, write_csv, write_json
 from pipeline.tracking import tracker
 
 if __name__ == "__main__":  # first, so that both load at once; a new champion's model is registered by MLflow
-    tracker.launch_ahead(*(() if repository.in_experiment() else ("pipeline.tracking.store.registry",)))
+    tracker.launch_ahead(*(() if repository.in_experiment() else ("pipeline.tracking.store.client",)))
 
 import numpy as np
 import pandas as pd

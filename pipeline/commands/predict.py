@@ -110,9 +110,9 @@ def write(file: TextIO, source: Path, lines: Iterator[list[str]], model: Predict
     header = next(lines, None)
     if header is None:
         raise InputError(f"{printable(source)}: cannot be read as CSV: it has no header")
-    places = raw.places(source, header, model.features)
+    places = raw.places(source, header, model.columns.features)
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*header, free_name(f"{model.target}_pred", header)])
+    writer.writerow([*header, free_name(f"{model.columns.target}_pred", header)])
     rows, parts = 0, numbered_parts(lines, max(1, CELLS // len(header)))
     for first, part in parts:
         y_pred, faults = predict_part(first, part, header, places, model)

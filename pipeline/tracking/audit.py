@@ -10,8 +10,8 @@ from pipeline.runs.records import CURVE, Record
 from pipeline.system import addresses, machine
 from pipeline.system.files import md5_of
 from pipeline.tracking import seals, sweep_run
-from pipeline.tracking.comparison import Comparison, Curve
-from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, StoredRun
+from pipeline.tracking.comparison import Comparison, Curve, curve_of
+from pipeline.tracking.runs import FINISHED, PARENT, RUNNING, WEIGHTS, Point, StoredRun
 from pipeline.tracking.store.store import Store, answering
 
 MEND = "recompute it: pipeline reproduce {0}; then mlflow runs delete --run-id {0} && pipeline sync"
@@ -67,8 +67,7 @@ def audit(experiment: str, evaluated: Sequence[Record]) -> Audit:
 def curves_of(store: Store, runs: Sequence[StoredRun], key: str = CURVE) -> dict[str, Curve]:
     """Read a metric's history, id -> step and value, in the order by which MLflow finds the last."""
     histories = store.histories(runs, key).items()
-    ordered = {one: sorted(points, key=lambda p: (p.step, p.at, p.value)) for one, points in histories}
-    return {one: [(point.step, point.value) for point in points] for one, points in ordered.items()}
+    return {one: curve_of(sorted(points, key=Point.rank)) for one, points in histories}
 
 
 def last_values(store: Store, runs: Sequence[StoredRun]) -> dict[str, dict[str, float]]:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +42,13 @@ from pipeline.tracking.comparison import Comparison
 from pipeline.tracking.pages import links
 from pipeline.tracking.runs import WEIGHTS, StoredRun
 from pipeline.tracking.store.backend import Version
-from pipeline.tracking.store.location import StoreError
+from pipeline.tracking.store.location import WAIT_SECONDS, StoreError
 from pipeline.tracking.store.store import Store, answering
 from pipeline.tracking.validation import StoredRecord
 from pipeline.tracking.values import table_name
 
 if TYPE_CHECKING:  # it imports MLflow
-    from pipeline.tracking.store.registry import ModelParts, Registry
+    from pipeline.tracking.store.client import Client
 
 CHAMPION = "champion"  # the alias
 BY_SWEEP = "mlflow.pipeline.promoted"  # the tag with the version that a sweep gave the alias to
@@ -98,16 +99,6 @@ class Predictor:
     weights: bytes
     tensors: Mapping[str, Array]
 
-    @property
-    def features(self) -> Sequence[str]:
-        """The names of the columns that it needs."""
-        return self.columns.features
-
-    @property
-    def target(self) -> str:
-        """The name of the column that it predicts."""
-        return self.columns.target
-
     def predict(self, X: NDArray[np.float64]) -> Array:
         """Predict y_pred (m, 1), float32, from X (m, k), in the table's units."""
         return predictions.predict(self.variant, self.tensors, X)
@@ -135,15 +126,12 @@ def predictor(experiment: str, run: str) -> Predictor:
     except (ValidationError, KeyError) as error:
         raise InputError(f"{run_id}: its sweep's summary.json is malformed: {first_line(error)}") from error
     columns = columns.model_copy(update={"columns": ranges})
-    found = Predictor(run_id, name_of(record), record.params["variant"], columns, record.weights, load(record.weights))
+    found = Predictor(
+        run_id, run_name(record.params), record.params["variant"], columns, record.weights, load(record.weights)
+    )
     if not predictions.is_linear(found.tensors):
         check_code(record)
     return found
-
-
-def name_of(record: StoredRecord) -> str:
-    """Name a run as its sweep does."""
-    return run_name(record.params)
 
 
 def check_code(record: StoredRecord) -> None:
@@ -190,9 +178,11 @@ def update(settings: Params, evaluated: Sequence[Record], champion: str, insist:
     if not champion or repository.in_experiment():
         return ""
     try:
-        store = Store.open(settings.track.experiment)
+        store, record = Store.open(settings.track.experiment), best_run(evaluated, champion, settings.evaluate.metric)
+        if record is None:
+            raise InputError(f"{champion}: no run of this configuration has weights to serve")
         with store.lock:
-            return _update(store, settings, best(evaluated, champion, settings.evaluate.metric), insist)
+            return _update(store, settings, record, insist)
     except (StoreError, InputError) as error:
         print(f"WARNING: the champion is not registered: {error}; register it later: pipeline sync", file=sys.stderr)
         return ""
@@ -227,17 +217,6 @@ def _update(store: Store, settings: Params, record: Record, insist: bool) -> str
 
 def _said(name: str, number: int, run: StoredRun) -> str:
     return f"{name}: version {number} is the champion: {run.name}\n{links.model_link(name)}"
-
-
-def best(evaluated: Sequence[Record], configuration: str, metric: str) -> Record:
-    """Choose a configuration's best run.
-
-    Raises:
-        InputError: it has none.
-    """
-    if found := best_run(evaluated, configuration, metric):
-        return found
-    raise InputError(f"{configuration}: no run of this configuration has weights to serve")
 
 
 def is_made_of(version: Version, run: StoredRun) -> bool:
@@ -285,14 +264,14 @@ def run_of(experiment: str, summary: Mapping[str, Any], number: int | None) -> s
     return validation.run_id(versions[chosen].run_id)
 
 
-def registry_of(store: Store) -> "Registry":
-    """Load MLflow, and open the registry that belongs to a store."""
-    from pipeline.tracking.store.registry import Registry  # noqa: PLC0415 - loads MLflow, 1 s
+def registry_of(store: Store) -> "Client":
+    """Open the registry that belongs to a store, waiting for a server only as a command does: no run depends on it."""
+    from pipeline.tracking.store.client import Client  # noqa: PLC0415 - loads MLflow, 1 s
 
-    return Registry(store.backend.uri)
+    return Client(store.backend.uri, WAIT_SECONDS)
 
 
-def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, settings: Params) -> int:
+def _version_of(store: Store, registry: "Client", name: str, run: StoredRun, settings: Params) -> int:
     """Find the version that was made of a run, or make it; return its number."""
     made = next((one for one in registry.versions(name) if is_made_of(one, run)), None)
     if made:
@@ -301,7 +280,7 @@ def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, s
     table = Path(own.columns.source).name
     if registry.model(name) is None:
         serve = f"mlflow models serve -m models:/{name}@{CHAMPION} --env-manager local"
-        registry.create_model(name, f"Predicts {own.target} of {table}: `pipeline predict FILE`, or `{serve}`")
+        registry.create_model(name, f"Predicts {own.columns.target} of {table}: `pipeline predict FILE`, or `{serve}`")
     shown = {key: run.metrics[key] for key in RUN_METRICS if key in run.metrics}
     tags = {"configuration": run.name, "metric": metric, "value": f"{shown.get(metric, '')}", "run_id": run.run_id}
     tags |= {key: run.tags[key] for key in ("fingerprint", "data_md5", "source_md5", "weights_md5") if key in run.tags}
@@ -309,13 +288,15 @@ def _version_of(store: Store, registry: "Registry", name: str, run: StoredRun, s
     with tempfile.TemporaryDirectory() as folder:
         registry.log_files(logged, run, Path(folder) / "model", _served(own, Path(folder), tags))
     registry.log_metrics(logged, run, list(shown))
-    said = f"{run.name}, {metric} {tags['value']}: {own.target} from {', '.join(own.features)} ({table})"
+    said = (
+        f"{run.name}, {metric} {tags['value']}: {own.columns.target} from {', '.join(own.columns.features)} ({table})"
+    )
     return registry.create_version(name, logged, run, tags, said)
 
 
-def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "ModelParts":
-    """Gather in a folder what MLflow is to keep of a model."""
-    from pipeline.tracking.store.registry import ModelParts  # noqa: PLC0415
+def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    # Gathers in a folder what MLflow is to keep of a model.
+    import pandas as pd  # noqa: PLC0415 - 0.3 s, and a champion seldom changes
 
     weights, linear = folder / WEIGHTS, predictions.is_linear(own.tensors)
     weights.write_bytes(own.weights)
@@ -324,15 +305,13 @@ def _served(own: Predictor, folder: Path, metadata: Mapping[str, str]) -> "Model
             copy = folder / "pipeline" / path.relative_to(PACKAGE)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    ranges = own.columns.columns
-    return ModelParts(
-        script=Path(__file__).with_name("served_model.py"),
-        code=[folder / "pipeline"],
-        weights=weights,
-        variant=own.variant,
-        features=own.features,
-        target=own.target,
-        example=[{name: getattr(ranges[name], which) for name in own.features} for which in ("min", "mean", "max")],
-        requirements=PACKAGES if linear else (*PACKAGES, "torch"),
-        metadata=metadata,
-    )
+    columns, packages = own.columns, PACKAGES if linear else (*PACKAGES, "torch")
+    return {
+        "python_model": str(Path(__file__).with_name("served_model.py")),
+        "code_paths": [str(folder / "pipeline")],
+        "artifacts": {"weights": str(weights)},
+        "model_config": {"variant": own.variant, "features": columns.features, "target": columns.target},
+        "input_example": pd.DataFrame({name: [of.min, of.mean, of.max] for name, of in columns.columns.items()}),
+        "pip_requirements": [f"{name}=={version(name).partition('+')[0]}" for name in packages],  # PyPI has no +cpu
+        "metadata": dict(metadata),
+    }

@@ -48,6 +48,10 @@ class Point(NamedTuple):
     value: float
     at: int
 
+    def rank(self) -> tuple[int, int, float]:
+        """Return what orders a metric's points in MLflow: the last is the greatest."""
+        return self.step, self.at, self.value
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -102,7 +102,7 @@ class Session:
         tags, configured = {**self.tags, "data": self.label, **extra}, values.sweep_params(self.params, self.label)
         sweep = SweepRun.open(self.store, tags, self.owner, configured, self.datasets, self.clock(), self.title)
         if patch:
-            sweep.log_file(self.tags["git_changes"], patch)
+            sweep.log({self.tags["git_changes"]: patch})
         return sweep
 
     def _beat(self) -> None:
@@ -179,7 +179,8 @@ class Session:
         for record, one in decided:
             if one.contradicts:
                 print(CONTRADICTED.format(record.run.name, one.contradicts), file=sys.stderr)
-        self._report(records)
+        for _ in records:
+            self.report()
 
     def _decide(
         self, records: Sequence[Record], made_with: Mapping[str, str] = NOTHING
@@ -193,10 +194,6 @@ class Session:
             stored, may_resume = found.get(record.run.fingerprint, ()), self._may_resume(record.run)
             decided.append((record, self.comparison.decide(stored, record, made_with, points, may_resume)))
         return decided
-
-    def _report(self, records: Sequence[Record]) -> None:
-        for _ in records:
-            self.report()
 
     def _end(self, records: Sequence[Record], made_with: Mapping[str, str] = NOTHING) -> None:
         # made_with: what the bits depend on; unknown for a run restored from its outs.
@@ -230,7 +227,8 @@ class Session:
         self.kept = sum(one.kind is Kind.CLOSE for _, one in decided)
         if self.kept:
             self.news.append(KEPT.format(self.kept, len(evaluated)))
-        self._report(evaluated)
+        for _ in evaluated:
+            self.report()
 
     def _restored(self, records: Sequence[Record]) -> list[tuple[Record, Decision]]:
         # Stores the records that the store lacks; returns which run now stands for each.
@@ -254,7 +252,7 @@ class Session:
     def conclude(self, artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation's files with the runs' sweep, seal it, and register the champion."""
         if not self.kept or not is_evaluated(self.sweep.run):  # else their sweep keeps its own as well
-            self.sweep.log_files(artifacts)
+            self.sweep.log({path.name: path.read_bytes() for path in artifacts})
             found = values.sweep_metrics(self.evaluated, champion)
             if champion:
                 found |= {f"champion/{key}": value for key, value in outs.final().items()} | outs.nested()

@@ -82,20 +82,13 @@ class SweepRun:
                 return cls(store, run, known.files if known else {})
             sweep_run = cls(store, run, {})  # new, or left by a process that may have been killed halfway
             store.write([backend.lacking(run, params, datasets)] if found else [])
-            sweep_run.log_files([Path("params.yaml"), outs.SUMMARY])
+            sweep_run.log({path.name: path.read_bytes() for path in (Path("params.yaml"), outs.SUMMARY)})
         return sweep_run
 
-    def log_files(self, paths: Sequence[Path]) -> None:
-        """Store files as artifacts of the sweep."""
-        self.store.write([self._filed({path.name: path.read_bytes() for path in paths})])
-
-    def log_file(self, name: str, content: bytes) -> None:
-        """Store an artifact of the sweep."""
-        self.store.write([self._filed({name: content})])
-
-    def _filed(self, contents: Mapping[str, bytes]) -> Change:
-        self.files |= {name: sha256(content).hexdigest() for name, content in contents.items()}
-        return Change(self.run.run_id, folder=self.store.artifact_uri(self.run), files=contents)
+    def log(self, files: Mapping[str, bytes]) -> None:
+        """Store artifacts of the sweep, name -> content."""
+        self.files |= {name: sha256(content).hexdigest() for name, content in files.items()}
+        self.store.write([Change(self.run.run_id, folder=self.store.artifact_uri(self.run), files=files)])
 
     def conclude(
         self,

@@ -12,11 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from select import select
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from pipeline.config.params import Params
 from pipeline.errors import InputError
@@ -27,106 +26,52 @@ from pipeline.tracking.runs import FAILED, FINISHED, KILLED, Points
 
 if TYPE_CHECKING:  # torch, and what imports MLflow
     from pipeline.system.progress import Display
-    from pipeline.tracking.session import Session
     from pipeline.training.stacks import Stack
 
 FOLLOW_SECONDS = 5.0  # between two batches of a curve's points
 STORE_LOST, INPUT_WRONG = 3, 4  # exit codes of the storing process
+BEGIN, CLOSE = "begin", "close"  # the first and the last message
 STORED = b"\0"  # reports a stored run
 LOST = "WARNING: lost MLflow; the results are in DVC's outs; store them later with: pipeline sync"
 REFUSED = "the runs cannot be stored; see above"
 
 
-@dataclass(frozen=True)
-class Begin:
-    """The first message: the sweep, and the stage's process."""
+def send(pipe: IO[bytes], call: str, *arguments: object) -> None:
+    """Write a message, with the time: the storing process starts later than training, and may lag behind it.
 
-    params: Params
-    runs: Sequence[Run]
-    pid: int
-
-
-@dataclass(frozen=True)
-class Start:
-    """Runs start to train."""
-
-    runs: Sequence[Run]
-
-
-@dataclass(frozen=True)
-class Grow:
-    """The curves of running runs have grown."""
-
-    points: Points
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Runs are trained."""
-
-    records: Sequence[Record]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """All runs are evaluated."""
-
-    evaluated: Sequence[Record]
-
-
-@dataclass(frozen=True)
-class Conclude:
-    """The evaluation's files are written."""
-
-    artifacts: Sequence[Path]
-    champion: str
-
-
-@dataclass(frozen=True)
-class Close:
-    """The last message: how the stage ended, and its error."""
-
-    status: str
-    error: str
-
-
-Message = Begin | Start | Grow | Finish | Measure | Conclude | Close
-
-
-def send(pipe: IO[bytes], message: Message) -> None:
-    """Write a message, with the time: the storing process starts later than training, and may lag behind it."""
-    pickle.dump((time.time(), message), pipe)
+    Args:
+        pipe: the storing process's standard input.
+        call: BEGIN, then names of the session's methods; CLOSE is the last.
+        arguments: the session's, or the method's.
+    """
+    pickle.dump((time.time(), call, arguments), pipe)
     pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> tuple[float, Message]:
-    """Read a message and its time, in seconds since 1970; if they stop without a Close, the stage was killed."""
+def receive(pipe: IO[bytes]) -> tuple[float, str, tuple[Any, ...]]:
+    """Read a message: its time, in seconds since 1970, the call and its arguments.
+
+    If the messages stop without CLOSE, the stage was killed.
+    """
     try:
-        at, message = pickle.load(pipe)  # noqa: S301 - from our own parent process
+        at, call, arguments = pickle.load(pipe)  # noqa: S301 - from our own parent process
     except (EOFError, pickle.UnpicklingError):
-        return time.time(), Close(KILLED, "the stage's process was killed")
-    return at, message
+        return time.time(), CLOSE, (KILLED, "the stage's process was killed")
+    return at, call, arguments
 
 
-@dataclass(frozen=True)
-class Storing:
-    """A process that stores, and the pipe of its reports."""
-
-    process: subprocess.Popen[bytes]
-    reports: int
-
-
+Storing = tuple[subprocess.Popen[bytes], int]  # a process that stores, and the pipe of its reports
 _ahead: list[Storing] = []  # started before they are needed
 
 
 def launch(*modules: str) -> Storing:
-    """Start a storing process, which loads modules that it will need; it ends at once if its pipe ends before Begin."""
+    """Start a storing process, which loads modules that it will need; it ends at once if its pipe ends before BEGIN."""
     reports, theirs = os.pipe()
     # In its own session: Ctrl-C and signals to the process group reach the stage, which reports them.
     command = [sys.executable, "-m", "pipeline.tracking", str(theirs), *modules]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs], start_new_session=True)
     os.close(theirs)
-    return Storing(process, reports)
+    return process, reports
 
 
 def launch_ahead(*modules: str) -> None:
@@ -172,7 +117,7 @@ class Tracker:
     def __init__(self, params: Params, runs: Sequence[Run], display: "Display | None" = None) -> None:
         """Prepare to send a sweep's runs; `display` shows that the stage waits for the store."""
         self.points = CurvePoints(params.track.points)
-        self.begin = Begin(params, list(runs), os.getpid())
+        self.params, self.runs = params, list(runs)
         self.display = display
         self.sent = 0
         self.heard = b""  # from the storing process
@@ -180,9 +125,8 @@ class Tracker:
 
     def __enter__(self) -> Self:
         processes.stop_when_told()
-        storing = _ahead.pop() if _ahead else launch()
-        self.process, self.reports = storing.process, storing.reports
-        self._send(self.begin)
+        self.process, self.reports = _ahead.pop() if _ahead else launch()
+        self._send(BEGIN, self.params, self.runs, os.getpid())
         return self
 
     def __exit__(
@@ -200,12 +144,12 @@ class Tracker:
         What a run is that a search may end early, and so its fingerprint, is known only when it ends.
         """
         if stack.until in {None, stack.fits[0][0].epochs}:
-            self._send(Start(list(dict.fromkeys(run for run, _ in stack.fits))))
+            self._send("start", list(dict.fromkeys(run for run, _ in stack.fits)))
 
     def follow(self, stack: "Stack", curves: Array, epoch: int) -> None:
         """Send, every few seconds, the new points of running runs' curves; may be called after every epoch."""
         if added := self.points.new(stack.places, curves, epoch):
-            self._send(Grow(added))
+            self._send("grow", added)
 
     def end(self, stack: "Stack") -> None:
         """Do nothing: what is stored of a stack are its runs."""
@@ -213,16 +157,16 @@ class Tracker:
     def finish(self, records: Sequence[Record]) -> None:
         """Store and end trained runs."""
         self.sent += len(records)
-        self._send(Finish(list(records)))
+        self._send("finish", list(records))
 
     def measure(self, evaluated: Sequence[Record]) -> None:
         """Store the evaluation of all runs, while the stage draws its pictures."""
         self.sent += len(evaluated)
-        self._send(Measure(list(evaluated)))
+        self._send("measure", list(evaluated))
 
     def conclude(self, artifacts: Sequence[Path], champion: str) -> None:
         """Store the evaluation's files, and end the sweep."""
-        self._send(Conclude(list(artifacts), champion))
+        self._send("conclude", list(artifacts), champion)
 
     def count_stored(self) -> int:
         """Count the runs that are stored so far."""
@@ -248,16 +192,16 @@ class Tracker:
 
     def close(self, status: str, error: str) -> None:
         """End the stage: runs left open get the status, and the error unless it is FINISHED; wait for the store."""
-        self._send(Close(status, error))
+        self._send(CLOSE, status, error)
         if not self.lost:
             self._shut()
 
-    def _send(self, message: Message) -> None:
+    def _send(self, call: str, *arguments: object) -> None:
         if self.lost:
             return
         assert self.process.stdin is not None
         try:
-            send(self.process.stdin, message)
+            send(self.process.stdin, call, *arguments)
         except BrokenPipeError:
             self._shut()
 
@@ -307,38 +251,17 @@ def serve(messages: IO[bytes], report: Callable[[bytes], object] = len) -> int:
     from pipeline.tracking.session import Session  # noqa: PLC0415
     from pipeline.tracking.store.location import StoreError  # noqa: PLC0415
 
-    at, message = receive(messages)
-    if not isinstance(message, Begin):
+    at, call, arguments = receive(messages)
+    if call != BEGIN:
         return 0  # the stage was killed before it sent anything
     try:
-        session = Session(message.params, message.runs, message.pid, clock=lambda: at, report=lambda: report(STORED))
-        while not isinstance(message, Close):
-            at, message = receive(messages)
-            carry_out(message, session)
+        params, runs, pid = arguments
+        session = Session(params, runs, pid, clock=lambda: at, report=lambda: report(STORED))
+        while call != CLOSE:
+            at, call, arguments = receive(messages)
+            getattr(session, call)(*arguments)
         report("\n".join([*session.news, *queries.sweep_links(session.store, session.sweep.run.run_id)]).encode())
-    except StoreError as error:
+    except (StoreError, InputError) as error:
         print(error, file=sys.stderr)
-        return STORE_LOST
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return INPUT_WRONG
+        return STORE_LOST if isinstance(error, StoreError) else INPUT_WRONG
     return 0
-
-
-def carry_out(message: Message, session: "Session") -> None:
-    """Carry out a message."""
-    match message:
-        case Begin():
-            raise ValueError("a stage begins once")
-        case Start(runs):
-            session.start(runs)
-        case Grow(points):
-            session.grow(points)
-        case Finish(records):
-            session.finish(records)
-        case Measure(evaluated):
-            session.measure(evaluated)
-        case Conclude(artifacts, champion):
-            session.conclude(artifacts, champion)
-        case Close(status, error):
-            session.close(status, error)

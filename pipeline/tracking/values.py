@@ -104,7 +104,7 @@ def datasets(summary: Mapping[str, Any], source_md5: str, data_md5: str) -> list
     schema = json.dumps({"mlflow_colspec": [{"name": name, "type": "double", "required": True} for name in columns]})
     schema = schema if len(schema) < SCHEMA_LENGTH else ""
     profile = json.dumps({"num_rows": summary["rows"], "num_elements": summary["rows"] * len(columns)})
-    name, method = Path(summary["source"]).stem, summary["split"]["method"]
+    name, method = _stem(summary), summary["split"]["method"]
     tested = "cross-validation" if method == "kfold" else "holdout"
     raw, prepared = json.dumps({"uri": summary["source"]}), json.dumps({"uri": str(outs.PREPARED)})
     return [

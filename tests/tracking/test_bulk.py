@@ -19,7 +19,6 @@ from pipeline.tracking.store import database, location, releases
 from pipeline.tracking.store.backend import Filter
 from pipeline.tracking.store.client import Client
 from pipeline.tracking.store.database import Database
-from pipeline.tracking.store.registry import Registry
 from pipeline.tracking.store.store import reach
 
 RUN = {"role": "run"}
@@ -112,7 +111,7 @@ def test_a_store_of_another_schema_is_read_through_mlflow_to_the_same_end(
 
 
 def test_the_served_version_is_the_registrys(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables, registry = Database(default_store(small)), Registry(default_store(small))
+    tables, registry = Database(default_store(small)), Client(default_store(small), 0)
     held = tables.served("regression-scores", "champion")
     assert held is not None
     assert held == replace(registry.version("regression-scores", held.number), tags={})

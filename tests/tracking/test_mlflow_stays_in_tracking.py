@@ -98,10 +98,10 @@ def test_outside_of_the_room_nobody_knows_mlflow(path: Path) -> None:
 
 
 def test_inside_of_the_room_few_modules_import_mlflow() -> None:
-    """client.py, for what every stage does; registry.py, for models; served_model.py, which MLflow runs elsewhere."""
+    """client.py, for runs and models; served_model.py, which MLflow runs elsewhere."""
     trees = {path.name: ast.parse(path.read_text()) for path in ROOM.rglob("*.py")}
     importing = {name for name, tree in trees.items() if any(of_mlflow(module) for module, _ in imports(tree))}
-    assert importing == {"client.py", "registry.py", "served_model.py"}
+    assert importing == {"client.py", "served_model.py"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,6 @@ def test_inside_of_the_room_few_modules_import_mlflow() -> None:
         "from pipeline.tracking.pages import views",
         "from pipeline.tracking.tracker import Session",
         "from pipeline.tracking.store import client",
-        "from pipeline.tracking.store import registry",
         "from pipeline.tracking.store import client\nclient.MlflowClient('x')",
         "store.search(f\"tags.fingerprint = '{x}'\")",
         "store.search(f'metrics.`{key}` > 0')",

@@ -15,8 +15,8 @@ from pipeline.runs import records
 from pipeline.tracking import tracker
 from pipeline.tracking.session import Session
 from pipeline.tracking.store import database, releases
+from pipeline.tracking.store.client import Client
 from pipeline.tracking.store.location import StoreError
-from pipeline.tracking.store.registry import Registry
 
 KNOWN, UNKNOWN = "dc11669786a5", "f4a9b2c7d1e6"  # of 3.17.2 and 3.18.0
 
@@ -54,7 +54,7 @@ def test_a_store_of_another_release_is_named_and_left_as_it_is(
     assert all(part in said for part in (revision, KNOWN, "3.17.2", "left as they are"))
     assert any(revision in finding.what for finding in doctor.examine(deep=False).findings)
     with pytest.raises(StoreError, match=revision):
-        Registry(uri)
+        Client(uri, 0)
     assert dump(uri) == before
 
 

@@ -19,7 +19,6 @@ from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.tracking import models, session, tracker
-from pipeline.tracking.store import registry
 from pipeline.tracking.store.store import Store
 
 BAD = [
@@ -62,7 +61,7 @@ SECRET = [
 def stored(patience: float, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(session, "PATIENCE_SECONDS", patience)
     pipe = io.BytesIO()
-    tracker.send(pipe, tracker.Begin(load(), [], os.getpid()))
+    tracker.send(pipe, tracker.BEGIN, load(), [], os.getpid())
     pipe.seek(0)
     return tracker.serve(pipe)
 
@@ -113,7 +112,7 @@ def test_a_registry_that_fails_costs_a_warning_without_its_secret(
     enter(small, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", copy_store(small, tmp_path / "mlflow.db"))
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
-    monkeypatch.setattr(registry, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(models, "WAIT_SECONDS", 0.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)  # else MLflow tries a database for two minutes
     settings = load()
@@ -197,7 +196,7 @@ def test_runs_that_the_store_refuses_end_the_stage(tmp_path: Path, monkeypatch: 
 
 def test_a_file_of_the_workspace_that_is_missing_is_not_the_stores_failure(tmp_path: Path) -> None:
     told = io.BytesIO()
-    tracker.send(told, tracker.Begin(load(), [], os.getpid()))
+    tracker.send(told, tracker.BEGIN, load(), [], os.getpid())
     command = [sys.executable, "-m", "pipeline.tracking", "1"]  # it reports to standard output
     ended = subprocess.run(
         command,

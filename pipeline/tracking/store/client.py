@@ -1,13 +1,14 @@
-"""The store through MLflow's public client: a server, or a database whose schema is not known; loading it takes 1 s.
+"""The store through MLflow's public client: a server, or a database whose schema is not known; and any store's models.
 
-Nothing else stores runs with MLflow; models/registry.py uses this client for models.
+Loading it takes 1 s. Nothing else stores with MLflow.
 """
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,13 +21,16 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
+from mlflow.utils.uri import append_to_uri_path
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from pipeline.system import repository
 from pipeline.tracking.runs import KIND, NOTHING, RUNNING, Dataset, Experiment, Point, StoredRun, known_tags, stored_key
 from pipeline.tracking.store import releases
 from pipeline.tracking.store.backend import PAGE, Change, Filter, New, Version
 from pipeline.tracking.store.location import (
     TOO_LARGE,
+    StoreError,
     artifact_root,
     count_rows,
     errors,
@@ -48,6 +52,22 @@ AT_ONCE = 10  # runs that a server is asked to write at a time: MLflow keeps as 
 POINTS = 900  # of metrics in a request: MLflow takes at most 1000 metrics, params and tags together
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model: the number of each alias's version, and its tags."""
+
+    aliases: Mapping[str, int]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A logged model: its id, and where its files go."""
+
+    model_id: str
+    location: str
 
 
 class Client:
@@ -242,6 +262,101 @@ class Client:
             answer = self.ask(http_request, get_default_host_creds(self.uri), "/version", "GET")
             return str(answer.text) if answer.ok else ""
 
+    def model(self, name: str) -> RegisteredModel | None:
+        """Read a registered model; None if there is none of that name."""
+        found = self.ask(self.mlflow.search_registered_models, f"name = '{name}'")
+        if not found:
+            return None
+        return RegisteredModel({key: int(found[0].aliases[key]) for key in found[0].aliases}, found[0].tags)
+
+    def version(self, name: str, number: int) -> Version:
+        """Read a version of a registered model."""
+        return plain_version(self.ask(self.mlflow.get_model_version, name, str(number)))
+
+    def versions(self, name: str) -> Iterator[Version]:
+        """Read the versions of a registered model, newest first."""
+        token = None
+        while token != "":
+            arguments = f"name = '{name}'", 100, ["version_number DESC"], token
+            found = self.ask(self.mlflow.search_model_versions, *arguments)
+            yield from map(plain_version, found)
+            token = found.token or ""
+
+    def create_model(self, name: str, description: str) -> None:
+        """Create a registered model, unless another process was faster."""
+        try:
+            self.ask(self.mlflow.create_registered_model, name, None, description)
+        except StoreError:
+            if self.model(name) is None:
+                raise
+
+    def create_logged(self, experiment: Experiment, run: StoredRun, name: str) -> Logged:
+        """Create a run's logged model, without files yet.
+
+        Raises:
+            StoreError: its files would lie outside of the experiment's; a client would follow, with its password, to
+                any host.
+        """
+        arguments = experiment.experiment_id, name, run.run_id, None, dict(run.params)
+        made = self.ask(self.mlflow.create_logged_model, *arguments)
+        # Left by a process that was killed, or by a request whose answer was lost, which the client repeats.
+        own = f"source_run_id = '{run.run_id}'"
+        for ghost in self.ask(self.mlflow.search_logged_models, [experiment.experiment_id], own):
+            if ghost.status.value == "PENDING" and ghost.model_id != made.model_id:
+                self.ask(self.mlflow.delete_logged_model, ghost.model_id)
+        expected = append_to_uri_path(experiment.artifact_location, "models", made.model_id, "artifacts")
+        if made.artifact_location != expected:
+            raise StoreError(
+                self.uri, f"it would keep a model at {made.artifact_location!a}, outside of its experiment"
+            )
+        return Logged(made.model_id, self._here(experiment, expected))
+
+    def _here(self, experiment: Experiment, location: str) -> str:
+        # MLflow stores an absolute path, which is another one where the repository has moved.
+        folder = local_path(experiment.artifact_location)
+        if self.remote or folder is None or folder.exists():
+            return location
+        return location.replace(experiment.artifact_location, (repository.root() / "mlartifacts").as_uri(), 1)
+
+    def log_files(self, logged: Logged, run: StoredRun, folder: Path, parts: Mapping[str, Any]) -> None:
+        """Store a logged model's files, made in an empty folder, and show it on its run's page; parts: see `save`."""
+        with failing(self.uri):
+            save(folder, logged.model_id, run.run_id, parts)
+            self.ask(get_artifact_repository(logged.location).log_artifacts, str(folder))
+        self.ask(self.mlflow.finalize_logged_model, logged.model_id, "READY")
+        self.ask(self.mlflow.log_outputs, run.run_id, [entities.LoggedModelOutput(logged.model_id, step=0)])
+
+    def log_metrics(self, logged: Logged, run: StoredRun, keys: Sequence[str]) -> None:
+        """Show the last values of a run's metrics with its logged model; the run itself stays as it is."""
+        points = []
+        for key in keys:
+            last = max(self._history(run.run_id, key), key=Point.rank)
+            points.append(entities.Metric(key, last.value, last.at, last.step, logged.model_id))
+        self.ask(self.mlflow.log_batch, run.run_id, points)
+
+    def create_version(
+        self, name: str, logged: Logged, run: StoredRun, tags: Mapping[str, str], description: str
+    ) -> int:
+        """Register a logged model as the next version; return its number."""
+        # A location, as MLflow would look for a models:/ URI in the store that its environment names.
+        create = partial(self.mlflow.create_model_version, model_id=logged.model_id)
+        made = self.ask(create, name, logged.location, run.run_id, dict(tags), None, description)
+        if self.remote:
+            for ghost in self.versions(name):
+                if ghost.source == logged.location and ghost.number != int(made.version):
+                    self.ask(self.mlflow.delete_model_version, name, str(ghost.number))
+        shown = json.dumps([{"name": name, "version": int(made.version)}])
+        self.ask(self.mlflow.set_logged_model_tags, logged.model_id, {"mlflow.modelVersions": shown})
+        return int(made.version)
+
+    def set_alias(self, name: str, alias: str, number: int) -> None:
+        """Give an alias to a version, and take it from any other."""
+        self.ask(self.mlflow.set_registered_model_alias, name, alias, str(number))
+
+    def tag_model(self, name: str, key: str, value: str) -> None:
+        """Tag a registered model."""
+        self.ask(self.mlflow.set_registered_model_tag, name, key, value)
+
 
 def condition(wanted: Filter) -> str:
     """Write a filter in MLflow's language."""
@@ -309,3 +424,22 @@ def is_final(error: Exception) -> bool:
     """Tell whether a server would give the same answer again."""
     answered = isinstance(error, RestException) and error.error_code not in UNANSWERED
     return answered or isinstance(error, InvalidUrlException) or is_refusal(error)
+
+
+def plain_version(found: entities.model_registry.ModelVersion) -> Version:
+    """Convert one of MLflow's versions to plain values."""
+    return Version(int(found.version), found.run_id or "", found.tags, found.source)
+
+
+def save(folder: Path, model_id: str, run_id: str, parts: Mapping[str, Any]) -> None:
+    """Write a model in MLflow's format: plain files, none pickled; `parts` are arguments of MLflow's `save_model`."""
+    # Here, as a champion seldom changes.
+    from mlflow.models import Model, ModelSignature  # noqa: PLC0415
+    from mlflow.pyfunc import save_model  # noqa: PLC0415
+    from mlflow.types import ColSpec, Schema  # noqa: PLC0415
+
+    config = parts["model_config"]
+    inputs = Schema([ColSpec("double", name) for name in config["features"]])
+    signature = ModelSignature(inputs, Schema([ColSpec("float", config["target"])]))
+    model = Model(model_id=model_id, model_uuid=model_id, run_id=run_id)
+    save_model(folder, signature=signature, mlflow_model=model, **parts)

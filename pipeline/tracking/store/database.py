@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Select,
     and_,
@@ -33,6 +34,7 @@ from sqlalchemy import (
     delete,
     exists,
     false,
+    func,
     insert,
     select,
     true,
@@ -255,7 +257,7 @@ class Database:
             for key in dict.fromkeys(key for key, _ in change.points):
                 own = [point for other, point in change.points if other == key]
                 points += [measured(change.run_id, key, point) for point in own]
-                last.append(measured(change.run_id, key, max(own, key=rank)))
+                last.append(measured(change.run_id, key, max(own, key=Point.rank)))
         add(connection, self._points, points)
         add(connection, self._latest, last)
 
@@ -349,8 +351,14 @@ def read(connection: Connection, ids: Sequence[str]) -> Iterator[StoredRun]:
     fields = RUNS.c
     own = select(fields.run_uuid, fields.name, fields.status, fields.start_time, fields.end_time, fields.artifact_uri)
     found = {run_id: rest for run_id, *rest in rows(connection, own.where(fields.run_uuid.in_(ids)))}
-    tags, params = (texts(connection, source, ids) for source in (TAGS, PARAMS))
-    metrics, used = last_values(connection, ids), datasets(connection, ids)
+    tags, params = (
+        grouped(rows(connection, select(own.run_uuid, own.key, own.value).where(own.run_uuid.in_(ids))))
+        for own in (TAGS.c, PARAMS.c)
+    )
+    last = LATEST.c
+    latest = rows(connection, select(last.run_uuid, last.key, last.value, last.is_nan).where(last.run_uuid.in_(ids)))
+    metrics = grouped((run_id, key, math.nan if is_nan else value) for run_id, key, value, is_nan in latest)
+    used = datasets(connection, ids)
     for run_id in ids:
         if run_id in found:
             name, status, start, end, place = found[run_id]
@@ -359,23 +367,12 @@ def read(connection: Connection, ids: Sequence[str]) -> Iterator[StoredRun]:
             yield StoredRun(run_id, title, status, start, end, str(place), *held)
 
 
-def texts(connection: Connection, source: TableClause, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Read tags or params: id -> key -> value."""
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    own = source.c
-    for run_id, key, value in rows(connection, select(own.run_uuid, own.key, own.value).where(own.run_uuid.in_(ids))):
-        found[run_id][key] = value
-    return found
-
-
-def last_values(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Read the last value of each metric: id -> key -> value."""
-    found: dict[str, dict[str, float]] = defaultdict(dict)
-    own = LATEST.c
-    statement = select(own.run_uuid, own.key, own.value, own.is_nan).where(own.run_uuid.in_(ids))
-    for run_id, key, value, is_nan in rows(connection, statement):
-        found[run_id][key] = math.nan if is_nan else value
-    return found
+def grouped(found: Iterable[tuple[Any, ...]]) -> dict[str, dict[str, Any]]:
+    """Group rows of an id, a key and a value: id -> key -> value; an id without any has no values."""
+    values: dict[str, dict[str, Any]] = defaultdict(dict)
+    for owner, key, value in found:
+        values[owner][key] = value
+    return values
 
 
 def datasets(connection: Connection, ids: Sequence[str]) -> dict[str, list[Dataset]]:
@@ -389,11 +386,10 @@ def datasets(connection: Connection, ids: Sequence[str]) -> dict[str, list[Datas
     for some in batches(dict.fromkeys(source for *_, source in inputs)):
         statement = select(of.dataset_uuid, *fields).where(of.dataset_uuid.in_(some))
         described |= {source: rest for source, *rest in rows(connection, statement)}
-    tags: dict[str, dict[str, str]] = defaultdict(dict)
-    named = select(INPUT_TAGS.c.input_uuid, INPUT_TAGS.c.name, INPUT_TAGS.c.value)
-    for some in batches(input_id for _, input_id, _ in inputs):
-        for input_id, key, value in rows(connection, named.where(INPUT_TAGS.c.input_uuid.in_(some))):
-            tags[input_id][key] = value
+    marks = INPUT_TAGS.c
+    named = select(marks.input_uuid, marks.name, marks.value)
+    asked = (named.where(marks.input_uuid.in_(some)) for some in batches(input_id for _, input_id, _ in inputs))
+    tags = grouped(row for statement in asked for row in rows(connection, statement))
     found: dict[str, list[Dataset]] = defaultdict(list)
     for run_id, input_id, source in inputs:
         if source in described:
@@ -426,11 +422,6 @@ def measured(run_id: str, key: str, point: Point) -> Values:
     """Return the row of a metric's point, which is finite."""
     step, value, at = point
     return {"run_uuid": run_id, "key": key, "value": value, "timestamp": at, "step": step, "is_nan": False}
-
-
-def rank(point: Point) -> tuple[int, int, float]:
-    """Return what orders a metric's points: the last is the greatest."""
-    return point.step, point.at, point.value
 
 
 def add(connection: Connection, statement: Any, rows: Sequence[Values]) -> None:  # noqa: ANN401
@@ -517,13 +508,10 @@ def describe(connection: Connection, changes: Sequence[Change]) -> None:
 
 def conclude(connection: Connection, changes: Sequence[Change]) -> None:
     """Set statuses and ends."""
-    own = update(RUNS).where(RUNS.c.run_uuid == bindparam("of")).values(status=bindparam("to"))
-    concluded = [change for change in changes if change.status]
-    if going := [{"of": change.run_id, "to": change.status} for change in concluded if change.end is None]:
-        connection.execute(own, going)
-    ended = [change for change in concluded if change.end is not None]
-    if rows := [{"of": change.run_id, "to": change.status, "at": change.end} for change in ended]:
-        connection.execute(own.values(end_time=bindparam("at")), rows)
+    own = update(RUNS).where(RUNS.c.run_uuid == bindparam("of"))
+    own = own.values(status=bindparam("to"), end_time=func.coalesce(bindparam("at", type_=BigInteger), RUNS.c.end_time))
+    if rows := [{"of": change.run_id, "to": change.status, "at": change.end} for change in changes if change.status]:
+        connection.execute(own, rows)
 
 
 def create_empty(file: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.metrics import HIGHER_IS_BETTER
 from pipeline.runs.records import CURVE
 from pipeline.system import addresses, repository
-from pipeline.tracking.runs import FINISHED, NOTHING, RUNNING, Experiment, Point, StoredRun, milliseconds
+from pipeline.tracking.runs import FINISHED, RUNNING, Experiment, Point, StoredRun, milliseconds
 from pipeline.tracking.store import database, location, releases
 from pipeline.tracking.store.backend import PAGE, Backend, Change, Filter, New
 from pipeline.tracking.store.location import WAIT_SECONDS, StoreError, failing
@@ -62,16 +62,7 @@ class Store:
 
     @classmethod
     def look(cls, name: str, patience: float = WAIT_SECONDS) -> Self | None:
-        """Connect to the store without creating anything; None if it or its experiment is missing.
-
-        Args:
-            name: the experiment's.
-            patience: how many seconds to wait for a server.
-
-        Raises:
-            InputError: the experiment was deleted, or its artifacts are on another host.
-            StoreError: the store fails.
-        """
+        """Connect to the store as `open` does, creating nothing; None if it or its experiment is missing."""
         uri = location.address()
         file = repository.sqlite_file(uri)
         backend = reach(uri, patience) if file is None or file.exists() else None
@@ -111,10 +102,9 @@ class Store:
         best = {key: key in HIGHER_IS_BETTER for key in keys}
         return self._search(Filter(RUN, FINISHED, best=best, earliest=True), min(PAGE, page))
 
-    def running(self, owner: Mapping[str, str] = NOTHING) -> list[StoredRun]:
-        """Find the runs that say RUNNING; given an owner's tags, only its own."""
-        found = self._search(Filter(status=RUNNING))  # few: compared here, as older runs' tags have no prefix
-        return [run for run in found if owner.items() <= run.tags.items()]
+    def running(self) -> Iterator[StoredRun]:
+        """Find the runs that say RUNNING."""
+        return self._search(Filter(status=RUNNING))
 
     def owned(self) -> list[StoredRun]:
         """Find the runs that say RUNNING and name the process that fills them in."""
