@@ -47,7 +47,7 @@ def halve(
     for rung in range(1, last + 1):
         until = partial(epochs, further=last - rung)
         records = trainer.go_on(going, fits, until, runs[0].seed)
-        losses = losses_of([score(so_far(record, until(record.run))) for record in records], metric)
+        losses = losses_of([score(so_far(one, until(one.run))) for one in records], metric)
         leave = set(losses) if rung == last else leaving(losses)
         ended |= {one.run: end(one, until(one.run)) for one in records if one.run.configuration in leave}
         for one, run in {run.configuration: run for run in going}.items():
