@@ -21,7 +21,6 @@ from pipeline.system.tables import measured
 
 OPEN = 50  # rows of a table that are shown at once
 ALWAYS = ("epochs", "init")  # axes that are told even where they have their default
-TEMPLATE = "report.html.jinja"
 
 
 def render(results: Results, pictures: Sequence[Picture]) -> str:
@@ -31,7 +30,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     champion = best_run(results.evaluated, results.board.iloc[0]["configuration"], results.metric)
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template("report.html.jinja").render(
         target=results.target,
         champion=champion,
         metric=results.metric,
