@@ -63,9 +63,9 @@ def refuse(name: str, faults: Sequence[str]) -> None:
         raise InputError("\n".join([*(f"{name}: {fault}" for fault in faults[:SHOWN]), *more]))
 
 
-def printable(value: object) -> str:
-    """Return text with control and invisible characters escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+def printable(value: object, kept: str = "") -> str:
+    """Return text with control and invisible characters escaped, except those that are kept."""
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in str(value))
 
 
 def brief(value: object) -> str:
@@ -85,8 +85,7 @@ def shown(value: object) -> str:
 
 def readable(content: bytes) -> str:
     """Show text on a terminal, with control and hidden characters made visible."""
-    decoded = content.decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in decoded)
+    return printable(content.decode(errors="backslashreplace"), kept="\n\t")
 
 
 def first_line(error: BaseException) -> str:

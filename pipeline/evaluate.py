@@ -18,9 +18,7 @@ from pipeline.tracking import tracker
 if __name__ == "__main__":  # first, so that both load at once; a new champion's model is registered by MLflow
     tracker.launch_ahead(*(() if repository.in_experiment() else ("pipeline.tracking.store.client",)))
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pipeline.config.params import Params, load
 from pipeline.errors import leave
@@ -32,8 +30,6 @@ from pipeline.runs.records import Record
 from pipeline.system.kernels import check_pins
 from pipeline.system.progress import Display, count, unheard
 from pipeline.table.prepared import Prepared
-
-Float64 = NDArray[np.float64]
 
 
 def main() -> None:
@@ -51,19 +47,14 @@ def main() -> None:
         board = leaderboard.ranked(evaluated, prepared, params.evaluate)
         write(evaluated, board, prepared, params)
         tracking.conclude(outs.evaluation(), outs.champion())
-    conclude(display, len(evaluated), tracking)
+    lacking = len(runs) - tracking.count_stored()
+    display.say(f"{count(len(runs), 'run')} evaluated; " + (f"{lacking:,} not stored" if lacking else "all stored"))
     if "DVC_STAGE" in os.environ and os.environ.get("PIPELINE_SUMMARY") != "no":
         sweep_id = sweep.sweep_id(runs, sweep.specification(params))
         of = f" --sweep {sweep_id}" if "DVC_EXP_NAME" in os.environ else ""  # it may run in a copy of the workspace
         with unheard(sys.stdout):
             boards.print_best(f"pipeline leaderboard{of}")
             print(f"\n{tracking.news}" if tracking.news else "")
-
-
-def conclude(display: Display, runs: int, tracking: tracker.Tracker) -> None:
-    """Say what was evaluated and stored."""
-    lacking = runs - tracking.count_stored()
-    display.say(f"{count(runs, 'run')} evaluated; " + (f"{lacking:,} not stored" if lacking else "all stored"))
 
 
 def forget_other_variants(variants: Sequence[str]) -> None:
@@ -99,7 +90,7 @@ def write(
     drawn = pictures.draw(results)
     pictures.write(drawn)
     with replacing(outs.REPORT) as temporary:
-        report.write(results, drawn, temporary)
+        temporary.write_text(report.render(results, drawn), encoding="utf-8")
 
 
 if __name__ == "__main__":

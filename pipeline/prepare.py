@@ -123,22 +123,19 @@ def summarize(data: Data, table: pd.DataFrame, train: Mask, altered: Mapping[str
         "rows": len(table),
         "features": data.features,
         "target": data.target,
-        "columns": {str(name): _range(column) | _altered(altered.get(str(name))) for name, column in table.items()},
+        "columns": {str(name): _described(column, altered.get(str(name))) for name, column in table.items()},
         "split": data.split.model_dump(exclude_defaults=True),  # summaries of older versions have no final_test
         "train_rows": train.sum(axis=1).tolist(),
         "standardize": data.standardize,
     }
 
 
-def _range(column: "pd.Series[float]") -> dict[str, object]:
-    return {"min": float(column.min()), "mean": float(column.mean()), "max": float(column.max())}
-
-
-def _altered(numbers: Altered | None) -> dict[str, object]:
-    if numbers is None:
-        return {}
-    row, written, held = numbers.worst
-    return {"altered": {"count": numbers.count, "worst": {"row": row, "written": written, "float32": held}}}
+def _described(column: "pd.Series[float]", altered: Altered | None) -> dict[str, object]:
+    known: dict[str, object] = {kind: float(column.agg(kind)) for kind in ("min", "mean", "max")}
+    if altered:
+        worst = dict(zip(("row", "written", "float32"), altered.worst, strict=True))
+        known["altered"] = {"count": altered.count, "worst": worst}
+    return known
 
 
 if __name__ == "__main__":

@@ -25,12 +25,11 @@ def importance(by: str | None, form: str | None) -> None:
       pipeline importance
       pipeline importance --by train/mse --json
     """
-    from pipeline.evaluation.importance import of_metric
+    from pipeline.evaluation import importance as measured
     from pipeline.runs.records import read_evaluated
 
     params = load()
     with outs.required():
         evaluated = read_evaluated(params.variants)
-    runs, metrics = [one.run for one in evaluated], [one.metrics for one in evaluated]
-    found = of_metric(runs, metrics, by or params.evaluate.metric)
+    found = measured.importance(evaluated, by or params.evaluate.metric)
     print_rows([{"axis": axis, "importance": value} for axis, value in found.items()], form)

@@ -91,14 +91,8 @@ def read(source: Path) -> Iterator[list[str]]:
     Raises:
         InputError: it cannot be read.
     """
-    if source.exists() and not source.is_file():
-        raise InputError(f"{printable(source)}: is not a regular file")
-    try:
+    with raw.refusing(source):
         yield from raw.strict_rows(source)
-    except FileNotFoundError as error:
-        raise InputError(f"{printable(source)}: no such file") from error
-    except raw.UNREADABLE as error:
-        raise InputError(f"{printable(source)}: cannot be read as CSV: {printable(error)}") from error
 
 
 def write(file: TextIO, source: Path, lines: Iterator[list[str]], model: Predictor) -> int:

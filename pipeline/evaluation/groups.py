@@ -42,7 +42,12 @@ def rank(runs: Sequence[Row], keys: Sequence[str], metric: str) -> list[Row]:
 
 def rows_to_show(rows: Sequence[Row], metric: str) -> list[Row]:
     """Return what people see of groups: the metric as its mean ± standard deviation."""
-    return [_shown(row, metric) for row in rows]
+    shown: list[Row] = []
+    for row in rows:
+        mean, deviation = f"{metric} mean", f"{metric} std"
+        cells = {metric if key == mean else key: value for key, value in row.items() if key != deviation}
+        shown.append(cells | {metric: measured(row[mean], row[deviation])})
+    return shown
 
 
 def _group(of: Mapping[str, object], runs: Sequence[Row], metric: str, ends: Sequence[str]) -> Row:
@@ -73,13 +78,3 @@ def _end(run: Row) -> str:
 
 def _value(run: Row, metric: str) -> float:
     return float(value) if isinstance(value := run.get(metric), float | int) else math.nan
-
-
-def _shown(row: Row, metric: str) -> Row:
-    cells: dict[str, object] = {}
-    for key, value in row.items():
-        if key == f"{metric} mean":
-            cells[metric] = measured(value, row[f"{metric} std"])
-        elif key != f"{metric} std":
-            cells[key] = value
-    return cells

@@ -7,35 +7,29 @@ See: Tomczak and Tomczak, The need to report effect size estimates revisited, 20
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 from pipeline.config.axes import AXES
 from pipeline.metrics import as_loss
-from pipeline.runs.run import Run
+from pipeline.runs.records import Record
 
 BINS = 10  # the most groups of an axis of many numbers, such as a searched one
 RUNS = 5  # the fewest in such a group, on average
-Axes = Mapping[str, object]
 
 
-def importance(runs: Sequence[Run], losses: Sequence[float]) -> dict[str, float]:
+def importance(evaluated: Sequence[Record], metric: str) -> dict[str, float]:
     """Return the importance of each axis that varies, from 0 to 1, the largest first.
 
     Args:
-        runs: the sweep's.
-        losses: each run's, the smaller the better; infinity for one that diverged or fell behind.
+        evaluated: the sweep's runs, with their metrics.
+        metric: by which the runs are ranked; those without it, which diverged or fell behind, rank last.
     """
-    ranks = ranked(losses)
-    columns = {axis: [getattr(run, axis) for run in runs] for axis in ("variant", *(axis.name for axis in AXES))}
-    found = {axis: effect(grouped(column), ranks) for axis, column in columns.items()}
+    ranks = ranked([as_loss(metric, record.metrics.get(metric)) for record in evaluated])
+    axes = ("variant", *(axis.name for axis in AXES))
+    found = {axis: effect(grouped([getattr(record.run, axis) for record in evaluated]), ranks) for axis in axes}
     known = {axis: value for axis, value in found.items() if value is not None}
     return dict(sorted(known.items(), key=lambda item: -item[1]))
-
-
-def of_metric(runs: Sequence[Run], metrics: Sequence[Mapping[str, float]], metric: str) -> dict[str, float]:
-    """Return the importance of each axis for one of the runs' metrics, each with its run's place."""
-    return importance(runs, [as_loss(metric, one.get(metric)) for one in metrics])
 
 
 def ranked(values: Sequence[float]) -> list[int]:

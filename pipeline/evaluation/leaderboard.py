@@ -4,19 +4,15 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from pipeline.config.axes import OF_CONFIGURATION
+from pipeline.config.axes import OF_CONFIGURATION, Axis
 from pipeline.config.params import Evaluate
 from pipeline.evaluation import choice, standard_errors
 from pipeline.evaluation.standard_errors import Errors
-from pipeline.metrics import RUN_METRICS, WITH_ERROR, as_loss, summarized
+from pipeline.metrics import RUN_METRICS, WITH_ERROR, as_loss, rounded, summarized
 from pipeline.runs.records import BEHIND, CURVE, Record
 from pipeline.table.prepared import Prepared
-
-Float64 = NDArray[np.float64]
 
 
 def ranked(evaluated: Sequence[Record], prepared: Prepared, settings: Evaluate) -> pd.DataFrame:
@@ -38,30 +34,32 @@ def rank(evaluated: Sequence[Record], metric: str, errors: Errors | None = None)
     there are any; they have no metrics, and rank below those that have. An axis that has its default everywhere has no
     column.
     """
-    rows, shown = [], [axis for axis in OF_CONFIGURATION if axis.is_shown([record.run for record in evaluated])]
-    for configuration, group in by_configuration(evaluated).items():
-        run = group[0].run
-        row: dict[str, object] = {"configuration": configuration, "variant": run.variant}
-        row |= {axis.name: getattr(run, axis.name) for axis in shown}
-        row["runs"] = sum(record.is_whole for record in group)
-        row["diverged"] = sum(bool(record.diverged) for record in group)
-        if left := len(group) - sum(record.is_whole or bool(record.diverged) for record in group):
-            row[BEHIND] = left
-        row |= {"tested rows": errors.rows, "folds": errors.folds} if errors else {}
-        own = errors.of.get(configuration, {}) if errors else {}
-        for key in RUN_METRICS:
-            values = (record.metrics[key] for record in group if key in record.metrics)
-            row[f"{key} mean"], row[f"{key} std"] = summarized(values)
-            if errors and key in WITH_ERROR:
-                row[f"{key} se"] = own.get(key, math.nan)
-        rows.append(row)
-    board = pd.DataFrame(rows)
+    shown = [axis for axis in OF_CONFIGURATION if axis.is_shown([record.run for record in evaluated])]
+    board = pd.DataFrame([line(group, shown, errors) for group in by_configuration(evaluated).values()])
     if BEHIND in board:
         board[BEHIND] = board[BEHIND].fillna(0).astype(int)
     board["worse"] = board[f"{metric} mean"].map(lambda mean: as_loss(metric, mean))
     board["any"] = board["diverged"] > 0
     order = ["any", "worse", f"{CURVE} mean"]
     return board.sort_values(order, kind="stable", ignore_index=True).drop(columns=["any", "worse"])
+
+
+def line(group: Sequence[Record], shown: Sequence[Axis], errors: Errors | None) -> dict[str, object]:
+    """Return a configuration's line, from its runs; `shown` are the axes that have a column."""
+    run, whole = group[0].run, sum(record.is_whole for record in group)
+    diverged = sum(bool(record.diverged) for record in group)
+    row: dict[str, object] = {"configuration": run.configuration, "variant": run.variant}
+    row |= {axis.name: getattr(run, axis.name) for axis in shown} | {"runs": whole, "diverged": diverged}
+    if left := len(group) - whole - diverged:
+        row[BEHIND] = left
+    row |= {"tested rows": errors.rows, "folds": errors.folds} if errors else {}
+    own = errors.of.get(run.configuration, {}) if errors else {}
+    for key in RUN_METRICS:
+        values = (record.metrics[key] for record in group if key in record.metrics)
+        row[f"{key} mean"], row[f"{key} std"] = summarized(values)
+        if errors and key in WITH_ERROR:
+            row[f"{key} se"] = own.get(key, math.nan)
+    return row
 
 
 def by_configuration(evaluated: Sequence[Record]) -> dict[str, list[Record]]:
@@ -79,27 +77,19 @@ def best(board: pd.DataFrame, evaluated: Sequence[Record], keys: Sequence[str]) 
     return [runs for configuration, runs in whole.items() if configuration in chosen]
 
 
-def summary(board: pd.DataFrame, metric: str, final: Mapping[str, float] | None = None) -> dict[str, object]:
+def summary(board: pd.DataFrame, metric: str, final: Mapping[str, float]) -> dict[str, object]:
     """Reduce the leaderboard to the champion, its metrics and the number of runs, for `dvc metrics`.
 
     `final` holds the champion's metrics on the final rows, on which only champions are measured.
     """
-    champion = board.iloc[0]
-    metrics = {
-        key: float(f"{champion[f'{key} mean']:.9g}") for key in RUN_METRICS if math.isfinite(champion[f"{key} mean"])
-    }
-    errors = {
-        f"{key} se": float(champion[f"{key} se"])
-        for key in WITH_ERROR
-        if math.isfinite(champion.get(f"{key} se", math.nan))
-    }
-    rests = {key: int(champion[key]) for key in ("tested rows", "folds") if key in champion}
+    best = board.iloc[0]
+    metrics = rounded({key: best[f"{key} mean"] for key in RUN_METRICS})
+    errors = rounded({f"{key} se": best.get(f"{key} se", math.nan) for key in WITH_ERROR})
+    champion = {"configuration": best["configuration"], **metrics, **errors, **final}
     return {
         "metric": metric,
-        "champion": {"configuration": champion["configuration"], **metrics, **errors, **(final or {})}
-        if champion["runs"]
-        else {},
-        **rests,
+        "champion": champion if best["runs"] else {},
+        **{key: int(best[key]) for key in ("tested rows", "folds") if key in best},
         "runs": int(sum(board[column].sum() for column in ("runs", "diverged", BEHIND) if column in board)),
         "diverged": int(board["diverged"].sum()),
     }

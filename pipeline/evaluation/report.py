@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.config.axes import AXES, OF_CONFIGURATION
 from pipeline.evaluation.choice import best_run, lucky
-from pipeline.evaluation.importance import of_metric
+from pipeline.evaluation.importance import importance
 from pipeline.evaluation.plots.drawing import Picture, embedded, number
 from pipeline.evaluation.results import Results
 from pipeline.metrics import RUN_METRICS, WITH_ERROR
@@ -21,12 +21,6 @@ from pipeline.system.tables import measured
 
 OPEN = 50  # rows of a table that are shown at once
 ALWAYS = ("epochs", "init")  # axes that are told even where they have their default
-TEMPLATE = "report.html.jinja"
-
-
-def write(results: Results, pictures: Sequence[Picture], path: Path) -> None:
-    """Write the page."""
-    path.write_text(render(results, pictures), encoding="utf-8")
 
 
 def render(results: Results, pictures: Sequence[Picture]) -> str:
@@ -36,7 +30,7 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     champion = best_run(results.evaluated, results.board.iloc[0]["configuration"], results.metric)
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template("report.html.jinja").render(
         target=results.target,
         champion=champion,
         metric=results.metric,
@@ -46,8 +40,8 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
         lucky=lucky(len(results.board), results.board.iloc[0].get("tested rows")),
         columns=[results.metric, *(key for key in RUN_METRICS if key != results.metric)],
         board=board(results),
-        figures=[figure(one) for one in pictures],
-        importance=what_mattered(results),
+        figures=[replace(one, svg=Markup(embedded(one))) if one.svg else one for one in pictures],  # noqa: S704 - Vega escapes texts
+        importance={axis: f"{share:.2f}" for axis, share in importance(results.evaluated, results.metric).items()},
         diverged=diverged(results),
         rule=results.params.evaluate.choose,
         open=OPEN,
@@ -56,24 +50,10 @@ def render(results: Results, pictures: Sequence[Picture]) -> str:
 
 def facts(results: Results) -> dict[str, str]:
     """Say what was run on which data."""
-    data = results.params.data
-    rows, k = results.prepared.X.shape
-    split = f"{data.split.folds} folds" if data.split.method == "kfold" else f"{data.split.test_fraction:g} of the rows"
-    final_rows = 0 if results.prepared.final is None else int(results.prepared.final.sum())
-    if data.split.method == "kfold" and data.split.folds == rows - final_rows:
-        split = "each row by itself (leave-one-out)"
+    data, (rows, k) = results.params.data, results.prepared.X.shape
     names = ", ".join(data.features[:20]) + (f" and {k - 20} more" if k > 20 else "")
-    words = {axis.name: axis.words[1] for axis in AXES} | {"lr": "learning rates", "epochs": "epochs"}
-    axes = {axis: results.values(axis.name) for axis in AXES}
-    listed = {words[axis.name]: own for axis, own in axes.items() if own != [axis.default] or axis.name in ALWAYS}
-    texts = {
-        key: ", ".join(map(str, values[:30])) + ("" if len(values) <= 30 else ", …") for key, values in listed.items()
-    }
     left = sum(bool(record.left) for record in results.evaluated)
-    ended = f"{int(results.board['diverged'].sum()):,} diverged" + (
-        f", {left:,} with fits that left early" * bool(left)
-    )
-    runs = f"{len(results.evaluated):,} ({ended})"
+    early = f", {left:,} with fits that left early" if left else ""
     own = [vars(record.run) for record in results.evaluated]
     settings = train_settings(results.params.train).items()
     used = [f"{name} {value:g}" for name, value in settings if any(run[name] is not None for run in own)]
@@ -82,14 +62,34 @@ def facts(results: Results) -> dict[str, str]:
         "rows": f"{rows:,}, of which {results.prepared.train_rows[0]:,} are trained on",
         "target": data.target,
         "features": f"{k:,}: {names}",
-        "held out for testing": f"{split}, drawn with seed {data.split.seed}",
+        "held out for testing": f"{held_out(results)}, drawn with seed {data.split.seed}",
         "features standardized": "yes, by the training rows" if data.standardize else "no",
         "variants": ", ".join(results.params.variants),
-        **texts,
+        **axes(results),
         **({"settings": ", ".join(used)} if used else {}),
-        "runs": runs,
+        "runs": f"{len(results.evaluated):,} ({int(results.board['diverged'].sum()):,} diverged{early})",
         "champion chosen by": chosen(results),
         **final(results),
+    }
+
+
+def held_out(results: Results) -> str:
+    """Say which rows the splits test."""
+    split = results.params.data.split
+    if split.method != "kfold":
+        return f"{split.test_fraction:g} of the rows"
+    each = split.folds == len(results.prepared.X) - results.final_rows
+    return "each row by itself (leave-one-out)" if each else f"{split.folds} folds"
+
+
+def axes(results: Results) -> dict[str, str]:
+    """List the values of each axis that matters: of some always, of the others if one is not the default."""
+    words = {axis.name: axis.words[1] for axis in AXES} | {"lr": "learning rates", "epochs": "epochs"}
+    values = {axis: results.values(axis.name) for axis in AXES}
+    return {
+        words[axis.name]: ", ".join(map(str, own[:30])) + (", …" if len(own) > 30 else "")
+        for axis, own in values.items()
+        if own != [axis.default] or axis.name in ALWAYS
     }
 
 
@@ -112,9 +112,8 @@ def final(results: Results) -> dict[str, str]:
 
     How many champions were measured on them is history, which no out may depend on: MLflow and evaluate's end tell it.
     """
-    if results.prepared.final is None:
+    if not (rows := results.final_rows):
         return {}
-    rows = int(results.prepared.final.sum())
     figures = ", ".join(f"{key} {number(value)}" for key, value in results.final.items()) or "no champion to measure"
     on = f"{rows:,} final row{'s' * (rows > 1)}, which nothing else saw"
     return {f"on {on}": f"{figures}; how many champions were measured on them so far stands with the sweep in MLflow"}
@@ -140,18 +139,6 @@ def others(row: Mapping[Any, object]) -> list[str]:
     """Say where a configuration has not the default of an axis; `row` is one of the leaderboard's."""
     axes = [axis for axis in OF_CONFIGURATION if axis.default is not None and axis.name in row]
     return [f"{axis.label}={row[axis.name]}" for axis in axes if row[axis.name] != axis.default]
-
-
-def what_mattered(results: Results) -> dict[str, str]:
-    """Return the importance of each axis as text, the largest first."""
-    runs, metrics = [one.run for one in results.evaluated], [one.metrics for one in results.evaluated]
-    return {axis: f"{value:.2f}" for axis, value in of_metric(runs, metrics, results.metric).items()}
-
-
-def figure(picture: Picture) -> Mapping[str, object]:
-    """Return a picture as SVG with its caption."""
-    svg = Markup(embedded(picture) if picture.svg else "")  # noqa: S704 - Vega escapes texts
-    return {"name": picture.name, "title": picture.title, "svg": svg, "says": picture.says}
 
 
 def diverged(results: Results) -> list[dict[str, object]]:

@@ -69,6 +69,11 @@ class Results:
         """The name of the target's column."""
         return self.params.data.target
 
+    @property
+    def final_rows(self) -> int:
+        """The number of final rows."""
+        return 0 if self.prepared.final is None else int(self.prepared.final.sum())
+
     @cached_property
     def runs_of(self) -> Mapping[str, Sequence[Record]]:
         """The runs of each configuration."""

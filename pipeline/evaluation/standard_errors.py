@@ -46,11 +46,10 @@ class Tested:
         split, rows = np.nonzero(prepared.tested)
         y = prepared.y.astype(np.float64)[rows, 0]
         X = np.empty((len(rows), prepared.X.shape[1]))
-        for one in np.unique(split):
-            X[split == one] = prepared.standardized(int(one)).astype(np.float64)[rows[split == one]]
-        folds = len(np.unique(split))
-        fold = np.unique(split, return_inverse=True)[1] if folds > 1 else np.arange(len(rows))
-        return cls(rows, split, fold, X, y, folds)
+        splits, fold = np.unique(split, return_inverse=True)
+        for one in splits.tolist():
+            X[split == one] = prepared.standardized(one).astype(np.float64)[rows[split == one]]
+        return cls(rows, split, fold if len(splits) > 1 else np.arange(len(rows)), X, y, len(splits))
 
     def predictions(self, record: Record, prepared: Prepared) -> Float64:
         """Return y_pred (m,) of a run, each row predicted by the fit that did not train on it."""

@@ -10,17 +10,17 @@ from dataclasses import replace
 
 from pipeline.config.axes import OF_CONFIGURATION
 from pipeline.config.params import Params
-from pipeline.errors import InputError
+from pipeline.errors import refuse
 from pipeline.evaluation import outcome
 from pipeline.execution.trainer import Trainer
-from pipeline.metrics import HIGHER_IS_BETTER
+from pipeline.metrics import HIGHER_IS_BETTER, of_loss
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record
 from pipeline.runs.run import Run
-from pipeline.search import halving, rounds, storage
+from pipeline.search import halving, storage
 from pipeline.search.space import Choice, Configuration, Domain, Interval, Space, refused
 from pipeline.search.storage import Trial
-from pipeline.search.study import Study, sizes
+from pipeline.search.study import Study, key, loss, sizes
 from pipeline.system.files import write_json
 
 Recall = Callable[[Sequence[Run]], Mapping[str, Record]]
@@ -38,8 +38,7 @@ class Searcher:
         self.params, self.variant, self.settings = params, variant, params.sweep.search
         self.space = space(params)
         self.copied = os.environ.get(storage.VARIABLE, "")
-        if faults := refused(self.space, self.settings.method):
-            raise InputError("\n".join(f"params.yaml: {fault}" for fault in faults))
+        refuse("params.yaml", refused(self.space, self.settings.method))
 
     def study(self) -> Study:
         """Make the study; it proposes the same each time."""
@@ -53,12 +52,9 @@ class Searcher:
     @property
     def most(self) -> int:
         """The most runs that it may train."""
-        return len(self.likely()) if self.settings.method == "halving" else self.settings.trials * self.seeds
-
-    @property
-    def seeds(self) -> int:
-        """The number of runs of a configuration."""
-        return len(self.params.sweep.seed)
+        if self.settings.method == "halving":
+            return len(self.likely())
+        return self.settings.trials * len(self.params.sweep.seed)
 
     def likely(self) -> list[Run]:
         """Return the runs of the first round, by which an engine is chosen; for halving, all runs."""
@@ -85,8 +81,26 @@ class Searcher:
             most, metric = self.settings.rounds, self.settings.metric
             found = halving.halve(self.likely(), trainer, most, metric, evaluated, self.report)
         else:
-            found = rounds.search(self.study(), self.settings, self.runs, trained, self.report)
+            found = self.search(trained)
         return [replace(record, metrics={}) for record in found]
+
+    def search(self, train: Callable[[Sequence[Run]], list[Record]]) -> list[Record]:
+        """Train and evaluate what the study proposes, round by round; return the records in the order of proposals."""
+        study, metric = self.study(), self.settings.metric
+        records: list[Record] = []
+        trials: list[Trial] = []
+        for place, size in enumerate(sizes(self.settings.trials, self.settings.rounds), start=1):
+            proposed = [(one, self.runs(one)) for one in study.propose(size)]
+            if not proposed:
+                break
+            trained = train([run for _, runs in proposed for run in runs])
+            made = {record.run: record for record in trained}
+            losses = {key(one): loss([made[run] for run in runs], metric) for one, runs in proposed}
+            study.tell(losses)
+            trials += [Trial(one, of_loss(metric, losses[key(one)]), place) for one, _ in proposed]
+            self.report(trials)
+            records += trained
+        return records
 
     def report(self, trials: Sequence[Trial]) -> None:
         """Write the trials so far, and copy them to the storage that the user names."""
@@ -104,10 +118,10 @@ class Searcher:
 
 def space(params: Params) -> Space:
     """Return the space of a sweep: a list that is one range or sample is an interval, any other its values."""
-    return {axis.name: spanned(params, axis.name) for axis in OF_CONFIGURATION}
+    return {axis.name: domain(params, axis.name) for axis in OF_CONFIGURATION}
 
 
-def spanned(params: Params, axis: str) -> Domain:
+def domain(params: Params, axis: str) -> Domain:
     """Return the domain of one list; an interval of whole numbers has whole ends too."""
     values, entry = params.axis(axis), params.sweep.intervals.get(axis)
     if not entry:

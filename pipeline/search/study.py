@@ -5,14 +5,16 @@ proposals, 139 differed in their last bits between AVX2 and AVX-512, and none on
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from pipeline.search.space import Configuration, Space, configuration, rounded, searched
+from pipeline.metrics import as_loss, summarized
+from pipeline.runs.records import Record
+from pipeline.search.space import Configuration, Space, rounded, searched, value
 
 ASKED = 20  # proposals for each that is needed; further ones only repeat known configurations
 Key = tuple[tuple[str, object], ...]
@@ -67,7 +69,7 @@ class Study:
         # copy, so that a difference does not spread to later proposals.
         asked = self.study.ask(self.distributions)
         raw = self.study.tell(asked, state=TrialState.FAIL)
-        params = rounded(self.space, raw.params)
+        params = {name: rounded(domain, raw.params[name]) for name, domain in self.space.items()}
         copy = create_trial(
             state=TrialState.RUNNING,
             params=params,
@@ -75,7 +77,7 @@ class Study:
             system_attrs={name: raw.system_attrs[name] for name in raw.system_attrs if name.startswith("cma:")},
         )
         self.study.add_trial(copy)
-        return asked.number + 1, configuration(self.space, params)
+        return asked.number + 1, {name: value(domain, params[name]) for name, domain in self.space.items()}
 
     def tell(self, losses: Mapping[Key, float]) -> None:
         """Learn the losses of proposed configurations: smaller is better, and infinity means that a run diverged."""
@@ -103,3 +105,12 @@ def sampler(method: str, seed: int, population: int) -> BaseSampler:
 def sizes(trials: int, rounds: int) -> list[int]:
     """Divide trials into rounds as evenly as possible."""
     return [trials // rounds + (place < trials % rounds) for place in range(min(rounds, trials))]
+
+
+def loss(records: Sequence[Record], metric: str) -> float:
+    """Return a configuration's loss: its metric's mean over the seeds, or infinity if a run diverged.
+
+    It has nine digits, as the metrics have: further digits depend on rounding.
+    """
+    mean, _ = summarized(record.metrics.get(metric, math.nan) for record in records)
+    return as_loss(metric, float(f"{mean:.9g}"))

@@ -6,7 +6,8 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import chain, count, islice
 from pathlib import Path
@@ -69,26 +70,38 @@ def read(
         InputError: the message names every missing column, or the first SHOWN bad rows and cells; if there are more,
             BAD_CELLS has all.
     """
-    if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, and a device may never end
-        raise InputError(f"{printable(source)}: is not a regular file; params.yaml names it in data.source")
-    try:
+    with refusing(source, "; params.yaml names it in data.source"):
         places = find(source, columns, watch)
         cells = read_cells(source, dict(sorted(zip(places, columns, strict=True))))[list(columns)]
-    except FileNotFoundError as error:
-        raise InputError(f"{printable(source)}: no such file; params.yaml names it in data.source") from error
-    except UNREADABLE as error:  # ImportError for zst without its package
-        raise InputError(f"{printable(source)}: cannot be read as CSV: {printable(error)}") from error
     if cells.empty:
         raise InputError(f"{printable(source)}: has no rows below its header")
     numbers = cells.apply(to_numbers)
-    refuse(source, not_finite(cells, numbers))
+    ordered = sorted(columns)
+    refuse(source, faults(cells[ordered], ~(numbers[ordered].abs() < TOO_LARGE).to_numpy(), cell_fault))
     changed = {name: float32.is_altered(cells[name], numbers[name].to_numpy()) for name in columns}
     if exact:
-        refuse(source, rounded(cells, changed))
+        refuse(source, faults(cells, np.stack(list(changed.values()), axis=1), why_exact))
     return numbers, float32.altered(cells, changed, numbers)
 
 
-def find(source: Path, columns: Sequence[str], watch: Watch = iter) -> list[int]:
+@contextmanager
+def refusing(source: Path, named: str = "") -> Iterator[None]:
+    """Refuse a file that cannot be read; `named` says where its path was found.
+
+    Raises:
+        InputError: it is missing, is not a regular file, or cannot be read as CSV.
+    """
+    if source.exists() and not source.is_file():  # opening a FIFO waits for a writer, and a device may never end
+        raise InputError(f"{printable(source)}: is not a regular file{named}")
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{printable(source)}: no such file{named}") from error
+    except UNREADABLE as error:  # ImportError for zst without its package
+        raise InputError(f"{printable(source)}: cannot be read as CSV: {printable(error)}") from error
+
+
+def find(source: Path, columns: Sequence[str], watch: Watch) -> list[int]:
     """Find columns in the header, and check that every row is CSV with as many cells as the header.
 
     Raises:
@@ -148,15 +161,18 @@ def strict_rows(source: Path) -> Iterator[list[str]]:
                     header = header or row
                     yield row
         except csv.Error as error:
-            line = "".join(record)
-            whole = FIELDS.match(line)
-            good = line[: whole.end()] if whole else ""
-            place = len(next(csv.reader([good + "."]))) - 1
             where = f"row {n + 1}" if header else "header"
-            column = f"{header[place]!r}" if place < len(header) else f"{place + 1}"
-            text = re.split(r"[,\r\n]", line[len(good) :], maxsplit=1)[0]
-            said = f"{printable(source)}: {where}, column {column}: {text[:60]!r} is not CSV: {error}"
-            raise InputError(said) from error
+            raise InputError(f"{printable(source)}: {where}, {misplaced(''.join(record), header)}: {error}") from error
+
+
+def misplaced(line: str, header: Sequence[str]) -> str:
+    """Say where a line stops being CSV: the column, and its text."""
+    whole = FIELDS.match(line)
+    good = line[: whole.end()] if whole else ""
+    place = len(next(csv.reader([good + "."]))) - 1
+    column = f"{header[place]!r}" if place < len(header) else f"{place + 1}"
+    text = re.split(r"[,\r\n]", line[len(good) :], maxsplit=1)[0]
+    return f"column {column}: {text[:60]!r} is not CSV"
 
 
 def read_cells(source: Path, names: dict[int, str]) -> pd.DataFrame:
@@ -210,21 +226,17 @@ def hint(text: str) -> str:
     return "text; write it as a number, or leave the column out"
 
 
-def not_finite(cells: pd.DataFrame, numbers: pd.DataFrame) -> Iterator[Fault]:
-    """Yield a fault for each cell that is not a finite float32 number, row by row."""
-    names = sorted(map(str, cells))
+def faults(cells: pd.DataFrame, marked: NDArray[np.bool_], why: Callable[[str], str]) -> Iterator[Fault]:
+    """Yield a fault for each cell (n, columns) that is marked, row by row."""
+    names = list(map(str, cells))
     texts = [cells[name].to_numpy(object) for name in names]  # reading one cell of a DataFrame takes 10 µs
-    for row, place in np.argwhere(~(np.abs(numbers[names].to_numpy()) < TOO_LARGE)).tolist():
-        yield Fault(row + 1, names[place], texts[place][row], cell_fault(texts[place][row]))
+    for row, place in np.argwhere(marked).tolist():
+        yield Fault(row + 1, names[place], texts[place][row], why(texts[place][row]))
 
 
-def rounded(cells: pd.DataFrame, changed: Mapping[str, NDArray[np.bool_]]) -> Iterator[Fault]:
-    """Yield a fault for each number that float32 changes, row by row."""
-    names = list(changed)
-    texts = [cells[name].to_numpy(object) for name in names]
-    for row, place in np.argwhere(np.stack(list(changed.values()), axis=1)).tolist():
-        why = f"becomes {float32.shown(float(texts[place][row]))} in float32, and data.exact is true"
-        yield Fault(row + 1, names[place], texts[place][row], why)
+def why_exact(text: str) -> str:
+    """Return why data.exact refuses a number that float32 changes."""
+    return f"becomes {float32.shown(float(text))} in float32, and data.exact is true"
 
 
 def refuse(source: Path, faults: Iterator[Fault]) -> None:

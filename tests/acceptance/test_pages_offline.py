@@ -40,7 +40,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(sweep.evaluated) == 1008
     assert sweep.board["diverged"].sum() > 0
     path = tmp_path_factory.mktemp("report") / "report.html"
-    report.write(sweep, pictures.draw(sweep), path)
+    path.write_text(report.render(sweep, pictures.draw(sweep)), encoding="utf-8")
     return path
 
 
@@ -53,7 +53,7 @@ def nonlinear(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setitem(sys.modules, "pipeline.variants.perceptron", SimpleNamespace(Model=Perceptron))
         sweep = results(table(), settings)
         path = tmp_path_factory.mktemp("report") / "report.html"
-        report.write(sweep, pictures.draw(sweep), path)
+        path.write_text(report.render(sweep, pictures.draw(sweep)), encoding="utf-8")
     assert sweep.board["diverged"].sum() > 0
     return path
 

@@ -215,7 +215,7 @@ def test_configurations_that_tie_stay_in_the_order_of_params() -> None:
 
 def test_the_summary_names_the_champion_and_counts_the_runs() -> None:
     records = [*mse(5.0, 5.0, lr=0.5), *mse(1.0, None, lr=0.1), *mse(2.0, 3.0, lr=0.2)]
-    assert summary(leaderboard(records, "cv/mse"), "cv/mse") == {
+    assert summary(leaderboard(records, "cv/mse"), "cv/mse", {}) == {
         "metric": "cv/mse",
         "champion": {"configuration": "matrix bs=full lr=0.2 epochs=2", "cv/mse": 2.5},
         "runs": 6,
@@ -224,7 +224,7 @@ def test_the_summary_names_the_champion_and_counts_the_runs() -> None:
 
 
 def test_a_sweep_that_diverged_altogether_has_no_champion() -> None:
-    found = summary(leaderboard([*mse(None, None, lr=0.5), *mse(None, lr=0.1)], "cv/mse"), "cv/mse")
+    found = summary(leaderboard([*mse(None, None, lr=0.5), *mse(None, lr=0.1)], "cv/mse"), "cv/mse", {})
     assert found == {"metric": "cv/mse", "champion": {}, "runs": 3, "diverged": 3}
 
 

@@ -3,28 +3,16 @@
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.plots import look
 from pipeline.evaluation.plots.drawing import Picture, number
-from pipeline.evaluation.plots.look import (
-    FIRST,
-    HALF,
-    INK,
-    LINES,
-    SEVERAL,
-    Spec,
-    axis,
-    fill,
-    line,
-    panels,
-    specification,
-)
 from pipeline.evaluation.plots.loss import curves, label
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import CURVE
 
 COLUMNS = ["variant", "batch_size", "lr", "updates", "rows", CURVE, "label"]
 TITLE = "What a batch size costs"
-LOSS = axis(CURVE, f"{FIRST}.label", "log")
-BEST: list[Spec] = [  # the table has the best variant first
+LOSS = look.axis(CURVE, f"{look.FIRST}.label", "log")
+BEST: list[look.Spec] = [  # the table has the best variant first
     {
         "window": [{"op": "first_value", "field": "variant", "as": "best"}],
         "groupby": ["revision"],
@@ -32,34 +20,31 @@ BEST: list[Spec] = [  # the table has the best variant first
     },
     {"filter": f"datum.variant == datum.best && datum['{CURVE}'] > 0"},
 ]
-ENDS: list[Spec] = [
+ENDS: list[look.Spec] = [
     {"joinaggregate": [{"op": "max", "field": "updates", "as": "last"}], "groupby": ["revision", "batch_size"]},
     {"filter": "datum.updates == datum.last"},
     {"calculate": f"datum.ranks > 5 ? '' : datum.batch_size + ': ' + format(datum['{CURVE}'], '.4~g')", "as": "end"},
 ]
 WAY = {
     "mark": {"type": "line", "strokeWidth": 1.6, "tooltip": {"content": "data"}},
-    "encoding": {"x": axis("updates", "'updates so far'", "log"), "y": LOSS, **line()},
+    "encoding": {"x": look.axis("updates", "'updates so far'", "log"), "y": LOSS, **look.line()},
 }
 END = {
     "transform": ENDS,
     "encoding": {
-        "x": axis("updates", "'updates in all'", "log", scale={"padding": 36}),
-        "y": axis(CURVE, f"{FIRST}.label", "log", scale={"padding": 20}),
+        "x": look.axis("updates", "'updates in all'", "log", scale={"padding": 36}),
+        "y": look.axis(CURVE, f"{look.FIRST}.label", "log", scale={"padding": 20}),
     },
     "layer": [
-        {"mark": {"type": "circle", "size": 50, "opacity": 1, "tooltip": {"content": "data"}}, "encoding": fill()},
-        {"mark": {"type": "text", "dy": -9, "color": INK}, "encoding": {"text": {"field": "end"}}},
+        {"mark": {"type": "circle", "size": 50, "opacity": 1, "tooltip": {"content": "data"}}, "encoding": look.fill()},
+        {"mark": {"type": "text", "dy": -9, "color": look.INK}, "encoding": {"text": {"field": "end"}}},
     ],
 }
-SPECIFICATION = specification(
+SPECIFICATION = look.specification(
     TITLE,
     ["updates", "rows", CURVE],
-    [*LINES, *BEST, *SEVERAL],
-    hconcat=[
-        panels(HALF, [WAY]),
-        panels(HALF, [END]),
-    ],
+    [*look.LINES, *BEST, *look.SEVERAL],
+    hconcat=[look.panels(look.HALF, [WAY]), look.panels(look.HALF, [END])],
 )
 
 

@@ -4,7 +4,6 @@ import pandas as pd
 
 from pipeline.evaluation.plots import look
 from pipeline.evaluation.plots.drawing import Picture, number, scaled, short
-from pipeline.evaluation.plots.look import FIRST, INK, RANGE, SIZE, WIDTH, Spec, panels, specification, valid
 from pipeline.evaluation.results import Results
 from pipeline.metrics import HIGHER_IS_BETTER, label
 from pipeline.runs.records import BEHIND
@@ -23,7 +22,7 @@ GOOD = [{"calculate": f"higher ? {PLACE} : 1 - {PLACE}", "as": "good"}]
 VALUE = "(steep ? low * pow(high / low, AT) : low + (high - low) * AT)".replace(
     "AT", "(higher ? datum.value : 1 - datum.value)"
 )
-COUNTS: list[Spec] = [
+COUNTS: list[look.Spec] = [
     {"joinaggregate": [{"op": "distinct", "field": "lr", "as": "lrs"}]},
     {"joinaggregate": [{"op": "count", "as": "cells"}], "groupby": ["panel"]},
 ]
@@ -32,24 +31,24 @@ COLOUR = {
     "type": "quantitative",
     "scale": {"scheme": "viridis", "domain": [0, 1]},
     "legend": {
-        "title": {"signal": f"{FIRST}.label"},
+        "title": {"signal": f"{look.FIRST}.label"},
         "values": [0, 0.5, 1],
         "labelExpr": look.number(VALUE),
         "gradientLength": 200,
         "gradientThickness": 10,
     },
 }
-CELLS: Spec = {
-    "transform": [valid("mean")],
+CELLS: look.Spec = {
+    "transform": [look.valid("mean")],
     "mark": {"type": "rect", "tooltip": {"content": "data"}},
     "encoding": {"color": COLOUR},
 }
-NUMBERS: Spec = {
-    "transform": [valid("mean"), {"filter": f"datum.cells <= {WRITTEN} && datum.lrs <= {ACROSS}"}],
+NUMBERS: look.Spec = {
+    "transform": [look.valid("mean"), {"filter": f"datum.cells <= {WRITTEN} && datum.lrs <= {ACROSS}"}],
     "mark": {"type": "text", "fontSize": 10, "color": {"expr": "datum.good < 0.6 ? 'white' : 'black'"}},
     "encoding": {"text": {"field": "written"}},
 }
-X: Spec = {
+X: look.Spec = {
     "field": "lr",
     "type": "ordinal",
     "title": {
@@ -66,7 +65,7 @@ X: Spec = {
         "labelPadding": 4,
     },
 }
-Y: Spec = {
+Y: look.Spec = {
     "field": "batch_size",
     "type": "ordinal",
     "title": "batch size",
@@ -75,20 +74,20 @@ Y: Spec = {
 }
 
 
-def mark(name: str, sign: str) -> Spec:
+def mark(name: str, sign: str) -> look.Spec:
     """Return the layer that marks cells without a number."""
     return {
         "transform": [{"filter": MARKS[name]}],
-        "mark": {"type": "text", "text": sign, "fontSize": 13, "color": INK},
+        "mark": {"type": "text", "text": sign, "fontSize": 13, "color": look.INK},
     }
 
 
-SPECIFICATION = specification(
+SPECIFICATION = look.specification(
     TITLE,
     ["lr", "diverged", BEHIND, "mean"],
-    [SIZE, *GOOD, *COUNTS, {"calculate": look.number("datum.mean"), "as": "written"}],
-    params=RANGE,
-    **panels(WIDTH, [CELLS, NUMBERS, mark("diverged", "×"), mark(BEHIND, "–")], encoding={"x": X, "y": Y}),
+    [look.SIZE, *GOOD, *COUNTS, {"calculate": look.number("datum.mean"), "as": "written"}],
+    params=look.RANGE,
+    **look.panels(look.WIDTH, [CELLS, NUMBERS, mark("diverged", "×"), mark(BEHIND, "–")], encoding={"x": X, "y": Y}),
 )
 
 
@@ -118,17 +117,11 @@ def draw(results: Results) -> Picture:
     return Picture("heatmap", TITLE, table, says(results, table), alt)
 
 
-def unfinished(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the configurations of which a run diverged, and the others that fell behind."""
-    diverged = table["diverged"] > 0
-    left = table[BEHIND] > 0 if BEHIND in table else diverged
-    return {"diverged": table[diverged], "fell behind": table[left & ~diverged]}
-
-
 def says(results: Results, table: pd.DataFrame) -> str:
     """Say which cell is best, how far the others are, and how many diverged."""
     held = table.dropna(subset=["mean"])
-    crossed, dashed = map(len, unfinished(table).values())
+    diverged = table["diverged"] > 0
+    crossed, dashed = int(diverged.sum()), int((~diverged & (table[BEHIND] > 0)).sum()) if BEHIND in table else 0
     said = f" {crossed} of {len(table)} cells are crossed out, as a run of theirs diverged." if crossed else ""
     said += f" {dashed} of {len(table)} have a dash, as they fell behind and left." if dashed else ""
     if held.empty:

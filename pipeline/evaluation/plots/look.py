@@ -169,6 +169,16 @@ def axis(field: str, title: str, kind: str = "linear", **also: Any) -> Spec:  # 
     }
 
 
+def limit(text: str, **mark: Any) -> list[Spec]:  # noqa: ANN401
+    """Return the layers of a dashed line and its name, which stands where `mark` and its encoding say."""
+    named = {"type": "text", "text": text, "align": "left", "dy": -6, "color": INK}
+    encoding = mark.pop("encoding")
+    return [
+        {"mark": {"type": "rule", "color": QUIET, "strokeDash": [2, 2]}},
+        {"mark": named | mark, "encoding": encoding},
+    ]
+
+
 def valid(*fields: str) -> Spec:
     """Return the transform that keeps the rows which have these numbers."""
     return {"filter": " && ".join(f"isValid(datum['{field}'])" for field in fields)}

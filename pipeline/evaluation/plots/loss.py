@@ -7,20 +7,6 @@ import pandas as pd
 
 from pipeline.evaluation.plots import look
 from pipeline.evaluation.plots.drawing import Picture, number, short
-from pipeline.evaluation.plots.look import (
-    FIRST,
-    INK,
-    LINES,
-    MOST,
-    QUIET,
-    WIDTH,
-    Spec,
-    axis,
-    band,
-    line,
-    panels,
-    specification,
-)
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import CURVE
 from pipeline.runs.run import curve_steps
@@ -30,11 +16,11 @@ TITLE = "Training loss"
 
 
 X, LABEL = (
-    axis("epoch", "'epoch'", axis={"labelExpr": "datum.value % 1 ? '' : format(datum.value, ',')"}),
-    f"{FIRST}.label",
+    look.axis("epoch", "'epoch'", axis={"labelExpr": "datum.value % 1 ? '' : format(datum.value, ',')"}),
+    f"{look.FIRST}.label",
 )
 # The first epochs often fall 1,000-fold: the axis ends above the others, and their lines come from its upper edge.
-CUT: list[Spec] = [
+CUT: list[look.Spec] = [
     {"joinaggregate": [{"op": "max", "field": "epoch", "as": "last"}]},
     {"calculate": "datum.epoch >= datum.last / 50 ? datum.highest : null", "as": "later"},
     {"joinaggregate": [{"op": "max", "field": "later", "as": "ceiling"}]},
@@ -42,7 +28,7 @@ CUT: list[Spec] = [
     *({"calculate": f"min(datum['{key}'], 1.3 * datum.ceiling)", "as": key} for key in (CURVE, "lowest", "highest")),
 ]
 # A batch size with one lr of several has it in the legend.
-NAMED: list[Spec] = [
+NAMED: list[look.Spec] = [
     {"joinaggregate": [{"op": "distinct", "field": "lr", "as": "lrs"}]},
     {"joinaggregate": [{"op": "distinct", "field": "lr", "as": "own"}], "groupby": ["size"]},
     {"calculate": look.number("toNumber(datum.lr)"), "as": "rate"},
@@ -53,24 +39,18 @@ OPTIMUM = {
         {"filter": "datum.optimum > 0"},
         {"aggregate": [{"op": "max", "field": "optimum", "as": "optimum"}], "groupby": ["panel"]},
     ],
-    "encoding": {"y": axis("optimum", LABEL, "log")},
-    "layer": [
-        {"mark": {"type": "rule", "color": QUIET, "strokeDash": [2, 2]}},
-        {
-            "mark": {"type": "text", "text": "least squares", "align": "left", "dx": 4, "dy": -6, "color": INK},
-            "encoding": {"x": {"value": 0}},
-        },
-    ],
+    "encoding": {"y": look.axis("optimum", LABEL, "log")},
+    "layer": look.limit("least squares", dx=4, encoding={"x": {"value": 0}}),
 }
 CURVES = {
     "mark": {"type": "line", "strokeWidth": 1.6, "tooltip": {"content": "data"}},
-    "encoding": {"x": X, "y": axis(CURVE, LABEL, "log"), **line("line")},
+    "encoding": {"x": X, "y": look.axis(CURVE, LABEL, "log"), **look.line("line")},
 }
-SPECIFICATION = specification(
+SPECIFICATION = look.specification(
     TITLE,
     ["epoch", CURVE, "lowest", "highest", "optimum"],
-    [*LINES, *CUT, *NAMED],
-    **panels(WIDTH, [band(X, LABEL, "log"), CURVES, OPTIMUM]),
+    [*look.LINES, *CUT, *NAMED],
+    **look.panels(look.WIDTH, [look.band(X, LABEL, "log"), CURVES, OPTIMUM]),
 )
 
 
@@ -127,7 +107,7 @@ def says(results: Results, table: pd.DataFrame) -> str:
     chosen = (
         f" Each batch size is shown with its best lr by {results.metric}." if results.board["lr"].nunique() > 1 else ""
     )
-    drawn = f" Of {sizes} batch sizes {MOST} are drawn." if sizes > MOST else ""
+    drawn = f" Of {sizes} batch sizes {look.MOST} are drawn." if sizes > look.MOST else ""
     return f"{said}.{chosen}{drawn} {agreement(results)}".strip()
 
 

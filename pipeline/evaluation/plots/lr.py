@@ -3,24 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.plots import look
 from pipeline.evaluation.plots.drawing import Picture, number, scaled, short
-from pipeline.evaluation.plots.look import (
-    FIRST,
-    HEIGHT,
-    INK,
-    LINES,
-    QUIET,
-    RANGE,
-    WIDTH,
-    Spec,
-    axis,
-    band,
-    fill,
-    line,
-    panels,
-    specification,
-    valid,
-)
 from pipeline.evaluation.results import Group, Results
 from pipeline.metrics import HIGHER_IS_BETTER, label
 from pipeline.runs.records import BEHIND
@@ -28,7 +12,7 @@ from pipeline.runs.records import BEHIND
 COLUMNS = ["variant", "batch_size", "lr", "diverged", "metric", "mean", "lowest", "highest", "stable"]
 TITLE = "Learning rate"
 NAME = "'learning rate' + (extent(pluck(data('table'), 'diverged'))[1] > 0 ? ' (× diverged)' : '')"
-X = axis("lr", NAME, "log")
+X = look.axis("lr", NAME, "log")
 # Lines to what is out of the range end at the edge.
 CUT = [
     {
@@ -41,58 +25,45 @@ INSIDE = "(low <= least || datum.mean > low) && (high >= most || datum.mean < hi
 POINT = {"type": "circle", "size": 24, "opacity": 1, "tooltip": {"content": "data"}}
 
 
-def layers(kind: str) -> list[Spec]:
-    """Return a panel's layers with the metric on a logarithmic or a linear axis."""
-    title = f"{FIRST}.label"
-    whole = [{"filter": "datum.diverged == 0"}, valid("mean"), *CUT]
-    drawn: Spec = {
+# Crosses stand at an edge, one above the other, as batch sizes diverge at the same learning rates.
+HEIGHT = f"higher ? {look.HEIGHT - 5} - 10 * (datum.rank - 1) : 5 + 10 * (datum.rank - 1)"
+CROSSES: look.Spec = {
+    "transform": [{"filter": "datum.diverged > 0"}],
+    "mark": {"type": "text", "text": "×", "fontSize": 15, "tooltip": {"content": "data"}},
+    "encoding": {"x": X, "y": {"value": {"expr": HEIGHT}}, **look.fill()},
+}
+LIMIT: look.Spec = {
+    "transform": [
+        {"aggregate": [{"op": "max", "field": "stable", "as": "stable"}], "groupby": ["panel"]},
+        look.valid("stable"),
+    ],
+    "encoding": {"x": look.axis("stable", NAME, "log")},
+    "layer": look.limit("2/λ, all rows", angle=270, encoding={"y": {"value": look.HEIGHT - 4}}),
+}
+
+
+def panel(kind: str, which: str) -> look.Spec:
+    """Return the panels with the metric on a logarithmic or a linear axis, where a filter takes it."""
+    title = f"{look.FIRST}.label"
+    whole = [{"filter": "datum.diverged == 0"}, look.valid("mean"), *CUT]
+    drawn: look.Spec = {
         "transform": whole,
-        "encoding": {"x": X, "y": axis("mean", title, kind)},
+        "encoding": {"x": X, "y": look.axis("mean", title, kind)},
         "layer": [
-            {"mark": {"type": "line", "strokeWidth": 1.6}, "encoding": line()},
-            {"transform": [{"filter": INSIDE}], "mark": POINT, "encoding": fill()},
+            {"mark": {"type": "line", "strokeWidth": 1.6}, "encoding": look.line()},
+            {"transform": [{"filter": INSIDE}], "mark": POINT, "encoding": look.fill()},
         ],
     }
-    # Crosses stand at an edge, one above the other, as batch sizes diverge at the same learning rates.
-    height = f"higher ? {HEIGHT - 5} - 10 * (datum.rank - 1) : 5 + 10 * (datum.rank - 1)"
-    crosses: Spec = {
-        "transform": [{"filter": "datum.diverged > 0"}],
-        "mark": {"type": "text", "text": "×", "fontSize": 15, "tooltip": {"content": "data"}},
-        "encoding": {"x": X, "y": {"value": {"expr": height}}, **fill()},
-    }
-    limit: Spec = {
-        "transform": [
-            {"aggregate": [{"op": "max", "field": "stable", "as": "stable"}], "groupby": ["panel"]},
-            valid("stable"),
-        ],
-        "encoding": {"x": axis("stable", NAME, "log")},
-        "layer": [
-            {"mark": {"type": "rule", "color": QUIET, "strokeDash": [2, 2]}},
-            {
-                "mark": {
-                    "type": "text",
-                    "text": "2/λ, all rows",
-                    "angle": 270,
-                    "align": "left",
-                    "dy": -6,
-                    "color": INK,
-                },
-                "encoding": {"y": {"value": HEIGHT - 4}},
-            },
-        ],
-    }
-    return [{**band(X, title, kind), "transform": whole}, drawn, crosses, limit]
+    band = {**look.band(X, title, kind), "transform": whole}
+    return look.panels(look.WIDTH, [band, drawn, CROSSES, LIMIT], transform=[{"filter": which}])
 
 
-SPECIFICATION = specification(
+SPECIFICATION = look.specification(
     TITLE,
     ["lr", "diverged", "mean", "lowest", "highest", "stable"],
-    LINES,
-    params=RANGE,
-    vconcat=[
-        panels(WIDTH, layers("log"), transform=[{"filter": "steep"}]),
-        panels(WIDTH, layers("linear"), transform=[{"filter": "!steep"}]),
-    ],
+    look.LINES,
+    params=look.RANGE,
+    vconcat=[panel("log", "steep"), panel("linear", "!steep")],
     spacing=0,
 )
 

@@ -55,12 +55,11 @@ END = {
     "transform": [{"filter": "isValid(datum.epoch) && datum.epoch == datum.last"}],
     "mark": {"type": "circle", "color": PALETTE[1], "size": 40, "opacity": 1, "tooltip": {"content": "data"}},
 }
-OWN_AXIS = {"axis": {"x": "independent"}}
 
 
 def planes(which: str, width: int, height: int) -> Spec:
     """Return the panels of the plane, two side by side, of the rows that a filter takes."""
-    own: Spec = {"transform": [{"filter": which}], "resolve": OWN_AXIS}
+    own: Spec = {"transform": [{"filter": which}], "resolve": {"axis": {"x": "independent"}}}
     return panels(width, [LEVELS, WAY, END], columns=2, height=height, encoding=PLACE, **own)
 
 

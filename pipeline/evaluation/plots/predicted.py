@@ -6,21 +6,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.outcome import out_of_sample, predictions
+from pipeline.evaluation.plots import look
 from pipeline.evaluation.plots.drawing import Picture, number, short
-from pipeline.evaluation.plots.look import (
-    FIRST,
-    HALF,
-    HEIGHT,
-    INK,
-    PALETTE,
-    QUIET,
-    SEVERAL,
-    Spec,
-    axis,
-    panels,
-    specification,
-    valid,
-)
 from pipeline.evaluation.results import Results
 from pipeline.runs.records import Record
 from pipeline.table.prepared import Prepared
@@ -30,23 +17,23 @@ TITLE = "Predicted and actual"
 DENSE = 1000  # rows from which on they are counted in cells
 BINS = 40  # cells a side
 COUNTS = [{"joinaggregate": [{"op": "max", "field": "rows", "as": "most"}, {"op": "count", "as": "points"}]}]
-POINTS: Spec = {
+POINTS: look.Spec = {
     "transform": [{"filter": "datum.most == 1"}],
     "mark": {
         "type": "circle",
-        "color": PALETTE[0],
+        "color": look.PALETTE[0],
         "opacity": 0.75,
         "size": {"expr": "datum.points < 400 ? 35 : 12"},
         "tooltip": {"content": "data"},
     },
 }
-CELLS: Spec = {
+CELLS: look.Spec = {
     "transform": [{"filter": "datum.most > 1"}],
     "mark": {
         "type": "rect",
-        "color": PALETTE[0],
-        "width": HALF / BINS,
-        "height": HEIGHT / BINS,
+        "color": look.PALETTE[0],
+        "width": look.HALF / BINS,
+        "height": look.HEIGHT / BINS,
         "tooltip": {"content": "data"},
     },
     "encoding": {
@@ -58,16 +45,16 @@ CELLS: Spec = {
         }
     },
 }
-DENSEST: Spec = {  # in place of a legend, which would stand above points as well
+DENSEST: look.Spec = {  # in place of a legend, which would stand above points as well
     "transform": [
         {"filter": "datum.most > 1"},
         {"aggregate": [{"op": "max", "field": "rows", "as": "rows"}], "groupby": ["panel"]},
         {"calculate": "'up to ' + format(datum.rows, ',') + ' rows a cell'", "as": "densest"},
     ],
-    "mark": {"type": "text", "align": "left", "baseline": "top", "color": INK},
+    "mark": {"type": "text", "align": "left", "baseline": "top", "color": look.INK},
     "encoding": {"text": {"field": "densest"}, "x": {"value": 4}, "y": {"value": 2}},
 }
-EQUAL: Spec = {
+EQUAL: look.Spec = {
     "transform": [
         {
             "aggregate": [
@@ -77,7 +64,7 @@ EQUAL: Spec = {
             "groupby": ["panel"],
         }
     ],
-    "mark": {"type": "rule", "color": QUIET},
+    "mark": {"type": "rule", "color": look.QUIET},
     "encoding": {
         "x": {"field": "low", "type": "quantitative"},
         "y": {"field": "low", "type": "quantitative"},
@@ -85,22 +72,22 @@ EQUAL: Spec = {
         "y2": {"field": "high"},
     },
 }
-NONE: Spec = {"mark": {"type": "rule", "color": QUIET}, "encoding": {"y": {"datum": 0}}}
-ACTUAL, PREDICTED = (axis(name, f"'{name} ' + {FIRST}.label") for name in ("actual", "predicted"))
-RESIDUAL = axis("residual", f"'actual − predicted [' + {FIRST}.label + ']'")
+NONE: look.Spec = {"mark": {"type": "rule", "color": look.QUIET}, "encoding": {"y": {"datum": 0}}}
+ACTUAL, PREDICTED = (look.axis(name, f"'{name} ' + {look.FIRST}.label") for name in ("actual", "predicted"))
+RESIDUAL = look.axis("residual", f"'actual − predicted [' + {look.FIRST}.label + ']'")
 
 
-def side(layers: Sequence[Spec], x: Spec, y: Spec) -> Spec:
+def side(layers: Sequence[look.Spec], x: look.Spec, y: look.Spec) -> look.Spec:
     """Return a panel for each variant."""
     both = {"x": x, "y": y}
     drawn = [{**one, "encoding": both | one.get("encoding", {})} for one in (POINTS, CELLS)]
-    return panels(HALF, [*layers, *drawn, DENSEST], transform=[valid(x["field"], y["field"])])
+    return look.panels(look.HALF, [*layers, *drawn, DENSEST], transform=[look.valid(x["field"], y["field"])])
 
 
-SPECIFICATION = specification(
+SPECIFICATION = look.specification(
     TITLE,
     COLUMNS[1:5],
-    [*COUNTS, *SEVERAL],
+    [*COUNTS, *look.SEVERAL],
     hconcat=[side([EQUAL], ACTUAL, PREDICTED), side([NONE], PREDICTED, RESIDUAL)],
 )
 
