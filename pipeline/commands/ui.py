@@ -15,15 +15,15 @@ import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import IO, NoReturn
+from typing import IO
 
 import psutil
 
 from pipeline.errors import InputError
 from pipeline.runs import outs
-from pipeline.system import addresses, repository
+from pipeline.system import addresses, processes, repository
 from pipeline.system.kernels import unpinned
 
 PORT = 5000
@@ -127,12 +127,12 @@ def hosts(host: str) -> list[str]:
     return sorted(f"[{name}]" if ":" in name else name for name in names)
 
 
+@dataclass(frozen=True)
 class Server:
-    """A server's process and its output."""
+    """A server's process, and the file that it prints to."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
-        """Take a process, and the file that it prints to."""
-        self.process, self.output = process, output
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
 
     def tail(self) -> str:
         """Return the last lines that it printed."""
@@ -170,12 +170,8 @@ def serving(host: str, port: int) -> Iterator[Server]:
 @contextmanager
 def stopping_at_signals() -> Iterator[None]:
     """Treat SIGTERM, and the end of the terminal, like Ctrl-C."""
-
-    def interrupt(number: int, _: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
+    before = [signal.signal(number, processes.interrupt) for number in numbers]
     try:
         yield
     finally:
