@@ -84,11 +84,7 @@ def show(link: str, open_browser: bool) -> None:
 
 
 def choose_port(host: str, port: int | None) -> int:
-    """Choose a port: the given one, else 5000, else any that is free.
-
-    Raises:
-        InputError: the given port is taken, or the address is not this machine's.
-    """
+    """Choose a port: the given one, else 5000, else any that is free."""
     try:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family) as probe:
@@ -190,11 +186,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_it_answers(address: str, server: Server) -> None:
-    """Wait for a server.
-
-    Raises:
-        InputError: it ended, or does not answer in time.
-    """
+    """Wait for a server; it may end before it answers."""
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and server.process.poll() is None:
         with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):  # noqa: S310 - http

@@ -54,11 +54,7 @@ def is_reached(commit: str) -> bool:
 
 
 def ask(what: str, show: str, switch: str, code: bytes) -> None:
-    """Show code from a record, and ask whether to run it.
-
-    Raises:
-        InputError: the answer is no, or there is no terminal.
-    """
+    """Show code from a record, and ask whether to run it; without a terminal, the answer is no."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError(f"{what}\n  {show}\n  to run it: pipeline reproduce {switch}")
     print(f"{readable(code)}\n{what}")
@@ -165,11 +161,7 @@ def _stop_stages(folder: Path) -> None:
 def git(
     stored: StoredRecord, folder: Path, *arguments: str, given: bytes = b"", env: Mapping[str, str] | None = None
 ) -> bytes:
-    """Run git safely in a folder; return its output.
-
-    Raises:
-        InputError: it fails.
-    """
+    """Run git safely in a folder; return its output."""
     command = ["git", *SAFE, *arguments]
     result = subprocess.run(command, cwd=folder, env=env, input=given, capture_output=True, check=False)
     if result.returncode != 0:
