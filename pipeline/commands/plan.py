@@ -90,7 +90,7 @@ def plan(params: Params) -> Plan:
     """Plan a sweep.
 
     Raises:
-        InputError: the table cannot be prepared, or the store fails.
+        InputError: the table cannot be prepared, a search needs data that are not prepared yet, or the store fails.
     """
     with prepared_for(params) as path:
         runs, prepared, table = runs_of(params, path), Prepared.load(path), rounding.table(load_file(path))
@@ -116,11 +116,7 @@ def plan(params: Params) -> Plan:
 
 
 def runs_of(params: Params, prepared: Path) -> list[Run]:
-    """List the runs of a sweep; for a search that proposes runs as it goes, those of the first round.
-
-    Raises:
-        InputError: such a search needs data that are not prepared yet.
-    """
+    """List the runs of a sweep; for a search that proposes runs as it goes, those of the first round."""
     if runs := sweep.plan(params, prepared):
         return runs
     if prepared != outs.PREPARED:
@@ -218,11 +214,7 @@ def _changed(overrides: list[str]) -> Params:
 
 @contextmanager
 def prepared_for(params: Params) -> Iterator[Path]:
-    """Yield the path of prepared data that fit the params: the workspace's, or else temporary ones.
-
-    Raises:
-        InputError: they cannot be made; the stage has printed why.
-    """
+    """Yield the path of prepared data that fit the params: the workspace's, or else temporary ones."""
     try:
         check_prepared(params.data)
     except InputError:

@@ -48,7 +48,8 @@ def ui(experiment: str, host: str, port: int | None, open_browser: bool) -> None
         open_browser: whether to open the link, if there is a browser.
 
     Raises:
-        InputError: the address or port cannot be used, nothing is stored yet, or the server fails.
+        InputError: the address or port cannot be used, other machines would reach a server without authentication,
+            nothing is stored yet, or the server fails.
     """
     if repository.store_uri().startswith("http"):
         show(page_of(experiment), open_browser)
@@ -138,11 +139,7 @@ class Server:
 
 @contextmanager
 def serving(host: str, port: int) -> Iterator[Server]:
-    """Run MLflow's server; at the end, also by Ctrl-C or SIGTERM, stop it with all its workers.
-
-    Raises:
-        InputError: other machines would reach it, and authentication is not set up.
-    """
+    """Run MLflow's server; at the end, also by Ctrl-C or SIGTERM, stop it with all its workers."""
     protected = has_authentication()
     if not is_loopback(host) and not protected:
         raise InputError(f"--host {host}: {AUTHENTICATION}")

@@ -30,7 +30,8 @@ def permit(stored: StoredRecord, allow_patch: bool, allow_commit: bool) -> None:
     """Check that a run's code may be run: it is the user's own, or an option or the user at the terminal allows it.
 
     Raises:
-        InputError: it may not, or its patch may not be applied at all.
+        InputError: it may not, git cannot apply its patch, or the patch makes links or submodules, or changes files of
+            git or DVC.
     """
     name, commit = stored.run_id, stored.commit
     if not commit or repository.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
@@ -63,11 +64,7 @@ def ask(what: str, show: str, switch: str, code: bytes) -> None:
 
 
 def patched_files(stored: StoredRecord) -> list[str]:
-    """List the files that a patch changes, as git itself reads the patch.
-
-    Raises:
-        InputError: git cannot apply the patch, or it makes links or submodules, or changes files of git or DVC.
-    """
+    """List the files that a patch changes, as git itself reads the patch; refuse a patch that could reach others."""
     # In a subfolder git would leave out the files above.
     top = Path(repository.git("rev-parse", "--show-toplevel") or ".")
     with repository.separate_index() as own:
