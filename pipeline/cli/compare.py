@@ -3,21 +3,14 @@
 import click
 
 from pipeline.cli import in_repository
-from pipeline.cli.options import FORMAT, print_rows, with_options
+from pipeline.cli.options import FORMAT, by_metric, print_rows, with_options
 from pipeline.config.params import load
-from pipeline.metrics import CHOOSING
 
 
 @click.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option(
-    "--metric",
-    type=click.Choice(CHOOSING),
-    metavar="METRIC",
-    help=f"What to compare: {', '.join(CHOOSING)} (default: evaluate.metric).",
-)
-@with_options(*FORMAT)
+@with_options(by_metric("--metric", "What to compare"), *FORMAT)
 @in_repository
 def compare(a: str, b: str, metric: str | None, form: str | None) -> None:
     """Compare two sweeps, experiments or commits.

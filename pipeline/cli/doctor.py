@@ -5,7 +5,6 @@ from contextlib import suppress
 
 import click
 
-from pipeline.cli import in_repository
 from pipeline.errors import InputError
 from pipeline.system import repository
 
@@ -24,7 +23,10 @@ def doctor(deep: bool, mend: bool) -> None:
     if mend:
         if deep:
             raise click.UsageError("--mend only looks at DVC's lock files; run --deep after it")
-        mend_locks()
+        from pipeline.commands import locks
+
+        repository.enter()
+        print("\n".join(locks.mend(repository.root())) or "DVC's lock files: nothing to mend")
         return
     from pipeline.commands.doctor import examine
 
@@ -37,11 +39,3 @@ def doctor(deep: bool, mend: bool) -> None:
     print(f"{count} findings" if count else f"nothing found; looked at: {examined.looked_at}")
     if count:
         sys.exit(1)
-
-
-@in_repository
-def mend_locks() -> None:
-    """Mend DVC's lock files, and print what was done."""
-    from pipeline.commands import locks
-
-    print("\n".join(locks.mend(repository.root())) or "DVC's lock files: nothing to mend")

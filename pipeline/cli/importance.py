@@ -3,17 +3,15 @@
 import click
 
 from pipeline.cli import in_repository
-from pipeline.cli.options import FORMAT, print_rows, with_options
+from pipeline.cli.options import FORMAT, by_metric, print_rows, with_options
 from pipeline.config.params import load
-from pipeline.metrics import CHOOSING
 from pipeline.runs import outs
 
 
 @click.command()
-@click.option("--by", type=click.Choice(CHOOSING), metavar="METRIC", help="A metric (default: evaluate.metric).")
-@with_options(*FORMAT)
+@with_options(by_metric("--by", "What the axes mattered to"), *FORMAT)
 @in_repository
-def importance(by: str | None, form: str | None) -> None:
+def importance(metric: str | None, form: str | None) -> None:
     """Print how much each axis of the last sweep mattered.
 
     The importance, from 0 to 1, is ε² of the Kruskal-Wallis test: the share of the variance of the runs' ranks that the
@@ -31,5 +29,5 @@ def importance(by: str | None, form: str | None) -> None:
     params = load()
     with outs.required():
         evaluated = read_evaluated(params.variants)
-    found = measured.importance(evaluated, by or params.evaluate.metric)
+    found = measured.importance(evaluated, metric or params.evaluate.metric)
     print_rows([{"axis": axis, "importance": value} for axis, value in found.items()], form)

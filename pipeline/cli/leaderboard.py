@@ -1,12 +1,11 @@
 """`pipeline leaderboard`: the configurations of a sweep."""
 
-from collections.abc import Sequence
-
 import click
 
 from pipeline.cli import in_repository
-from pipeline.cli.options import FORMAT, SCOPE, conditions_of, only_one, print_rows, with_options
+from pipeline.cli.options import FORMAT, SCOPE, only_one, print_rows, with_options
 from pipeline.config.params import load
+from pipeline.config.where import Condition
 from pipeline.errors import InputError
 from pipeline.evaluation.boards import OPTIONAL, configuration, rows_to_show
 from pipeline.evaluation.choice import costs, lucky
@@ -20,7 +19,7 @@ from pipeline.system.tables import Row
 @with_options(*SCOPE, *FORMAT)
 @in_repository
 def leaderboard(
-    count: int | None, every: bool, sweep: str, data: str, conditions: Sequence[str], form: str | None
+    count: int | None, every: bool, sweep: str, data: str, conditions: tuple[Condition, ...], form: str | None
 ) -> None:
     """Print the configurations of the last sweep, best first.
 
@@ -36,19 +35,19 @@ def leaderboard(
       pipeline leaderboard --json | python -m json.tool
     """
     only_one({"--all": every, "--sweep": sweep})
-    chosen = conditions_of(conditions)
-    rows = stored(sweep, data, conditions) if every or sweep or data else here()
+    elsewhere = every or sweep or data
+    rows = stored(sweep, data, conditions) if elsewhere else here()
     said = lucky(len(rows), rows[0].get("tested rows")) if rows and not (every or data) else ""
-    if not (every or sweep or data):
+    if not elsewhere:
         known = {name for row in rows for name in row}
-        if unknown := [one for one in chosen if one.key not in known]:
+        if unknown := [one for one in conditions if one.key not in known]:
             raise InputError(f"--where '{unknown[0]}': the leaderboard has only: {', '.join(sorted(known))}")
-        rows = [row for row in rows if all(condition.holds(row) for condition in chosen)]
+        rows = [row for row in rows if all(condition.holds(row) for condition in conditions)]
     best = rows[:count]
     print_rows(best, form, rows_to_show(best), OPTIONAL)
     if len(rows) > len(best) and not form:
         click.echo(f"… and {len(rows) - len(best):,} more: pipeline leaderboard", err=True)
-    if form or every or sweep or data:
+    if form or elsewhere:
         return
     for line in filter(None, (costs(outs.summary()) if outs.METRICS.exists() else "", said)):
         click.echo(line, err=True)
@@ -65,10 +64,10 @@ def here() -> list[Row]:
     return [configuration(line) for line in read_csv(outs.LEADERBOARD)]
 
 
-def stored(sweep: str, data: str, conditions: Sequence[str]) -> list[Row]:
+def stored(sweep: str, data: str, conditions: tuple[Condition, ...]) -> list[Row]:
     """Read the leaderboards in MLflow."""
     from pipeline.tracking import queries
 
     params = load()
-    scope = queries.Scope(None, sweep, data, conditions_of(conditions))
+    scope = queries.Scope(None, sweep, data, conditions)
     return queries.leaderboards(params.track.experiment, params.evaluate.metric, scope)

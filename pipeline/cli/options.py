@@ -9,9 +9,9 @@ import click
 from pipeline.config.params import load
 from pipeline.config.where import Condition
 from pipeline.errors import InputError
+from pipeline.metrics import CHOOSING
 from pipeline.runs import outs, sweep
 from pipeline.system import tables
-from pipeline.system.files import read_csv
 from pipeline.system.tables import Row
 
 Command = Callable[..., Any]
@@ -27,6 +27,7 @@ SCOPE = (
         "conditions",
         metavar="CONDITION",
         multiple=True,
+        callback=lambda _, __, written: tuple(map(Condition.parse, written)),
         help="Take rows with KEY OPERATOR VALUE only, such as 'lr >= 1e-4'; may be repeated.",
     ),
 )
@@ -34,6 +35,15 @@ FORMAT = (
     click.option("--json", "form", flag_value="json", help="Print JSON with all digits, and nothing else."),
     click.option("--csv", "form", flag_value="csv", help="Print CSV with all digits, and nothing else."),
 )
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON with all digits, and nothing else.")
+
+
+def by_metric(option: str, purpose: str) -> Command:
+    """Return an option that names a metric; its value is None for evaluate.metric."""
+    help_text = f"{purpose}: {', '.join(CHOOSING)} (default: evaluate.metric)."
+    return click.option(option, "metric", type=click.Choice(CHOOSING), metavar="METRIC", help=help_text)
 
 
 def with_options(*options: Command) -> Callable[[Command], Command]:
@@ -47,19 +57,14 @@ def with_options(*options: Command) -> Callable[[Command], Command]:
     return add
 
 
-def conditions_of(written: Sequence[str]) -> tuple[Condition, ...]:
-    """Read the values of --where."""
-    return tuple(Condition.parse(one) for one in written)
-
-
 def workspace_runs() -> dict[str, str]:
     """List the workspace's runs, fingerprint -> name: those of its outs or, without outs, those that params.yaml plans.
 
     Raises:
         InputError: there are neither outs nor prepared data.
     """
-    if outs.EVALUATED.exists():
-        return {row["fingerprint"]: row["name"] for row in read_csv(outs.EVALUATED)}
+    if names := outs.run_names():
+        return names
     if outs.PREPARED.exists():
         return {run.fingerprint: run.name for run in sweep.plan(load())}
     raise InputError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli import in_repository
+from pipeline.cli.options import JSON
 
 if TYPE_CHECKING:  # it imports torch
     from pipeline.commands.plan import Plan
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # it imports torch
 @click.option(
     "-S", "--set-param", "overrides", metavar="KEY=VALUE", multiple=True, help="As for dvc exp run; may be repeated."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON with all digits, and nothing else.")
+@JSON
 @in_repository
 def plan(overrides: Sequence[str], as_json: bool) -> None:
     """Show what a sweep would do, before it runs.

@@ -1,12 +1,11 @@
 """`pipeline runs`: the runs of a revision."""
 
-from collections.abc import Sequence
-
 import click
 
 from pipeline.cli import in_repository
-from pipeline.cli.options import FORMAT, SCOPE, conditions_of, only_one, print_rows, some, with_options, workspace_runs
+from pipeline.cli.options import FORMAT, SCOPE, only_one, print_rows, some, with_options
 from pipeline.config.params import load
+from pipeline.config.where import Condition
 from pipeline.runs import outs
 
 COLUMNS = ("run", "status", "data", "sweep", "dvc_experiment", "git_commit", "git_dirty", "seal", "fingerprint")
@@ -17,7 +16,9 @@ OPTIONAL = ("git_dirty", "fingerprint", "seal", "git_commit", "dvc_experiment", 
 @click.argument("revision", required=False, metavar="[EXPERIMENT|REV]")
 @with_options(*SCOPE, *FORMAT)
 @in_repository
-def runs(revision: str | None, every: bool, sweep: str, data: str, conditions: Sequence[str], form: str | None) -> None:
+def runs(
+    revision: str | None, every: bool, sweep: str, data: str, conditions: tuple[Condition, ...], form: str | None
+) -> None:
     """List the runs of a revision, with their MLflow ids.
 
     Without an argument, lists the runs of the workspace's outs. With one, lists the runs of the outs that DVC recorded
@@ -34,7 +35,7 @@ def runs(revision: str | None, every: bool, sweep: str, data: str, conditions: S
 
     only_one({"EXPERIMENT|REV": revision, "--all": every, "--sweep": sweep})
     experiment = load().track.experiment
-    scope = queries.Scope(None, sweep, data, conditions_of(conditions))
+    scope = queries.Scope(None, sweep, data, conditions)
     if every or sweep or (data and not revision):
         rows = queries.runs(experiment, scope)
     else:
@@ -47,8 +48,8 @@ def runs(revision: str | None, every: bool, sweep: str, data: str, conditions: S
 
 def names_of(revision: str | None) -> dict[str, str]:
     """List the runs of a revision, fingerprint -> name."""
-    if revision is None and outs.EVALUATED.exists():
-        return workspace_runs()
+    if revision is None and (names := outs.run_names()):
+        return names
     from pipeline.commands import revisions
 
     return revisions.run_names(revision)

@@ -10,13 +10,14 @@ from shutil import get_terminal_size
 import click
 
 from pipeline.cli import in_repository
+from pipeline.cli.options import JSON
 from pipeline.config.params import load
 from pipeline.errors import printable
 
 
 @click.command()
 @click.argument("run", required=False, metavar="[RUN]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON with all digits, and nothing else.")
+@JSON
 @in_repository
 def show(run: str | None, as_json: bool) -> None:
     """Print one run: its formula, figures, curve and origin.

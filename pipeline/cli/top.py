@@ -5,18 +5,10 @@ from collections.abc import Sequence
 import click
 
 from pipeline.cli import in_repository
-from pipeline.cli.options import (
-    FORMAT,
-    SCOPE,
-    conditions_of,
-    only_one,
-    print_rows,
-    some,
-    with_options,
-    workspace_runs,
-)
+from pipeline.cli.options import FORMAT, SCOPE, by_metric, only_one, print_rows, some, with_options, workspace_runs
 from pipeline.config.axes import AXES
 from pipeline.config.params import load
+from pipeline.config.where import Condition
 from pipeline.metrics import CHOOSING
 from pipeline.system.tables import Row
 
@@ -25,12 +17,7 @@ GROUPED = (*(axis.name for axis in AXES), "data", "dvc_experiment", "git_commit"
 
 @click.command()
 @click.option("-n", "count", type=click.IntRange(min=1), default=10, metavar="N", help="How many (default: 10).")
-@click.option(
-    "--by",
-    type=click.Choice(CHOOSING),
-    metavar="METRIC",
-    help=f"What to rank them by: {', '.join(CHOOSING)} (default: evaluate.metric).",
-)
+@by_metric("--by", "What to rank them by")
 @click.option(
     "--group",
     "keys",
@@ -43,12 +30,12 @@ GROUPED = (*(axis.name for axis in AXES), "data", "dvc_experiment", "git_commit"
 @in_repository
 def top(
     count: int,
-    by: str | None,
+    metric: str | None,
     keys: Sequence[str],
     every: bool,
     sweep: str,
     data: str,
-    conditions: Sequence[str],
+    conditions: tuple[Condition, ...],
     form: str | None,
 ) -> None:
     """Print the best runs, with their MLflow ids.
@@ -70,11 +57,10 @@ def top(
     from pipeline.tracking import queries
 
     params = load()
-    metric = by or params.evaluate.metric
+    metric = metric or params.evaluate.metric
     only_one({"--all": every, "--sweep": sweep})
-    scope = queries.Scope(
-        None if every or sweep or data else frozenset(workspace_runs()), sweep, data, conditions_of(conditions)
-    )
+    fingerprints = None if every or sweep or data else frozenset(workspace_runs())
+    scope = queries.Scope(fingerprints, sweep, data, conditions)
     if keys:
         print_groups(queries.sound(params.track.experiment, scope), keys, metric, count, form)
         return

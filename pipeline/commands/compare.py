@@ -77,26 +77,19 @@ def find(named: str, experiment: str) -> Side:
     """
     if named == "workspace":
         return Side("the workspace", _of_revision(None))
-    sweeps = _sweeps(named, experiment) if re.fullmatch(f"[0-9a-f]{{{SHORTEST},12}}", named) else []
+    sweeps: list[str] = []
+    if re.fullmatch(f"[0-9a-f]{{{SHORTEST},12}}", named):
+        from pipeline.tracking import queries  # noqa: PLC0415 - may load MLflow, 1 s
+
+        sweeps = [one for one in queries.sweep_ids(experiment) if one.startswith(named)]
     commit = repository.git("rev-parse", "--verify", "--quiet", f"{named}^{{commit}}")
     meant = [*(f"sweep {one}" for one in sweeps), *([f"commit {commit[:12]}"] if commit else [])]
     if len(meant) > 1:
         raise InputError(f"{named}: fits {' and '.join(meant)}; give more digits")
     if sweeps:
-        return Side(meant[0], _of_sweep(sweeps[0], experiment))
+        rows = queries.sound(experiment, queries.Scope(sweep=sweeps[0]))
+        return Side(meant[0], [_run(row, row) for row in rows])
     return Side(f"{named} ({meant[0]})" if commit else named, _of_revision(named))
-
-
-def _sweeps(start: str, experiment: str) -> list[str]:
-    from pipeline.tracking import queries  # noqa: PLC0415 - may load MLflow, 1 s
-
-    return [one for one in queries.sweep_ids(experiment) if one.startswith(start)]
-
-
-def _of_sweep(sweep: str, experiment: str) -> list[Row]:
-    from pipeline.tracking import queries  # noqa: PLC0415
-
-    return [_run(row, row) for row in queries.sound(experiment, queries.Scope(sweep=sweep))]
 
 
 def _of_revision(revision: str | None) -> list[Row]:

@@ -21,7 +21,7 @@ from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
 from pipeline.system import addresses, repository
-from pipeline.system.files import is_whole, named_md5, read_csv
+from pipeline.system.files import is_whole, named_md5
 from pipeline.tracking import queries, sync
 from pipeline.tracking.audit import Finding, audit
 
@@ -44,7 +44,7 @@ def examine(deep: bool) -> Examination:
     if not (root / ".dvc").is_dir():
         return Examination(findings, "the installation alone; no repository is here: no folder above has .dvc in it")
     unreadable = [*lock_files(root)]
-    findings += [*unreadable, *store({} if deep else runs_of_outs())]
+    findings += [*unreadable, *store({} if deep else outs.run_names())]
     looked_at = "installation, repository and store"
     if deep:
         recorded, said = records_in_store()
@@ -126,12 +126,6 @@ def broken_entries(lock: Mapping[str, object]) -> Iterator[str]:
             path, md5 = (entry.get("path"), entry.get("md5")) if isinstance(entry, dict) else (None, None)
             if not isinstance(path, str) or not isinstance(md5, str) or not re.fullmatch(MD5, md5):
                 yield f"stage {name}, path {path!a}: md5 {md5!a} is not 32 hexadecimal digits"
-
-
-def runs_of_outs() -> dict[str, str]:
-    """List the runs of the workspace's outs, fingerprint -> name."""
-    rows = read_csv(outs.EVALUATED) if outs.EVALUATED.exists() else []
-    return {row["fingerprint"]: row["name"] for row in rows}
 
 
 def not_stored(lacking: Sequence[str]) -> Iterator[Finding]:

@@ -90,7 +90,7 @@ def plan(params: Params) -> Plan:
     """Plan a sweep.
 
     Raises:
-        InputError: the table cannot be prepared, or the store fails.
+        InputError: the table cannot be prepared, a search needs data that are not prepared yet, or the store fails.
     """
     with prepared_for(params) as path:
         runs, prepared, table = runs_of(params, path), Prepared.load(path), rounding.table(load_file(path))
@@ -116,11 +116,7 @@ def plan(params: Params) -> Plan:
 
 
 def runs_of(params: Params, prepared: Path) -> list[Run]:
-    """List the runs of a sweep; for a search that proposes runs as it goes, those of the first round.
-
-    Raises:
-        InputError: such a search needs data that are not prepared yet.
-    """
+    """List the runs of a sweep; for a search that proposes runs as it goes, those of the first round."""
     if runs := sweep.plan(params, prepared):
         return runs
     if prepared != outs.PREPARED:
@@ -172,17 +168,14 @@ def beyond(runs: Sequence[Run], table: rounding.Table, k: int) -> Iterator[Beyon
     """List the learning rates of linear variants at which training may diverge."""
     lrs: dict[BatchSize, list[float]] = {}
     for run in runs:
-        if is_bounded(run, k) and run.lr not in lrs.setdefault(run.batch_size, []):
+        # Only for plain gradient descent of a linear model's mse is the stable learning rate known.
+        bounded = not rounding.unlike_plain(run) and is_linear(parameters.shapes(run.variant, k))
+        if bounded and run.lr not in lrs.setdefault(run.batch_size, []):
             lrs[run.batch_size].append(run.lr)
     for run in {run.batch_size: run for run in runs if run.batch_size in lrs}.values():
         stable = rounding.largest_stable_lr(run, table)
         if high := [lr for lr in lrs[run.batch_size] if lr >= stable]:
             yield Beyond(run.batch_size, stable, high)
-
-
-def is_bounded(run: Run, k: int) -> bool:
-    """Tell whether a run's stable learning rate is known: it is plain gradient descent of a linear model's mse."""
-    return not rounding.unlike_plain(run) and is_linear(parameters.shapes(run.variant, k))
 
 
 def overridden(given: Sequence[str]) -> list[tuple[str, Params]]:
@@ -221,27 +214,18 @@ def _changed(overrides: list[str]) -> Params:
 
 @contextmanager
 def prepared_for(params: Params) -> Iterator[Path]:
-    """Yield the path of prepared data that fit the params: the workspace's, or else temporary ones.
-
-    Raises:
-        InputError: they cannot be made; the stage has printed why.
-    """
+    """Yield the path of prepared data that fit the params: the workspace's, or else temporary ones."""
     try:
         check_prepared(params.data)
     except InputError:
         with TemporaryDirectory() as folder:
-            prepare(params, Path(folder))
+            _prepare(params, Path(folder))
             yield Path(folder) / outs.PREPARED
     else:
         yield outs.PREPARED
 
 
-def prepare(params: Params, folder: Path) -> None:
-    """Run stage prepare in a folder of its own.
-
-    Raises:
-        InputError: it fails; it has printed why.
-    """
+def _prepare(params: Params, folder: Path) -> None:
     source = str(Path(params.data.source).resolve())
     values = params.model_dump() | {"data": params.data.model_dump() | {"source": source}}
     (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML

@@ -57,11 +57,7 @@ def predict(source: Path, output: Path | None, run: str, version: int | None) ->
 
 
 def refuse_place(source: Path, output: Path | None) -> None:
-    """Refuse to overwrite the table that is read, or to write into a folder that does not exist.
-
-    Raises:
-        InputError: both are the same file, or the output's folder is missing.
-    """
+    """Refuse to overwrite the table that is read, or to write into a folder that does not exist."""
     if output and not output.parent.is_dir():
         raise InputError(f"{printable(output.parent)}: no such folder, to write {printable(output.name)} in")
     if output and output.exists() and source.exists() and output.samefile(source):
@@ -86,21 +82,13 @@ def writing(output: Path | None) -> Iterator[TextIO]:
 
 
 def read(source: Path) -> Iterator[list[str]]:
-    """Yield the header and every row of a CSV file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """Yield the header and every row of a CSV file."""
     with raw.refusing(source):
         yield from raw.strict_rows(source)
 
 
 def write(file: TextIO, source: Path, lines: Iterator[list[str]], model: Predictor) -> int:
-    """Write each row with its prediction, in the shortest digits that restore its bits; return the number of rows.
-
-    Raises:
-        InputError: a column is missing, or cells are not numbers; the message names the first of them.
-    """
+    """Write each row with its prediction, in the shortest digits that restore its bits; return the number of rows."""
     header = next(lines, None)
     if header is None:
         raise InputError(f"{printable(source)}: cannot be read as CSV: it has no header")

@@ -57,19 +57,13 @@ def reproduce(
 
 
 def make(stored: StoredRecord) -> tuple[list[Record], Prepared]:
-    """Train a run again, and evaluate it: alone, as its bits do not depend on the runs that train with it.
-
-    Raises:
-        InputError: its commit or data are missing.
-    """
+    """Train a run again, and evaluate it: alone, as its bits do not depend on the runs that train with it."""
     with worktrees.worktree(stored) as folder:
         params = parse_params(stored)
-        params["train"] |= (
-            {"nested": False} if "nested" in params["train"] else {}
-        )  # the further fits are the sweep's, not the run's
-        if not stored.tags.get("left", "").startswith(
-            BEHIND
-        ):  # a run that fell behind trains with the runs that it fell behind
+        if "nested" in params["train"]:
+            params["train"]["nested"] = False  # the further fits are the sweep's, not the run's
+        # A run that fell behind trains with the runs that it fell behind.
+        if not stored.tags.get("left", "").startswith(BEHIND):
             params["sweep"] |= narrowed(stored.params, params["sweep"])
         source, params["data"]["source"] = params["data"]["source"], TABLE
         write_params(stored, params, folder)
@@ -80,22 +74,13 @@ def make(stored: StoredRecord) -> tuple[list[Record], Prepared]:
 
 
 def narrowed(own: Mapping[str, str], swept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of `sweep` for a sweep of this run alone, without a search.
-
-    Args:
-        own: the run's params.
-        swept: the keys of its sweep; an older version may have fewer axes.
-    """
+    """Return the keys of `sweep` for a sweep of this run alone, without a search; older sweeps may have fewer axes."""
     values = {axis.name: [axis.read(own[axis.name])] for axis in AXES if axis.name in swept and axis.name in own}
     return values | ({"search": {**swept["search"], "method": "none"}} if "search" in swept else {})
 
 
 def read(stored: StoredRecord, folder: Path) -> tuple[list[Record], Prepared]:
-    """Read what the stages of the run's commit wrote, and the data that they were trained on.
-
-    Raises:
-        InputError: this version cannot read it.
-    """
+    """Read what the stages of the run's commit wrote, and the data that they were trained on."""
     try:
         metrics = {row.pop("fingerprint"): row for row in read_csv(folder / outs.EVALUATED)}
         made = records.read(folder / outs.TRAINED / stored.params["variant"])
@@ -166,11 +151,7 @@ def inside(folder: Path, source: str) -> Path | None:
 
 
 def stage(folder: Path, module: str, *arguments: str) -> None:
-    """Run a stage of the run's commit, with a store of its own.
-
-    Raises:
-        InputError: it fails; it has printed why.
-    """
+    """Run a stage of the run's commit, with a store of its own."""
     # The commit's own code decides whether kernels are pinned, as it did when the run was made.
     kept = {key: value for key, value in unpinned().items() if not key.startswith(("DVC_", "MLFLOW_", "PYTHONPATH"))}
     own = {"DVC_ROOT": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}

@@ -69,13 +69,9 @@ def in_workspace(params: Params, named: str | None) -> Shown | None:
     if not found and named is None:
         raise InputError("there is no champion: every run diverged; try a smaller sweep.lr, or data.standardize=true")
     if len(found) > 1 and named:
-        raise InputError(f"{named}: is the start of {len(found)} fingerprints: {', '.join(map(described, found))}")
+        same = [f"{one.run.fingerprint} ({one.run.name})" for one in found]
+        raise InputError(f"{named}: is the start of {len(found)} fingerprints: {', '.join(same)}")
     return from_outs(found[0], summary, [one.run for one in evaluated], params) if found else None
-
-
-def described(record: Record) -> str:
-    """Name a run by its fingerprint and in words."""
-    return f"{record.run.fingerprint} ({record.run.name})"
 
 
 def from_outs(record: Record, summary: Mapping[str, Any], runs: Sequence[Run], params: Params) -> Shown:
@@ -128,11 +124,10 @@ def in_store(experiment: str, named: str) -> Shown:
         "page": link,
     }
     configuration = {name: stored.params[name] for name in FIELDS if name in stored.params}
-    title = run_name(configuration)
     status = f"diverged: {tags['diverged']}" if "diverged" in tags else stored.status
     status += f"; left early: {tags['left']}" if "left" in tags else ""
     curve = dict(sorted(stored.points.items()))
-    about = Shown(title, status, configuration, stored.metrics, "", {}, None, {}, curve, origin)
+    about = Shown(run_name(configuration), status, configuration, stored.metrics, "", {}, None, {}, curve, origin)
     return with_weights(about, load(stored.weights), summary) if stored.weights else about
 
 
@@ -142,11 +137,7 @@ def data_origin(summary: Mapping[str, Any], md5: str) -> dict[str, str]:
     return {"data": data_label(summary), "table": source, "prepared": f"md5 {md5}"}
 
 
-def with_weights(
-    about: Shown,
-    tensors: Mapping[str, NDArray[np.float32]],
-    summary: Mapping[str, Any],
-) -> Shown:
+def with_weights(about: Shown, tensors: Mapping[str, NDArray[np.float32]], summary: Mapping[str, Any]) -> Shown:
     """Add the model fitted to all training rows: its shapes and, if it is linear, its weights in the table's units.
 
     Args:

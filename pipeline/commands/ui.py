@@ -15,15 +15,15 @@ import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import IO, NoReturn
+from typing import IO
 
 import psutil
 
 from pipeline.errors import InputError
 from pipeline.runs import outs
-from pipeline.system import addresses, repository
+from pipeline.system import addresses, processes, repository
 from pipeline.system.kernels import unpinned
 
 PORT = 5000
@@ -48,7 +48,8 @@ def ui(experiment: str, host: str, port: int | None, open_browser: bool) -> None
         open_browser: whether to open the link, if there is a browser.
 
     Raises:
-        InputError: the address or port cannot be used, nothing is stored yet, or the server fails.
+        InputError: the address or port cannot be used, other machines would reach a server without authentication,
+            nothing is stored yet, or the server fails.
     """
     if repository.store_uri().startswith("http"):
         show(page_of(experiment), open_browser)
@@ -84,11 +85,7 @@ def show(link: str, open_browser: bool) -> None:
 
 
 def choose_port(host: str, port: int | None) -> int:
-    """Choose a port: the given one, else 5000, else any that is free.
-
-    Raises:
-        InputError: the given port is taken, or the address is not this machine's.
-    """
+    """Choose a port: the given one, else 5000, else any that is free."""
     try:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family) as probe:
@@ -127,12 +124,12 @@ def hosts(host: str) -> list[str]:
     return sorted(f"[{name}]" if ":" in name else name for name in names)
 
 
+@dataclass(frozen=True)
 class Server:
-    """A server's process and its output."""
+    """A server's process, and the file that it prints to."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
-        """Take a process, and the file that it prints to."""
-        self.process, self.output = process, output
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
 
     def tail(self) -> str:
         """Return the last lines that it printed."""
@@ -142,11 +139,7 @@ class Server:
 
 @contextmanager
 def serving(host: str, port: int) -> Iterator[Server]:
-    """Run MLflow's server; at the end, also by Ctrl-C or SIGTERM, stop it with all its workers.
-
-    Raises:
-        InputError: other machines would reach it, and authentication is not set up.
-    """
+    """Run MLflow's server; at the end, also by Ctrl-C or SIGTERM, stop it with all its workers."""
     protected = has_authentication()
     if not is_loopback(host) and not protected:
         raise InputError(f"--host {host}: {AUTHENTICATION}")
@@ -170,12 +163,8 @@ def serving(host: str, port: int) -> Iterator[Server]:
 @contextmanager
 def stopping_at_signals() -> Iterator[None]:
     """Treat SIGTERM, and the end of the terminal, like Ctrl-C."""
-
-    def interrupt(number: int, _: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
+    before = [signal.signal(number, processes.interrupt) for number in numbers]
     try:
         yield
     finally:
@@ -194,11 +183,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_it_answers(address: str, server: Server) -> None:
-    """Wait for a server.
-
-    Raises:
-        InputError: it ended, or does not answer in time.
-    """
+    """Wait for a server; it may end before it answers."""
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and server.process.poll() is None:
         with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):  # noqa: S310 - http

@@ -20,11 +20,9 @@ from pipeline.tracking.validation import StoredRecord
 
 # Links become plain files that hold their target, so that nothing can be written through one; git runs no hook.
 SAFE = ["-c", "core.symlinks=false", "-c", f"core.hooksPath={os.devnull}"]
-GITS_OWN = {
-    ".gitattributes",
-    ".gitmodules",
-    ".lfsconfig",
-}  # with these, git itself runs filters, or fetches from other places
+APPLY = ["apply", "--binary", "--whitespace=nowarn"]
+# With these, git itself runs filters, or fetches from other places.
+GITS_OWN = {".gitattributes", ".gitmodules", ".lfsconfig"}
 FOLDER = re.compile(r"pipeline-reproduce-([0-9a-f]{8})-([0-9]{1,10})-([0-9.]{1,20})-\w+")
 
 
@@ -32,7 +30,8 @@ def permit(stored: StoredRecord, allow_patch: bool, allow_commit: bool) -> None:
     """Check that a run's code may be run: it is the user's own, or an option or the user at the terminal allows it.
 
     Raises:
-        InputError: it may not, or its patch may not be applied at all.
+        InputError: it may not, git cannot apply its patch, or the patch makes links or submodules, or changes files of
+            git or DVC.
     """
     name, commit = stored.run_id, stored.commit
     if not commit or repository.git("cat-file", "-e", f"{commit}^{{commit}}") is None:
@@ -56,11 +55,7 @@ def is_reached(commit: str) -> bool:
 
 
 def ask(what: str, show: str, switch: str, code: bytes) -> None:
-    """Show code from a record, and ask whether to run it.
-
-    Raises:
-        InputError: the answer is no, or there is no terminal.
-    """
+    """Show code from a record, and ask whether to run it; without a terminal, the answer is no."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InputError(f"{what}\n  {show}\n  to run it: pipeline reproduce {switch}")
     print(f"{readable(code)}\n{what}")
@@ -69,23 +64,13 @@ def ask(what: str, show: str, switch: str, code: bytes) -> None:
 
 
 def patched_files(stored: StoredRecord) -> list[str]:
-    """List the files that a patch changes, as git itself reads the patch.
-
-    Raises:
-        InputError: git cannot apply the patch, or it makes links or submodules, or changes files of git or DVC.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        objects = Path(repository.git("rev-parse", "--git-path", "objects") or ".").resolve()
-        own = {
-            "GIT_INDEX_FILE": f"{temporary}/index",
-            "GIT_OBJECT_DIRECTORY": temporary,
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
-        }
-        # In a subfolder git would leave out the files above.
-        top = Path(repository.git("rev-parse", "--show-toplevel") or ".")
-        git(stored, top, "read-tree", stored.commit, extra=own)
-        apply(stored, top, "--cached", extra=own)
-        raw = git(stored, top, "diff-index", "--cached", "--raw", "--no-renames", "-z", stored.commit, extra=own)
+    """List the files that a patch changes, as git itself reads the patch; refuse a patch that could reach others."""
+    # In a subfolder git would leave out the files above.
+    top = Path(repository.git("rev-parse", "--show-toplevel") or ".")
+    with repository.separate_index() as own:
+        git(stored, top, "read-tree", stored.commit, env=own)
+        git(stored, top, *APPLY, "--cached", "-", given=stored.patch, env=own)
+        raw = git(stored, top, "diff-index", "--cached", "--raw", "--no-renames", "-z", stored.commit, env=own)
     parts = raw.decode("utf-8", "surrogateescape").split("\0")
     modes = {path: line.split()[1] for line, path in zip(parts[::2], parts[1::2], strict=False)}
     refused = [f"{shown(path)[1:-1]} ({why})" for path, mode in modes.items() if (why := refusal(path, mode))]
@@ -118,17 +103,21 @@ def worktree(stored: StoredRecord) -> Iterator[Path]:
         try:
             git(stored, here, "worktree", "add", "--quiet", "--detach", str(folder), stored.commit)
             if stored.patch:
-                apply(stored, folder)
+                git(stored, folder, *APPLY, "-", given=stored.patch)
             yield folder
         finally:
-            _stop_stages(folder)  # a killed stage leaves its storing process behind behind
-            subprocess.run(["git", "worktree", "remove", "--force", folder], check=False, capture_output=True)
+            _remove(folder)
 
 
 def prefix() -> str:
     """Name a temporary folder after this process, so that a later process can tell whether it is stale."""
     tags = processes.process_tags(os.getpid())
     return f"pipeline-reproduce-{_host()}-{tags['pid']}-{tags['pid_started']}-"
+
+
+def _remove(folder: Path) -> None:
+    _stop_stages(folder.parent)  # a killed stage leaves its storing process behind
+    repository.git("worktree", "remove", "--force", str(folder))
 
 
 def _host() -> str:
@@ -142,9 +131,7 @@ def remove_leftovers() -> None:
     folders = {path.parent for path in paths if path.name == "worktree"}
     for folder in sorted(folders | set(Path(tempfile.gettempdir()).resolve().glob("pipeline-reproduce-*"))):
         if _is_left_over(folder):
-            _stop_stages(folder)
-            command = ["git", "worktree", "remove", "--force", str(folder / "worktree")]
-            subprocess.run(command, check=False, capture_output=True)
+            _remove(folder / "worktree")
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -168,27 +155,12 @@ def _stop_stages(folder: Path) -> None:
     psutil.wait_procs(stages, timeout=3)  # otherwise they write into what is being removed
 
 
-def apply(stored: StoredRecord, folder: Path, *options: str, extra: Mapping[str, str] | None = None) -> None:
-    """Apply a run's patch with git.
-
-    Raises:
-        InputError: git refuses it.
-    """
-    git(stored, folder, "apply", *options, "--binary", "--whitespace=nowarn", "-", given=stored.patch, extra=extra)
-
-
 def git(
-    stored: StoredRecord, folder: Path, *arguments: str, given: bytes = b"", extra: Mapping[str, str] | None = None
+    stored: StoredRecord, folder: Path, *arguments: str, given: bytes = b"", env: Mapping[str, str] | None = None
 ) -> bytes:
-    """Run git safely in a folder; return its output.
-
-    Raises:
-        InputError: it fails.
-    """
+    """Run git safely in a folder; return its output."""
     command = ["git", *SAFE, *arguments]
-    result = subprocess.run(
-        command, cwd=folder, env=os.environ | (extra or {}), input=given, capture_output=True, check=False
-    )
+    result = subprocess.run(command, cwd=folder, env=env, input=given, capture_output=True, check=False)
     if result.returncode != 0:
         raise InputError(f"{stored.run_id}: git {' '.join(arguments)}: {readable(result.stderr).strip()}")
     return result.stdout

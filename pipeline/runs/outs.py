@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.system import repository
+from pipeline.system.files import read_csv
 
 PREPARED = Path("data/prepared/tensors.safetensors")
 SUMMARY = Path("data/prepared/summary.json")
@@ -36,6 +37,12 @@ def evaluation() -> list[Path]:
     """List the files that evaluate writes for people; MLflow keeps them with the sweep."""
     report = [REPORT] if REPORT.exists() else []  # outs of earlier versions have none
     return [LEADERBOARD, METRICS, *report, *sorted(PLOTS.glob("*"))]
+
+
+def run_names() -> dict[str, str]:
+    """List the evaluated runs, fingerprint -> name; none without outs."""
+    rows = read_csv(EVALUATED) if EVALUATED.exists() else []
+    return {row["fingerprint"]: row["name"] for row in rows}
 
 
 def study(variant: str) -> Path:

@@ -100,11 +100,7 @@ def parse(address: str) -> Address | None:
 
 
 def of_server(address: str) -> Address | None:
-    """Parse a server's address as urllib does.
-
-    Raises:
-        ValueError: it cannot be parsed.
-    """
+    """Parse a server's address as urllib does, which raises ValueError."""
     parts = urlsplit(address)
     user, _, host = parts.netloc.rpartition("@")
     doubtful = re.search(r"\s", address) or "@" in parts.path + parts.query + parts.fragment
@@ -117,11 +113,7 @@ def of_server(address: str) -> Address | None:
 
 
 def of_database(address: str) -> Address | None:
-    """Parse a database's address as SQLAlchemy does.
-
-    Raises:
-        ValueError: it cannot be parsed.
-    """
+    """Parse a database's address as SQLAlchemy does, which may raise ValueError."""
     from sqlalchemy import make_url  # noqa: PLC0415 - 0.3 s, and seldom needed
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
 

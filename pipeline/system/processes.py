@@ -54,7 +54,7 @@ def stop_when_told() -> None:
     background jobs ignore it.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     if "DVC_STAGE" in os.environ:
         dvc = next((parent for parent in psutil.Process().parents() if is_dvc(parent)), None)
         threading.Thread(target=_watch, args=(dvc,), daemon=True).start()
@@ -83,5 +83,6 @@ def _is_gone(process: psutil.Process) -> bool:
         return True
 
 
-def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+def interrupt(number: int, _: FrameType | None) -> NoReturn:
+    """Treat a signal like Ctrl-C."""
     raise KeyboardInterrupt(signal.Signals(number).name)

@@ -111,9 +111,7 @@ class Display:
         for n, record in enumerate(records):
             if self.is_due():
                 left = self.elapsed / n * (len(records) - n) if n else math.nan
-                self.draw(
-                    f"{n:,} of {count(len(records), 'run')} evaluated", f"{duration(left)} left" if left > 0 else ""
-                )
+                self.draw(f"{n:,} of {count(len(records), 'run')} evaluated", remaining(left))
             yield record
 
     def storing(self, stored: int, sent: int) -> None:
@@ -122,9 +120,12 @@ class Display:
         if self.is_due() and sent:
             waited = time.monotonic() - since
             left = waited / (stored - before) * (sent - stored) if stored > before and waited > 1 else math.nan
-            self.draw(
-                f"storing: {stored:,} of {count(sent, 'run')} stored", f"{duration(left)} left" if left > 0 else ""
-            )
+            self.draw(f"storing: {stored:,} of {count(sent, 'run')} stored", remaining(left))
+
+
+def remaining(seconds: float) -> str:
+    """Write how much time is left; empty if that is unknown."""
+    return f"{duration(seconds)} left" if seconds > 0 else ""
 
 
 def duration(seconds: float) -> str:

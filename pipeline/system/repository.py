@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -99,23 +101,25 @@ def user() -> str | None:
         return None
 
 
+@contextmanager
+def separate_index() -> Iterator[dict[str, str]]:
+    """Yield an environment with a temporary index and object folder for git, so that the user's stay untouched."""
+    objects = Path(git("rev-parse", "--git-path", "objects") or ".").resolve()
+    with tempfile.TemporaryDirectory() as temporary:
+        own = {"GIT_INDEX_FILE": f"{temporary}/index", "GIT_OBJECT_DIRECTORY": temporary}
+        yield os.environ | own | {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)}
+
+
 def changes() -> bytes:
     """Return the working tree's difference from the commit as a patch, untracked files included.
 
     What git cannot add, such as a repository without a commit, is left out with a warning.
     """
-    objects = git("rev-parse", "--git-path", "objects")
-    if objects is None or git("rev-parse", "HEAD") is None:
+    if git("rev-parse", "HEAD") is None:
         return b""
-    with tempfile.TemporaryDirectory() as temporary:
-        # A separate index and object folder, so that the user's stay untouched.
-        own = os.environ | {
-            "GIT_INDEX_FILE": f"{temporary}/index",
-            "GIT_OBJECT_DIRECTORY": temporary,
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(Path(objects).resolve()),
-        }
-        commands = [["read-tree", "HEAD"], ["add", "--all", "--ignore-errors", "--", *_compared()]]
-        commands += [["diff", "--cached", "--binary", "HEAD"]]
+    commands = [["read-tree", "HEAD"], ["add", "--all", "--ignore-errors", "--", *_compared()]]
+    commands += [["diff", "--cached", "--binary", "HEAD"]]
+    with separate_index() as own:
         done = [subprocess.run(["git", *command], env=own, check=False, capture_output=True) for command in commands]
     faults = [one.stderr.decode("utf-8", "replace").strip() for one in done if one.returncode != 0]
     if faults:

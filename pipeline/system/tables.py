@@ -47,17 +47,17 @@ def as_table(rows: Sequence[Row], optional: Sequence[str] = (), console: Console
         the columns that were left out for lack of width.
     """
     console = console or Console(highlight=False)
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if any(map(text, column(rows, key)))]
-    cells = {key: [printable(key), *map(text, column(rows, key))] for key in columns}
-    widths = {key: max(map(cell_len, cells[key])) for key in columns}
+    columns = dict.fromkeys(key for row in rows for key in row)
+    cells = {key: [printable(key), *(text(row.get(key)) for row in rows)] for key in columns}
+    cells = {key: column for key, column in cells.items() if any(column[1:])}
+    widths = {key: max(map(cell_len, column)) for key, column in cells.items()}
     left_out: list[str] = []
     if console.is_terminal:
         for key in dict.fromkeys(optional):
             if key in cells and too_wide(widths, console) > 0:
                 left_out.append(key)
                 del cells[key], widths[key]
-        first = next(iter(widths), "")
-        if first:
+        if first := next(iter(widths), ""):
             widths[first] = max(min(SHORTEST, widths[first]), widths[first] - max(0, too_wide(widths, console)))
     for n, line in enumerate(zip(*cells.values(), strict=True)):
         parts = (fitted(cell, width) for cell, width in zip(line, widths.values(), strict=True))
@@ -69,11 +69,6 @@ def as_table(rows: Sequence[Row], optional: Sequence[str] = (), console: Console
         else:
             console.file.write(f"{written}\n")
     return left_out
-
-
-def column(rows: Sequence[Row], key: str) -> list[object]:
-    """Return one value of each row, None where it is missing."""
-    return [row.get(key) for row in rows]
 
 
 def text(value: object) -> str:
@@ -113,10 +108,4 @@ def too_wide(widths: Mapping[str, int], console: Console) -> int:
 
 def fitted(cell: str, width: int) -> str:
     """Pad or shorten a cell to a width."""
-    return (
-        cell
-        if cell_len(cell) == width
-        else set_cell_size(cell, width)
-        if cell_len(cell) < width
-        else (f"{set_cell_size(cell, width - 1)}…")
-    )
+    return set_cell_size(cell, width) if cell_len(cell) <= width else f"{set_cell_size(cell, width - 1)}…"
