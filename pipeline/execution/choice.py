@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.errors import InputError
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.cost import STEP_SECONDS, work
-from pipeline.execution.engine import Engine
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Engine, Here
 from pipeline.execution.processes import Workers
 from pipeline.system import machine
 from pipeline.table.prepared import Prepared

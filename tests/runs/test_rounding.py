@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import prepare
 from pipeline.config.params import Split
 from pipeline.evaluation import outcome
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Here
 from pipeline.execution.trainer import Trainer
 from pipeline.metrics import METRICS, Metric, Rows
 from pipeline.runs import rounding
