@@ -47,7 +47,6 @@ def main() -> None:
     params = load()
     if name not in params.variants:
         parser.error(f"VARIANT: got {name!r}, takes one that params.yaml lists: {', '.join(params.variants)}")
-    check_device(params)
     train(params, name, len(check_prepared(params.data)))
 
 
@@ -55,23 +54,18 @@ def train(params: Params, name: str, splits: int) -> None:
     """Train those runs of a variant, on so many splits, that are not known; write the outs of all."""
     runs, search = sweep.plan(params), searcher(params, name)
     own = search.likely() if search else [run for run in runs if run.variant == name]
-    fits, epochs = splits + len(pairs(splits)) * params.train.nested, max(params.axis("epochs"))
-    cost.check_memory(search.most if search else len(own), fits, epochs, psutil.virtual_memory().available)
+    check_machine(params, search.most if search else len(own), splits)
     prepared = Prepared.load(outs.PREPARED)
     every = prepared.with_pairs(params.data.standardize) if params.train.nested else prepared
     recall = partial(reuse.recall, environment=os.environ, nested=params.train.nested)
     found = {} if search else recall(own)
-    title = f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})"
+    display = Display(f"train {name} ({params.variants.index(name) + 1} of {len(params.variants)})")
     if not (planned := plan(own, found, prepared, every)):
         write(outs.TRAINED / name, [found[run.fingerprint] for run in own])
-        Display(title).say(f"{count(len(own), 'run')} known, none trained; to train again: PIPELINE_RETRAIN=1")
+        display.say(f"{count(len(own), 'run')} known, none trained; to train again: PIPELINE_RETRAIN=1")
         return
-    checkpoints = Checkpoints()
-    with (
-        choose(os.environ, planned, every, checkpoints) as engine,
-        Display(title) as display,
-        tracker.Tracker(params, runs, display) as tracking,
-    ):
+    checkpoints, tracking = Checkpoints(), tracker.Tracker(params, runs, display)
+    with choose(os.environ, planned, every, checkpoints) as engine, display, tracking:
         shown = Training(display, planned, prepared.X.shape[1], splits, tracking.count_stored)
         trainer = Trainer(prepared, engine, Listeners(shown, tracking))
         outs.study(name).unlink(missing_ok=True)
@@ -98,14 +92,16 @@ def searcher(params: Params, name: str) -> "Searcher | None":
     return Searcher(params, name)
 
 
-def check_device(params: Params) -> None:
-    """Refuse a device that this machine lacks.
+def check_machine(params: Params, runs: int, splits: int) -> None:
+    """Refuse a device or a number of epochs that this machine lacks, or has no memory for.
 
     Raises:
-        InputError: the device is cuda and torch finds none.
+        InputError: the device is cuda and torch finds none, or the curves of so many runs do not fit into memory.
     """
     if params.train.device == "cuda" and not torch.cuda.is_available():
         raise InputError("params.yaml: train.device: got 'cuda', but torch finds no CUDA device here; takes cpu")
+    fits = splits + len(pairs(splits)) * params.train.nested
+    cost.check_memory(runs, fits, max(params.axis("epochs")), psutil.virtual_memory().available)
 
 
 if __name__ == "__main__":

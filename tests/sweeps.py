@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.config.params import Params, check
 from pipeline.evaluation import leaderboard, outcome
 from pipeline.evaluation.results import Results
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Here
 from pipeline.execution.trainer import Trainer
 from pipeline.runs import sweep
 from pipeline.runs.fingerprints import fingerprint

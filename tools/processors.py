@@ -71,7 +71,7 @@ def run_stages() -> None:
     from pipeline import evaluate, prepare  # noqa: PLC0415
     from pipeline.config.params import load  # noqa: PLC0415
     from pipeline.evaluation import leaderboard, outcome  # noqa: PLC0415
-    from pipeline.execution.local import Here  # noqa: PLC0415
+    from pipeline.execution.engine import Here  # noqa: PLC0415
     from pipeline.execution.trainer import Trainer  # noqa: PLC0415
     from pipeline.runs import outs, records, sweep  # noqa: PLC0415
     from pipeline.table.prepared import Prepared  # noqa: PLC0415

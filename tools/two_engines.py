@@ -22,8 +22,8 @@ from pipeline import variants
 from pipeline.config.axes import BatchSize
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
+from pipeline.execution.engine import Here
 from pipeline.execution.listener import Listeners
-from pipeline.execution.local import Here
 from pipeline.execution.processes import Workers
 from pipeline.execution.trainer import Trainer
 from pipeline.runs.records import Array, Record

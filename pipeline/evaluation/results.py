@@ -109,7 +109,7 @@ class Results:
         """The lr of a linear variant, for each batch size, below which no minibatches let rounding grow; 6 digits."""
         moments = rounding.Moments.of(*self.rows)
         runs = {record.run.batch_size: record.run for record in self.evaluated}
-        limits = {size: 2 / moments.curvature(moments.minibatch(run)) for size, run in runs.items()}
+        limits = {size: 2 / moments.curvature(run.minibatch(moments.rows)) for size, run in runs.items()}
         return {size: float(f"{limit:.6g}") for size, limit in limits.items()}
 
     @cached_property

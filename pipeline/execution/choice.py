@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.errors import InputError
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.cost import STEP_SECONDS, work
-from pipeline.execution.engine import Engine
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Engine, Here
 from pipeline.execution.processes import Workers
 from pipeline.system import machine
 from pipeline.table.prepared import Prepared
@@ -31,14 +30,12 @@ def choose(
     Raises:
         InputError: PIPELINE_ENGINE or PIPELINE_WORKERS is wrong.
     """
-    name, asked = named(environment), number(environment)
+    name, asked = _named(environment), _workers(environment)  # empty and 0 if it leaves that open
     if name == "ray":
         return cluster(environment.get("RAY_ADDRESS", ""), asked or machine.cores(), prepared)
     count = asked or min(machine.cores(), len(planned))
-    worth = (
-        sum(work(stack, prepared.X.shape[1]) for stack in planned) * STEP_SECONDS > WORTH_SECONDS
-        and sys.platform == "linux"
-    )
+    seconds = sum(work(stack, prepared.X.shape[1]) for stack in planned) * STEP_SECONDS
+    worth = seconds > WORTH_SECONDS and sys.platform == "linux"
     on_cpu = all(stack.fits[0][0].device == "cpu" for stack in planned)
     if on_cpu and name != "here" and (name or asked or (worth and count > 1)):
         return Workers(count, prepared, checkpoints)
@@ -62,24 +59,14 @@ def cluster(address: str, workers: int, prepared: Prepared) -> Engine:
     return Cluster(address, workers, prepared)
 
 
-def named(environment: Mapping[str, str]) -> str:
-    """Return the engine that PIPELINE_ENGINE names; empty if it names none.
-
-    Raises:
-        InputError: there is no such engine.
-    """
+def _named(environment: Mapping[str, str]) -> str:
     name = environment.get("PIPELINE_ENGINE", "")
     if name and name not in ENGINES:
         raise InputError(f"PIPELINE_ENGINE: got {name!r}, takes {', '.join(ENGINES)}; or unset it")
     return name
 
 
-def number(environment: Mapping[str, str]) -> int:
-    """Return how many workers PIPELINE_WORKERS asks for; 0 if it leaves that open.
-
-    Raises:
-        InputError: it is not a positive number.
-    """
+def _workers(environment: Mapping[str, str]) -> int:
     text = environment.get("PIPELINE_WORKERS", "")
     if text and not (text.isascii() and text.isdecimal() and 0 < int(text) <= 1024):
         raise InputError(f"PIPELINE_WORKERS: got {text!r}, takes a number from 1 to 1024; or unset it")

@@ -36,7 +36,6 @@ class Listeners(Listener):
     """Several listeners as one, in their order; without any, nobody listens."""
 
     def __init__(self, *listeners: Listener) -> None:
-        """Take the listeners."""
         self.listeners = listeners
 
     def start(self, stack: Stack) -> None:

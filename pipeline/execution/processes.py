@@ -13,15 +13,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
-from types import TracebackType
 from typing import NoReturn, Self
 
 from pipeline.errors import InputError
 from pipeline.execution.checkpoints import Checkpoints
 from pipeline.execution.cost import work
-from pipeline.execution.engine import RemoteStack
+from pipeline.execution.engine import Here, RemoteStack
 from pipeline.execution.listener import Listener
-from pipeline.execution.local import Here
 from pipeline.execution.messages import Failed, Grown, Reporter, Task, Trained, pack, unpack
 from pipeline.system.progress import count
 from pipeline.table.prepared import Prepared
@@ -48,9 +46,7 @@ class Workers:
         os.close(theirs)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end(self.workers)
         os.close(self.lifeline)
 

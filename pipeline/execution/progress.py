@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -107,13 +108,13 @@ class Training(Listener):
         self.display.say(f"{trained}{known}{nested if self.nested else ''}{best}{stored}")
 
     def _draw(self, losses: Array) -> None:
-        finite = losses[np.isfinite(losses)]
-        best = min([self.best, *finite.tolist()])
+        best = min([self.best, *losses[np.isfinite(losses)].tolist()])
         done = sum(self.work[stack] for stack in self.ended)
         done += sum(self.work[stack] * one.epoch / _epochs(stack) for stack, one in self.at_work.items())
         left = self._seconds_left(done)
         self._announce(left)
         first, last = len(self.ended) + 1, len(self.ended) + len(self.at_work)
+        rate = sum(one.rate for one in self.at_work.values())
         self.display.draw(
             f"{done / sum(self.work.values()):.0%}",
             f"{duration(left)} left" if math.isfinite(left) else "",
@@ -124,12 +125,8 @@ class Training(Listener):
                 for stack, one in list(self.at_work.items())[:LISTED]
             ),
             f"stack{'' if first == last else f's {first} to'} {last} of {len(self.work)}",
-            self._rate(),
+            f"{rate:{',.0f' if rate >= 10 else '.2g'}} epochs/s" if rate else "",
         )
-
-    def _rate(self) -> str:
-        rate = sum(one.rate for one in self.at_work.values())
-        return (f"{rate:,.0f} epochs/s" if rate >= 10 else f"{rate:.2g} epochs/s") if rate else ""
 
     def _seconds_left(self, done: float) -> float:
         made = done - self.skipped
@@ -145,11 +142,9 @@ class Training(Listener):
         self.announced = True
         if left < WORTH_SECONDS:
             return
-        work_of: dict[str, float] = {}
-        for stack, amount in self.work.items():
-            if stack not in self.ended:
-                size = str(stack.fits[0][0].batch_size)
-                work_of[size] = work_of.get(size, 0) + amount
+        work_of: dict[str, float] = defaultdict(float)
+        for stack in [one for one in self.work if one not in self.ended]:
+            work_of[str(stack.fits[0][0].batch_size)] += self.work[stack]
         most = max(work_of, key=lambda size: work_of[size])
         share = work_of[most] / sum(work_of.values())
         why = f"; batch size {most} is most of it" if len(work_of) > 1 and share > 0.5 else ""

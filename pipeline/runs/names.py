@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.config.axes import AXES, OF_CONFIGURATION, Axis
+from pipeline.config.axes import AXES, Axis
 
 # Run's fields but its fingerprint, and how each is read from text.
 FIELDS: Mapping[str, Callable[[str], Any]] = {
@@ -15,17 +15,8 @@ FIELDS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def configuration_name(values: Mapping[str, Any]) -> str:
-    """Name a configuration: the variant, and each axis whose value is not the default; takes Run's fields, or texts."""
-    return _named(values, OF_CONFIGURATION)
-
-
-def run_name(values: Mapping[str, Any]) -> str:
-    """Name a run, from Run's fields or their texts."""
-    return _named(values, AXES)
-
-
-def _named(values: Mapping[str, Any], axes: Sequence[Axis]) -> str:
+def run_name(values: Mapping[str, Any], axes: Sequence[Axis] = AXES) -> str:
+    """Name a run: the variant, and each axis whose value is not the default; takes Run's fields, or their texts."""
     given = [(axis, values.get(axis.name, axis.default)) for axis in axes]
     parts = [f"{axis.label}={value}" for axis, value in given if str(value) != str(axis.default)]
     return " ".join([values["variant"], *parts])

@@ -21,6 +21,7 @@ Array = NDArray[np.float32]
 CURVE = metrics.CURVE
 FORMAT = 2  # of a run in MLflow; format 1 held linear models only, and no format number
 BEHIND = "behind"  # how `left` begins for a run that halving dropped
+CURVES_FILE, WEIGHTS_FILE, PATHS_FILE = "curves.safetensors", "weights.safetensors", "paths.safetensors"
 NESTED_FILE = "nested.safetensors"
 
 
@@ -72,44 +73,47 @@ class Record:
         return not self.diverged and not self.left.startswith(BEHIND)
 
 
+def fit_name(split: int) -> str:
+    """Name a run's fit on a split, for people."""
+    return f"fold {split}" if split else "all training rows"
+
+
 def write(folder: Path, records: Sequence[Record]) -> None:
     """Write one variant's table of runs, curves and weights, in the order of the records, and paths by fingerprint.
 
     Either all of them have nested cross-validation's fits, or none has.
     """
-    with replacing(folder / "curves.safetensors") as temporary:
-        longest = max(len(record.curve) for record in records)
-        padded = [np.pad(one.curve, (0, longest - len(one.curve)), constant_values=np.nan) for one in records]
-        save_file({CURVE: np.stack(padded)}, temporary)
-    with replacing(folder / "weights.safetensors") as temporary:
-        names = records[0].tensors
-        save_file({name: np.stack([record.tensors[name] for record in records]) for name in names}, temporary)
-    with replacing(folder / "paths.safetensors") as temporary:
-        save_file({one.run.fingerprint: one.path for one in records if one.path is not None}, temporary)
-    if any(record.inner for record in records):
-        with replacing(folder / NESTED_FILE) as temporary:
-            names = records[0].inner
-            save_file({name: np.stack([record.inner[name] for record in records]) for name in names}, temporary)
-    else:
-        (folder / NESTED_FILE).unlink(missing_ok=True)  # a stage that a person starts finds the earlier outs
-    ends = [{"diverged": record.diverged, "left": record.left} for record in records]
-    rows = [{"name": one.run.name, **vars(one.run), **end} for one, end in zip(records, ends, strict=True)]
+    longest = max(len(record.curve) for record in records)
+    padded = [np.pad(one.curve, (0, longest - len(one.curve)), constant_values=np.nan) for one in records]
+    files = {
+        CURVES_FILE: {CURVE: np.stack(padded)},
+        WEIGHTS_FILE: _stacked([record.tensors for record in records]),
+        PATHS_FILE: {one.run.fingerprint: one.path for one in records if one.path is not None},
+        NESTED_FILE: _stacked([record.inner for record in records]),
+    }
+    for name, tensors in files.items():
+        if name == NESTED_FILE and not tensors:
+            (folder / name).unlink(missing_ok=True)  # a stage that a person starts finds the earlier outs
+            continue
+        with replacing(folder / name) as temporary:
+            save_file(tensors, temporary)
+    rows = [{"name": one.run.name, **vars(one.run), "diverged": one.diverged, "left": one.left} for one in records]
     write_csv(folder / "runs.csv", rows, list(rows[0]))
+
+
+def _stacked(each: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    return {name: np.stack([tensors[name] for tensors in each]) for name in each[0]}
 
 
 def read(folder: Path) -> list[Record]:
     """Read one variant's records, without metrics; outs of earlier versions have no paths."""
     rows = read_csv(folder / "runs.csv")  # first, as safetensors' errors do not name a missing file
-    curves = load_file(folder / "curves.safetensors")[CURVE]
-    tensors = load_file(folder / "weights.safetensors")
-    kept = folder / "paths.safetensors"
-    paths = load_file(kept) if kept.exists() else {}
-    inner = load_file(folder / NESTED_FILE) if (folder / NESTED_FILE).exists() else {}
+    curves, tensors = load_file(folder / CURVES_FILE)[CURVE], load_file(folder / WEIGHTS_FILE)
+    paths, inner = (load_file(path) if path.exists() else {} for path in (folder / PATHS_FILE, folder / NESTED_FILE))
     records = []
     for r, row in enumerate(rows):
-        own = {name: tensor[r] for name, tensor in tensors.items()}
         run, path = _run(row), paths.get(row["fingerprint"])
-        further = {name: tensor[r] for name, tensor in inner.items()}
+        own, further = ({name: tensor[r] for name, tensor in each.items()} for each in (tensors, inner))
         curve, left = curves[r, : run.epochs], row.get("left", "")
         records.append(Record(run, row["diverged"], curve, own, path=path, left=left, inner=further))
     return records

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.axes import AXES
 from pipeline.metrics import NAMED, Metric, Outcome, Rows
-from pipeline.runs.records import CURVE, Array, Record
+from pipeline.runs.records import CURVE, Array, Record, fit_name
 from pipeline.runs.run import Run
 
 Float64 = NDArray[np.float64]
@@ -61,10 +61,6 @@ class Moments:
         """Return the root mean square difference of two θ's predictions, given the difference of the θ (k + 1,)."""
         return math.sqrt(max(0.0, float(difference @ self.hessian @ difference) / 2))
 
-    def minibatch(self, run: Run) -> int:
-        """Return the number of rows in a run's minibatch."""
-        return self.rows if run.batch_size == "full" else min(run.batch_size, self.rows)
-
     def curvature(self, minibatch: int) -> float:
         """Return λ with E[H²] ≼ λ·E[H] over minibatches drawn without replacement, including a short last one."""
         whole, rest = divmod(self.rows, minibatch)
@@ -89,7 +85,7 @@ def table(prepared: Mapping[str, NDArray[np.generic]]) -> Table:
 
 def largest_stable_lr(run: Run, table: Table) -> float:
     """Return the learning rate beyond which rounding grows without bound in one of a run's fits."""
-    return 2 / max(train.curvature(train.minibatch(run)) for train in table)
+    return 2 / max(train.curvature(run.minibatch(train.rows)) for train in table)
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ class Bounds:
         """Compute the bounds for the fit that ended with θ (k + 1,), float64."""
         # The largest ‖θ‖ during training.
         size = max(float(np.linalg.norm(weights)), 1.0 if run.init == "default" else 0.0)
-        k1, m = len(weights), rows.minibatch(run)
+        k1, m = len(weights), run.minibatch(rows.rows)
         terms = 2 * (size * rows.square + rows.cross)
         predicted = math.sqrt(size**2 * rows.square + 2 * size * rows.cross + rows.target)
         pull = run.lr * (2 - run.lr * rows.curvature(m))
@@ -221,9 +217,9 @@ def differences(
     run, theta = made.run, parameters(made.tensors)
     apart = parameters(tensors) - theta  # (S, k + 1)
     bounds = [Bounds.of(run, train, weights) for train, weights in zip(table, theta, strict=True)]
-    steps = [-(-train.rows // train.minibatch(run)) for train in table]  # updates an epoch
+    steps = [-(-train.rows // run.minibatch(train.rows)) for train in table]  # updates an epoch
     for split, (bound, train) in enumerate(zip(bounds, table, strict=True)):
-        name, updates = f"fold {split}" if split else "all training rows", steps[split] * run.epochs
+        name, updates = fit_name(split), steps[split] * run.epochs
         yield f"W, b: {name}: their norm", float(np.linalg.norm(apart[split])), bound.weights(updates)
         yield f"W, b: {name}: what they predict", train.apart(apart[split]), bound.predictions(updates)
     for name in ("mean", "scale"):
@@ -236,48 +232,38 @@ def differences(
     def explained(step: int) -> float:
         mse = float(made.curve[step])
         p = first.predictions(steps[0] * (step + 1)) + first.forward
-        return squares(mse, p) + MARGIN * U * math.sqrt(rows.minibatch(run)) * mse + TINY
+        apart = 2 * math.sqrt(mse) * p + p**2  # of two mean squared errors whose predictions differ by p
+        return apart + MARGIN * U * math.sqrt(run.minibatch(rows.rows)) * mse + TINY
 
     for step, value in points.items():
         yield f"{CURVE}: step {step}", abs(value - float(made.curve[step])), explained(step)
     if metrics and reached is None:
         raise ValueError("metrics are compared by what a run reached")
     if reached:
-        moves = moved(reached(made), reached(replace(made, tensors=tensors)), explained(run.epochs - 1))
+        end = reached(made)
+        moves = moved(end, reached(replace(made, tensors=tensors)), explained(run.epochs - 1))
         for key, value in metrics.items():
             now = made.metrics[key]
             # A difference may reach the bound itself.
-            yield key, abs(value - now), 2 * largest_change(NAMED[key], moves) + DIGITS * abs(now)
+            yield key, abs(value - now), 2 * largest_change(NAMED[key], end, moves) + DIGITS * abs(now)
 
 
-@dataclass(frozen=True)
-class Moves:
-    """What a run reached, and, for each quantity in it, the outcomes where rounding moves that quantity."""
+def moved(reached: Outcome, on_record: Outcome, loss: float) -> list[list[Outcome]]:
+    """Move each quantity in what a run reached by as much as rounding explains: the last loss by at most `loss`.
 
-    reached: Outcome
-    outcomes: Sequence[Sequence[Outcome]]
-
-
-def moved(reached: Outcome, on_record: Outcome, loss: float) -> Moves:
-    """Move what a run reached by as much as rounding explains.
-
-    Args:
-        reached: what the run reached.
-        on_record: what the weights on record reach; how far its predictions are from these is compared elsewhere.
-        loss: the most that the last loss may differ.
+    How far predictions are from those of the weights on record is compared elsewhere.
     """
     rows, gradient = reached.trained, reached.gradient
     optimum = EXCESS * max(rows.mse, float((rows.y**2).mean()))
     slope = MARGIN * U * math.sqrt(len(gradient.size) + len(rows.y)) * gradient.size
     slope *= signs(gradient.autograd - gradient.formula)
-    outcomes = [
+    return [
         [replace(reached, tested=one) for one in around(reached.tested, on_record.tested)],
         [replace(reached, trained=one) for one in around(rows, on_record.trained)],
         [replace(reached, loss=reached.loss + one) for one in (loss, -loss)],
         [replace(reached, optimum=reached.optimum + one) for one in (optimum, -optimum)],
         [replace(reached, gradient=replace(gradient, autograd=gradient.autograd + one)) for one in (slope, -slope)],
     ]
-    return Moves(reached, outcomes)
 
 
 def around(rows: Rows, on_record: Rows) -> list[Rows]:
@@ -306,16 +292,11 @@ def signs(values: Float64) -> Float64:
     return np.where(values >= 0, 1.0, -1.0)
 
 
-def largest_change(metric: Metric, moves: Moves) -> float:
+def largest_change(metric: Metric, reached: Outcome, moves: Sequence[Sequence[Outcome]]) -> float:
     """Return the most that a metric changes where each quantity moves; the changes by several quantities add up."""
-    value = metric.value(moves.reached)
-    changes = [[abs(metric.value(one) - value) for one in own] for own in moves.outcomes]
+    value = metric.value(reached)
+    changes = [[abs(metric.value(one) - value) for one in own] for own in moves]
     return sum(max(filter(math.isfinite, own), default=0.0) for own in changes)
-
-
-def squares(mse: float, p: float) -> float:
-    """Bound the difference of two mean squared errors whose predictions differ by p, root mean square."""
-    return 2 * math.sqrt(mse) * p + p**2
 
 
 def parameters(tensors: Mapping[str, Array]) -> Float64:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from pipeline.config.axes import BatchSize
-from pipeline.runs.names import configuration_name, run_name
+from pipeline.config.axes import OF_CONFIGURATION, BatchSize
+from pipeline.runs.names import run_name
 
 PATH_POINTS = 101  # the most epochs at which a path is kept; track.points would retrain a sweep for a curve's sake
 
@@ -40,12 +40,16 @@ class Run:
     @property
     def configuration(self) -> str:
         """The name shared by runs that differ only in their seed."""
-        return configuration_name(vars(self))
+        return run_name(vars(self), OF_CONFIGURATION)
 
     @property
     def name(self) -> str:
         """The run's name, for people."""
         return run_name(vars(self))
+
+    def minibatch(self, rows: int) -> int:
+        """Return the number of rows in a minibatch of a fit on so many rows."""
+        return rows if self.batch_size == "full" else min(self.batch_size, rows)
 
 
 def curve_steps(epochs: int, points: int) -> list[int]:

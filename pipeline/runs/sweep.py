@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -34,13 +35,13 @@ def plan(params: Params, prepared: Path = outs.PREPARED) -> list[Run]:
     """
     if params.sweep.search.method in PROPOSED:
         return []
-    data, chosen, runs = file_md5(prepared), points(params), []
-    for variant in params.variants:
-        code = code_hash(variant)
-        for point in chosen:
-            values = configured(params, variant, point)
-            runs.append(Run(**values, fingerprint=run_fingerprint(data, code, values)))
-    return runs
+    data, chosen = file_md5(prepared), points(params)
+    return [run for variant in params.variants for run in _runs(params, variant, chosen, data)]
+
+
+def _runs(params: Params, variant: str, points: Iterable[Mapping[str, Any]], data: str) -> list[Run]:
+    code, each = code_hash(variant), [configured(params, variant, point) for point in points]
+    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in each]
 
 
 def configured(params: Params, variant: str, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,10 +85,8 @@ def is_meant(params: Params, values: Mapping[str, Any]) -> bool:
 
 def runs_of(params: Params, variant: str, one: Mapping[str, Any], prepared: Path = outs.PREPARED) -> list[Run]:
     """List the runs of one configuration, one for each seed; none if the sweep leaves it out."""
-    data, code = file_md5(prepared), code_hash(variant)
-    points = (configured(params, variant, {**one, "seed": seed}) for seed in params.sweep.seed)
-    meant = [values for values in points if is_meant(params, values)]
-    return [Run(**values, fingerprint=run_fingerprint(data, code, values)) for values in meant]
+    points = ({**one, "seed": seed} for seed in params.sweep.seed)
+    return _runs(params, variant, filter(partial(is_meant, params), points), file_md5(prepared))
 
 
 def sweep_id(runs: Sequence[Run], specified: Mapping[str, object]) -> str:

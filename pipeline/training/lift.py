@@ -1,6 +1,5 @@
 """Train many runs at once with a model written for one."""
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -67,12 +66,6 @@ class Mapped:
         self.model = model
         self.stacked: Sequence[Tensor] = [part.requires_grad_() for part in split(values, shapes_of(model))]
 
-    def with_parameters(self, stacked: Sequence[Tensor]) -> "Mapped":
-        """Return the same model with other parameters, each (r, …)."""
-        other = copy.copy(self)
-        other.stacked = stacked
-        return other
-
     def parameters(self) -> Sequence[Tensor]:
         """List the parameters, each (R, …)."""
         return self.stacked
@@ -89,8 +82,7 @@ class Mapped:
 
 def part(lifted: Model, place: slice) -> Model:
     """Return a lifted model of some of its runs, whose parameters lie in its own parameters' memory."""
-    own = [parameter.detach()[place].requires_grad_() for parameter in lifted.parameters()]
-    return lifted.with_parameters(own) if isinstance(lifted, Mapped) else filled(lifted, own)
+    return filled(lifted, [parameter.detach()[place].requires_grad_() for parameter in lifted.parameters()])
 
 
 def values(lifted: Model) -> Tensor:

@@ -67,6 +67,11 @@ class State:
         never = torch.full((count,), -1)
         return cls(parameters, torch.full((count, epochs), torch.nan), never, path, never.clone())
 
+    @property
+    def going(self) -> Tensor:
+        """Which runs (R,) train on: those that have neither diverged nor left."""
+        return (self.diverged < 0) & (self.left < 0)
+
 
 @dataclass(frozen=True, eq=False)  # itself only
 class Part:
@@ -102,14 +107,13 @@ class Patience:
 
 
 def fit(
+    run: Run,
     state: State,
     minibatches: Iterator[Minibatch],
     steps: Sequence[Part],
     rows: Tensor,
     after_epoch: Callable[[State], object],
-    followed: Sequence[int] = (),
-    loss_of: Loss = mse,
-    stop: tuple[int, float] | None = None,
+    followed: Sequence[int],
     until: int | None = None,
 ) -> State:
     """Train a stack of R runs from `state.epoch` on, in place, to its last epoch or until many of them have left.
@@ -118,37 +122,36 @@ def fit(
     whose loss stops being finite keeps the parameters it had then, and so does one that has left.
 
     Args:
+        run: one of them; they share what is minimized, and when runs leave. The curve is the mean squared error.
         state: the initial one.
         minibatches: X (r, m, k), y (r, m, 1), float32, for all epochs from `state.epoch` on.
         steps: of an epoch, each with the part that takes a minibatch.
         rows: (R,), each run's rows in an epoch.
         after_epoch: called with the state after each epoch.
         followed: the F runs whose path is kept, at the epochs of `curve_steps`.
-        loss_of: what is minimized; the curve is the mean squared error.
-        stop: patience and min_delta, by which runs leave; None if none does.
         until: the number of epochs to have done at the end; None for all.
 
     Returns:
         `state`.
     """
     parameters, epochs, parts = state.parameters, state.curve.shape[1], dict.fromkeys(steps)
-    patience = Patience(*stop, state.curve, state.epoch) if stop else None
-    device = parameters[0].device
-    going = ((state.diverged < 0) & (state.left < 0)).to(device)
+    patience = Patience(run.patience, run.min_delta or 0.0, state.curve, state.epoch) if run.patience else None
+    loss, device = loss_of(run), parameters[0].device
+    going = state.going.to(device)
     kept = {epoch: place for place, epoch in enumerate(curve_steps(epochs, PATH_POINTS)) if followed}
     for epoch in range(state.epoch, epochs if until is None else until):
         for part in parts:
             part.optimizer.begin(epoch)
-        total = _epoch(minibatches, steps, going, loss_of)
+        total = _epoch(minibatches, steps, going, loss)
         state.curve[:, epoch] = torch.where(going, total / rows, torch.nan).cpu()
-        state.diverged[~going.cpu() & (state.diverged < 0) & (state.left < 0)] = epoch
+        state.diverged[~going.cpu() & state.going] = epoch
         if epoch in kept:
             now = torch.cat([one.detach()[followed].flatten(1) for one in parameters], dim=1).cpu()
             state.path[:, kept[epoch]] = torch.where(state.left[followed][:, None] < 0, now, torch.nan)
         state.epoch = epoch + 1
         if patience and epoch + 1 < epochs:
             _leave(state, patience.look(state.curve[:, epoch]))
-            going = ((state.diverged < 0) & (state.left < 0)).to(device)
+            going = state.going.to(device)
         after_epoch(state)
         if patience and CROWD * int((state.left >= 0).sum()) >= len(going):
             return state
@@ -157,7 +160,7 @@ def fit(
     return state
 
 
-def _epoch(minibatches: Iterator[Minibatch], steps: Sequence[Part], going: Tensor, loss_of: Loss) -> Tensor:
+def _epoch(minibatches: Iterator[Minibatch], steps: Sequence[Part], going: Tensor, loss: Loss) -> Tensor:
     # Takes an epoch's steps; clears `going` where a loss is not finite, and returns each run's squared errors (R,).
     total = torch.zeros(len(going), dtype=torch.float64, device=going.device)  # float32 sums may overflow
     for part, (X, y) in zip(steps, minibatches, strict=False):
@@ -165,10 +168,10 @@ def _epoch(minibatches: Iterator[Minibatch], steps: Sequence[Part], going: Tenso
         losses = mse(y_pred, y)  # (R,)
         error = losses.sum()
         # The sum gives each run the gradient of its own loss.
-        loss = error if loss_of is mse else loss_of(y_pred, y).sum()
+        minimized = error if loss is mse else loss(y_pred, y).sum()
         for parameter in part.parameters:
             parameter.grad = None
-        loss.backward()
+        minimized.backward()
         if not math.isfinite(error.item()):
             going[part.place].logical_and_(losses.detach().isfinite())
         _step(part, going[part.place])

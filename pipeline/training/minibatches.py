@@ -68,7 +68,6 @@ class MinibatchOrder(Sampler[Tensor]):
         self.epochs = epochs
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield the blocks."""
         per_run = max(1, BLOCK // len(self.seed_of_run))
         together = max(1, per_run // self.n)
         for first in range(0, len(self.epochs), together):

@@ -47,12 +47,10 @@ def make(runs: Sequence[Run], parameters: Sequence[Tensor], state: Sequence[Tens
     first, count = runs[0], len(parameters)
     decay = [run.weight_decay for run in runs]
     per_run = PerRun(parameters, Rates(runs), torch.tensor(decay, dtype=torch.float64) if any(decay) else None)
-    if first.momentum is not None:
-        return Momentum(parameters, per_run, state, first.momentum, first.optimizer == "nesterov")
     if first.beta1 is not None and first.beta2 is not None and first.eps is not None:
         moments, betas = (state[:count], state[count:]), (first.beta1, first.beta2)
         return Adam(parameters, per_run, moments, betas, first.eps, steps, first.optimizer == "adamw")
-    return SGD(parameters, per_run)
+    return SGD(parameters, per_run, state, first.momentum or 0.0, first.optimizer == "nesterov")
 
 
 class PerRun:
@@ -83,37 +81,17 @@ def decayed(parameter: Tensor, gradient: Tensor, decay: Tensor | None) -> Tensor
 
 
 class SGD:
-    """Plain gradient descent: parameter -= lr · gradient."""
+    """parameter -= lr · gradient; with momentum, lr · velocity, where velocity = momentum · velocity + gradient.
 
-    def __init__(self, parameters: Sequence[Tensor], per_run: PerRun) -> None:
-        """Take parameters (R, …) that require gradients."""
-        self.parameters, self.per_run = parameters, per_run
-        self.lr = per_run.shaped(per_run.now)
-
-    def begin(self, epoch: int) -> None:
-        """Set the rates of an epoch."""
-        if self.per_run.at(epoch):
-            self.lr = self.per_run.shaped(self.per_run.now)
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Update every parameter in place."""
-        for parameter, lr, decay in zip(self.parameters, self.lr, self.per_run.decays, strict=True):
-            if parameter.grad is not None:
-                parameter.addcmul_(decayed(parameter, parameter.grad, decay), lr, value=-1)
-
-
-class Momentum:
-    """velocity = momentum · velocity + gradient; parameter -= lr · velocity, or with Nesterov's look ahead.
-
-    See: torch.optim.SGD.
+    Nesterov's looks ahead. See: torch.optim.SGD.
     """
 
     def __init__(
         self, parameters: Sequence[Tensor], per_run: PerRun, state: Sequence[Tensor], momentum: float, nesterov: bool
     ) -> None:
-        """Take parameters (R, …), and their velocities as `state`."""
-        self.parameters, self.per_run, self.velocities = parameters, per_run, state
+        """Take parameters (R, …) that require gradients, and their velocities as `state`; empty without momentum."""
+        self.parameters, self.per_run = parameters, per_run
+        self.velocities: Sequence[Tensor | None] = state or [None] * len(parameters)
         self.momentum, self.nesterov = momentum, nesterov
         self.lr = per_run.shaped(per_run.now)
 
@@ -130,9 +108,10 @@ class Momentum:
             if parameter.grad is None:
                 continue
             gradient = decayed(parameter, parameter.grad, decay)
-            velocity.mul_(self.momentum).add_(gradient)
-            ahead = gradient + velocity * self.momentum if self.nesterov else velocity
-            parameter.addcmul_(ahead, lr, value=-1)
+            if velocity is not None:
+                velocity.mul_(self.momentum).add_(gradient)
+                gradient = gradient + velocity * self.momentum if self.nesterov else velocity
+            parameter.addcmul_(gradient, lr, value=-1)
 
 
 class Adam:

@@ -20,7 +20,6 @@ class Rates:
     """The learning rates of R runs."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        """Take the runs, each with its lr and schedule."""
         kinds = [(run.schedule, run.epochs, run.step_every or 1, run.step_factor or 1.0) for run in runs]
         self.kinds = sorted(set(kinds))
         self.kind_of_run = torch.tensor([self.kinds.index(kind) for kind in kinds])
@@ -45,14 +44,13 @@ def factor(schedule: str, epochs: int, step_every: int, step_factor: float, epoc
     if schedule == "step":
         return float(EXACT.power(Decimal(step_factor), epoch // step_every))
     if schedule == "cosine":
-        return float(
-            EXACT.power(cosine(EXACT.divide(EXACT.multiply(HALF_PI, Decimal(epoch)), Decimal(epochs))), 2)
-        )  # (1 + cos 2x) / 2
+        x = EXACT.divide(EXACT.multiply(HALF_PI, Decimal(epoch)), Decimal(epochs))
+        return float(EXACT.power(_cosine(x), 2))  # (1 + cos 2x) / 2
     return 1.0
 
 
-def cosine(x: Decimal) -> Decimal:
-    """Return cos(x) of 0 ≤ x < π/2, by its series."""
+def _cosine(x: Decimal) -> Decimal:
+    # By its series, for 0 ≤ x < π/2.
     total, term, n = Decimal(1), Decimal(1), 0
     while abs(term) > Decimal("1e-36"):
         n += 2

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline import variants
 from pipeline.runs.fingerprints import fingerprint
-from pipeline.runs.records import Array, Record
+from pipeline.runs.records import Array, Record, fit_name
 from pipeline.runs.run import Run
 from pipeline.table.prepared import Prepared
 from pipeline.training import lift, loop, minibatches, optimizers, parameters
@@ -57,7 +57,7 @@ class Stack:
     @property
     def batch_size(self) -> int:
         """The number of rows in a minibatch."""
-        return minibatch(self.fits[0][0], self.rows[0])
+        return self.fits[0][0].minibatch(self.rows[0])
 
     @property
     def key(self) -> str:
@@ -70,11 +70,6 @@ class Stack:
     def places(self) -> Mapping[str, int]:
         """The runs that train on all training rows here: fingerprint -> place in `fits`."""
         return {run.fingerprint: r for r, (run, split) in enumerate(self.fits) if split == 0}
-
-
-def minibatch(run: Run, rows: int) -> int:
-    """Return the number of a run's rows in a minibatch."""
-    return rows if run.batch_size == "full" else min(run.batch_size, rows)
 
 
 Follow = Callable[[Stack, Array, int], None]  # takes a stack's curves (R, epochs) and the number of epochs done
@@ -102,14 +97,14 @@ def group(runs: Sequence[Run], train_rows: Sequence[int], k: int, first: int = 0
     groups: dict[tuple[object, ...], list[tuple[Run, int]]] = defaultdict(list)
     count = Counter(_alike(run) for run in runs)
     for run, (split, rows) in product(runs, enumerate(train_rows, start=first)):
-        size, alike = minibatch(run, rows), _alike(run)
+        size, alike = run.minibatch(rows), _alike(run)
         shared = count[alike] * len(train_rows) * size * k <= SHARED_FLOATS and run.optimizer not in optimizers.COUNTING
         groups[alike, size, None if shared else rows].append((run, split))
     result = []
     for fits in groups.values():
         fits.sort(key=lambda one: -train_rows[one[1] - first])  # as the stack lines them up
         counts = tuple(train_rows[split - first] for _, split in fits)
-        most = max(1, STACK_FLOATS // (minibatch(fits[0][0], counts[0]) * k))
+        most = max(1, STACK_FLOATS // (fits[0][0].minibatch(counts[0]) * k))
         result += [Stack(tuple(fits[at : at + most]), counts[at : at + most]) for at in range(0, len(fits), most)]
     return result
 
@@ -139,10 +134,7 @@ def train(
     ends = dict(enumerate(stack.begin))
     end, count = stack.until or stack.fits[0][0].epochs, len(stack.fits)
 
-    def going() -> list[int]:
-        return [r for r in range(count) if r not in ends or (not ends[r].left and ends[r].epoch < end)]
-
-    while places := going():
+    while places := [r for r in range(count) if r not in ends or (not ends[r].left and ends[r].epoch < end)]:
         begin = tuple(ends[r] for r in places if r in ends)
         fits, rows = zip(*((stack.fits[r], stack.rows[r]) for r in places), strict=True)
         part = replace(stack, fits=fits, rows=rows, begin=begin)
@@ -180,18 +172,11 @@ def _train(
         if saved:
             saved.keep(key, state)
 
-    first, steps = fits[0][0], minibatches.steps([stack.rows[group[0]] for group in groups], stack.batch_size)
-    loop.fit(
-        state,
-        _minibatches(stack, prepared, groups, steps, range(state.epoch, stack.until or first.epochs)),
-        _parts(model, state, fits, groups, steps),
-        torch.tensor([stack.rows[r] for r in lined], device=first.device),
-        keep,
-        followed,
-        loop.loss_of(first),
-        (first.patience, first.min_delta or 0.0) if first.patience else None,
-        stack.until,
-    )
+    run, steps = fits[0][0], minibatches.steps([stack.rows[group[0]] for group in groups], stack.batch_size)
+    stream = _minibatches(stack, prepared, groups, steps, range(state.epoch, stack.until or run.epochs))
+    parts = _parts(model, state, fits, groups, steps)
+    rows = torch.tensor([stack.rows[r] for r in lined], device=run.device)
+    loop.fit(run, state, stream, parts, rows, keep, followed, stack.until)
     paths = dict(zip(followed, state.path, strict=True))
     values = lift.values(model).cpu()
     return [_end(state, values, r, paths.get(r)) for r in places]
@@ -273,21 +258,12 @@ def collect(run: Run, fits: Sequence[Fitted], prepared: Prepared) -> Record:
     X, y = torch.from_numpy(prepared.standardized(0)[rows]), torch.from_numpy(prepared.y[rows])
     values, shapes = torch.stack([fitted.values for fitted in fits]), parameters.shapes(run.variant, k)
     gradient = loop.gradient(variants.make(run.variant, k), values[0], X, y)
-    tensors = {
-        **parameters.named(values, shapes),
-        **{f"grad_{name}": value for name, value in parameters.named(gradient, shapes).items()},
-    }
-    diverged = "; ".join(
-        f"{f'fold {split}' if split else 'all training rows'}, epoch {fitted.diverged}"
-        for split, fitted in enumerate(fits)
-        if fitted.diverged >= 0
-    )
+    tensors = parameters.named(values, shapes)
+    tensors |= {f"grad_{name}": value for name, value in parameters.named(gradient, shapes).items()}
     arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
     arrays |= {"mean": prepared.mean, "scale": prepared.scale}
-    left = "; ".join(
-        f"{f'fold {split}' if split else 'all training rows'}: {fitted.left}"
-        for split, fitted in enumerate(fits)
-        if fitted.left
-    )
+    named = [(fit_name(split), fitted) for split, fitted in enumerate(fits)]
+    diverged = "; ".join(f"{name}, epoch {fitted.diverged}" for name, fitted in named if fitted.diverged >= 0)
+    left = "; ".join(f"{name}: {fitted.left}" for name, fitted in named if fitted.left)
     path = None if fits[0].path is None else fits[0].path.numpy()
     return Record(run, diverged, fits[0].curve.numpy(), arrays, path=path, left=left)

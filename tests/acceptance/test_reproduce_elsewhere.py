@@ -41,7 +41,7 @@ import pipeline
 from pathlib import Path
 from pipeline.table.prepared import Prepared
 from pipeline.config import params
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Here
 from pipeline.execution.trainer import Trainer
 from pipeline.runs import outs, records, sweep
 runs = [run for run in sweep.plan(params.load()) if run.variant == "matrix"]

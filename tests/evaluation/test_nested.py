@@ -20,9 +20,8 @@ from pipeline.evaluation import leaderboard, nested, outcome
 from pipeline.evaluation.choice import costs
 from pipeline.execution import checkpoints
 from pipeline.execution.checkpoints import Checkpoints
-from pipeline.execution.engine import Engine
+from pipeline.execution.engine import Engine, Here
 from pipeline.execution.listener import Listeners
-from pipeline.execution.local import Here
 from pipeline.execution.trainer import Trainer, plan
 from pipeline.runs.records import Array, Record
 from pipeline.runs.run import Run

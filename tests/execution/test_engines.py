@@ -11,7 +11,7 @@ from sweeps import table
 from pipeline.errors import InputError
 from pipeline.execution import choice
 from pipeline.execution.checkpoints import Checkpoints
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Here
 from pipeline.execution.processes import Workers
 from pipeline.runs.run import Run
 from pipeline.system import machine

@@ -15,8 +15,8 @@ from dvc.repo import Repo
 from pipeline import train
 from pipeline.errors import InputError
 from pipeline.execution import reuse
+from pipeline.execution.engine import Here
 from pipeline.execution.listener import Listeners
-from pipeline.execution.local import Here
 from pipeline.execution.trainer import Trainer, plan
 from pipeline.runs import outs, records
 from pipeline.runs.fingerprints import fingerprint

@@ -20,7 +20,7 @@ from pipeline.config.axes import AXES
 from pipeline.config.params import Params
 from pipeline.evaluation import leaderboard, outcome
 from pipeline.evaluation.importance import effect, grouped, ranked
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Here
 from pipeline.execution.trainer import Trainer
 from pipeline.runs import outs, sweep
 from pipeline.runs.records import Record

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
 from pipeline.config import params
-from pipeline.execution import local
+from pipeline.execution.engine import Here as InProcess
 from pipeline.execution.listener import Listeners
 from pipeline.execution.trainer import Trainer
 from pipeline.runs import outs, records, sweep
@@ -98,7 +98,7 @@ def test_a_stage_stores_the_same_from_its_own_process_as_through_the_pipe(
     for variant in settings.variants:
         own = [run for run in runs if run.variant == variant]
         prepared = Prepared.load(outs.PREPARED)
-        Trainer(prepared, local.Here(prepared), Here(here, settings.track.points)).train(own)
+        Trainer(prepared, InProcess(prepared), Here(here, settings.track.points)).train(own)
     here.measure(records.read_evaluated(settings.variants))
     here.conclude(outs.evaluation(), outs.champion())
     here.close("FINISHED", "")

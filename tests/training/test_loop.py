@@ -92,14 +92,13 @@ def train_on(
     """Train a stack from wherever it stands."""
     model, state = begun
     rows = TrainingRows(prepared, [split for _, split in fits])
-    size = stacks.minibatch(fits[0][0], len(rows))
+    size = fits[0][0].minibatch(len(rows))
     order = MinibatchOrder([one.seed for one, _ in fits], len(rows), size, range(state.epoch, fits[0][0].epochs))
     optimizer = optimizers.make([one for one, _ in fits], state.parameters, state.optimizer, order.steps)
     part = loop.Part(slice(None), model, state.parameters, optimizer)
     whole = torch.tensor(len(rows))
-    return loop.fit(
-        state, minibatches.minibatches(rows, order), [part] * order.steps, whole, after_epoch, followed(fits)
-    )
+    steps = [part] * order.steps
+    return loop.fit(fits[0][0], state, minibatches.minibatches(rows, order), steps, whole, after_epoch, followed(fits))
 
 
 def tensors(state: State) -> list[NDArray[Any]]:

@@ -13,7 +13,7 @@ from two_engines import table
 from bench.rows import Row
 from pipeline.config.axes import BatchSize
 from pipeline.execution.checkpoints import Checkpoints
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Here
 from pipeline.execution.processes import Workers
 from pipeline.execution.trainer import Trainer
 from pipeline.runs.run import Run

@@ -15,7 +15,7 @@ import sweeps  # before torch: pipeline pins its kernels
 # isort: split
 from bench.rows import Row
 from pipeline.config.params import Params
-from pipeline.execution.local import Here
+from pipeline.execution.engine import Here
 from pipeline.execution.trainer import Trainer
 from pipeline.runs import outs
 from pipeline.runs.records import Record
