@@ -240,12 +240,19 @@ def differences(
     if metrics and reached is None:
         raise ValueError("metrics are compared by what a run reached")
     if reached:
-        end = reached(made)
-        moves = moved(end, reached(replace(made, tensors=tensors)), explained(run.epochs - 1))
-        for key, value in metrics.items():
-            now = made.metrics[key]
-            # A difference may reach the bound itself.
-            yield key, abs(value - now), 2 * largest_change(NAMED[key], end, moves) + DIGITS * abs(now)
+        yield from figures(made, tensors, metrics, reached, explained(run.epochs - 1))
+
+
+def figures(
+    made: Record, tensors: Mapping[str, Array], metrics: Mapping[str, float], reached: Reached, loss: float
+) -> Iterator[tuple[str, float, float]]:
+    """Yield what `differences` yields of metrics, if the last loss may differ by `loss`."""
+    end = reached(made)
+    moves = moved(end, reached(replace(made, tensors=tensors)), loss)
+    for key, value in metrics.items():
+        now = made.metrics[key]
+        # A difference may reach the bound itself.
+        yield key, abs(value - now), 2 * largest_change(NAMED[key], end, moves) + DIGITS * abs(now)
 
 
 def moved(reached: Outcome, on_record: Outcome, loss: float) -> list[list[Outcome]]:
