@@ -3,7 +3,6 @@
 Reads `data.source`; writes data/prepared/tensors.safetensors and, for people, data/prepared/summary.json.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from pipeline.system import processes
 from pipeline.system.files import file_md5, replacing, write_json
 from pipeline.system.kernels import check_pins
 from pipeline.system.progress import Display, count
-from pipeline.table.float32 import Altered, in_float32
+from pipeline.table.float32 import Altered, in_float32, warn
 from pipeline.table.prepared import identity, standardization
 from pipeline.table.raw import read
 
@@ -46,16 +45,6 @@ def main() -> None:
     warn(data.source, altered, len(table))
     columns = f"{count(len(data.features), 'feature')}, target {printable(data.target)}"
     display.say(f"{count(len(table), 'row')} of {printable(data.source)}; {columns}; {count(len(train), 'split')}")
-
-
-def warn(source: str, altered: Mapping[str, Altered], rows: int) -> None:
-    """Warn on stderr of the numbers that float32 changes."""
-    for name, numbers in altered.items():
-        first = "; ".join(f"row {row}: {written} becomes {stored}" for row, written, stored in numbers.first)
-        more = f"; and {numbers.count - len(numbers.first):,} more" if numbers.count > len(numbers.first) else ""
-        where = f"{printable(source)}: column {name!r}"
-        said = f"{numbers.count:,} of {rows:,} numbers change in float32: {first}{more}"
-        print(f"WARNING: {where}: {said}; data.exact: true refuses them", file=sys.stderr)
 
 
 def split(n: int, settings: Split) -> Mask:

@@ -25,8 +25,6 @@ T = TypeVar("T")
 REPOSITORY = Path(__file__).parent.parent
 HANG_SECONDS = 600  # after which what a test waits for counts as hung, however slow the machine is
 SHARED = ("small", "default_run", "trained", "swept", "followed", "grids")  # fixtures that outlive a test
-# Their tests make runs again, nearly half of the work with `small`: they have a copy of it, so another worker can.
-MAKE_RUNS_AGAIN = ("test_hostile_records", "test_reproduce")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,8 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         used = getattr(item, "fixturenames", [])
         for name in SHARED:
             if name in used:
-                group = f"{name} again" if item.path.stem in MAKE_RUNS_AGAIN else name
-                item.add_marker(pytest.mark.xdist_group(group))
+                item.add_marker(pytest.mark.xdist_group(name))
                 break
 
 

@@ -21,6 +21,11 @@ def _is_size(value: object) -> bool:
     return value == "full" or (type(value) is int and value >= 1)
 
 
+def rank(value: object) -> tuple[bool, object]:
+    """Return the key by which an axis's values are sorted: `full` is the largest batch size."""
+    return value == "full", value
+
+
 @dataclass(frozen=True)
 class Values:
     """The values that an axis takes in params.yaml.

@@ -47,7 +47,7 @@ def plainness(run: Run, rows: int) -> tuple[float, ...]:
 
     A schedule counts as constant, and every optimizer's lr as it stands. Of equals, the better ranks first.
     """
-    steps = 1 if run.batch_size == "full" else -(-rows // run.batch_size)
+    steps = -(-rows // run.minibatch(rows))
     updates = steps * run.epochs
     return run.lr * updates, -getattr(run, "weight_decay", 0.0), updates
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.config.axes import BatchSize
+from pipeline.config.axes import BatchSize, rank
 from pipeline.config.params import Params
 from pipeline.evaluation import leaderboard, outcome
 from pipeline.evaluation.predictions import is_linear
@@ -83,7 +83,7 @@ class Results:
         """List the values that runs have on an axis: as params.yaml does, or sorted if a search proposed others."""
         own = {getattr(record.run, axis) for record in self.evaluated}
         listed = [value for value in self.params.axis(axis) if value in own]
-        return listed if len(listed) == len(own) else sorted(own, key=lambda value: (value == "full", value))
+        return listed if len(listed) == len(own) else sorted(own, key=rank)
 
     @cached_property
     def rows(self) -> tuple[Float64, Float64]:
@@ -198,7 +198,7 @@ def largest_difference(one: Record, other: Record, floor: float) -> float:
     A loss is compared relative to itself, or to `floor` if that is larger, and weights relative to the run's largest.
     It is infinite if only one of them diverged or their weights have other shapes, and 0 if both diverged.
     """
-    weights = [weights_of(record) for record in (one, other)]
+    weights = [record.weights for record in (one, other)]
     if bool(one.diverged) != bool(other.diverged) or weights[0].shape != weights[1].shape:
         return float("inf")
     if one.diverged:
@@ -208,9 +208,3 @@ def largest_difference(one: Record, other: Record, floor: float) -> float:
     losses = (np.abs(curves[0] - curves[1]) / np.maximum(np.maximum(*curves), floor or 1))[trained]
     size = float(np.abs(weights[0]).max())
     return max(float(losses.max()), float(np.abs(weights[0] - weights[1]).max()) / (size if size > 0 else 1))
-
-
-def weights_of(record: Record) -> Float64:
-    """Return the parameters (P,) of a record's fit on all training rows, in float64."""
-    own = [name for name in record.tensors if f"grad_{name}" in record.tensors]
-    return np.concatenate([record.tensors[name][0].flatten() for name in own]).astype(np.float64)

@@ -68,6 +68,12 @@ class Record:
         return np.where(np.arange(len(self.curve)) > self.last, self.curve[self.last], self.curve)
 
     @property
+    def weights(self) -> NDArray[np.float64]:
+        """The parameters (P,) of the fit on all training rows."""
+        own = [name for name in self.tensors if f"grad_{name}" in self.tensors]
+        return np.concatenate([self.tensors[name][0].flatten() for name in own]).astype(np.float64)
+
+    @property
     def is_whole(self) -> bool:
         """Whether it is a run that may be compared with others: it neither diverged nor fell behind."""
         return not self.diverged and not self.left.startswith(BEHIND)

@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from pipeline.config.axes import rank
 
 Value = str | int | float
 Configuration = Mapping[str, Value]  # axis -> value
@@ -47,7 +44,7 @@ class Choice:
         given = cls(tuple(values))
         if not given.ordered:
             return given
-        return cls(tuple(sorted(values, key=lambda value: math.inf if value == "full" else float(value))))
+        return cls(tuple(sorted(values, key=rank)))
 
     @property
     def ordered(self) -> bool:

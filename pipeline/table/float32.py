@@ -1,5 +1,6 @@
 """The numbers of a table that float32 changes."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -7,6 +8,8 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from pipeline.errors import printable
 
 Float64 = NDArray[np.float64]
 DIGITS = range(6, 10)  # float32 keeps every number of 6 digits; 9 digits identify each of its numbers
@@ -95,3 +98,13 @@ def altered(cells: pd.DataFrame, masks: Mapping[str, NDArray[np.bool_]], numbers
             ]
             found[name] = Altered(len(rows), examples[:-1], examples[-1])
     return found
+
+
+def warn(source: str, altered: Mapping[str, Altered], rows: int) -> None:
+    """Warn on stderr of the numbers that float32 changes."""
+    for name, numbers in altered.items():
+        first = "; ".join(f"row {row}: {written} becomes {stored}" for row, written, stored in numbers.first)
+        more = f"; and {numbers.count - len(numbers.first):,} more" if numbers.count > len(numbers.first) else ""
+        where = f"{printable(source)}: column {name!r}"
+        said = f"{numbers.count:,} of {rows:,} numbers change in float32: {first}{more}"
+        print(f"WARNING: {where}: {said}; data.exact: true refuses them", file=sys.stderr)

@@ -103,7 +103,8 @@ def _no(experiment: str) -> str:
 
 def _read(store: Store, run_id: str) -> StoredRecord:
     run = _run(store, run_id)
-    parent = _parent(store, run)
+    parent = store.run(run.tags[PARENT])
+    validation.check_parent(run, parent)
     history = [(point.step, point.value) for point in store.history(run, CURVE)]
     changes = run.tags.get("git_changes", "")
     params_yaml, summary = (
@@ -133,13 +134,6 @@ def _run(store: Store, run_id: str) -> StoredRun:
         raise InputError(f"{run_id}: is not a run of this pipeline; list those with: pipeline top, pipeline runs")
     validation.check_tags(run_id, run.tags)
     return run
-
-
-def _parent(store: Store, run: StoredRun) -> StoredRun:
-    parent = store.run(run.tags[PARENT])
-    if (parent.tags.get("role"), parent.tags.get("sweep")) != ("sweep", run.tags["sweep"]):
-        raise InputError(f"{run.run_id}: its parent {run.tags[PARENT]} is not the run of its sweep {run.tags['sweep']}")
-    return parent
 
 
 def _weights(store: Store, run: StoredRun) -> bytes:

@@ -19,7 +19,7 @@ from pipeline.config.yaml import TEXT_BYTES, parse
 from pipeline.errors import InputError, first_line, refuse, shown
 from pipeline.runs.records import CURVE, FORMAT
 from pipeline.runs.sweep import PROPOSED, train_settings
-from pipeline.tracking.runs import PARENT, text
+from pipeline.tracking.runs import PARENT, StoredRun, text
 from pipeline.tracking.values import flat
 
 PATCH_BYTES = 2**26
@@ -204,6 +204,16 @@ def proposed(value: str, axis: Axis, settings: Params) -> list[object]:
         return [read] if entry.low <= (read := axis.read(value)) <= entry.high else []
     except (ValueError, TypeError):
         return []
+
+
+def check_parent(run: StoredRun, parent: StoredRun) -> None:
+    """Refuse a run whose parent is not the run of its sweep.
+
+    Raises:
+        InputError: it is not.
+    """
+    if (parent.tags.get("role"), parent.tags.get("sweep")) != ("sweep", run.tags["sweep"]):
+        raise InputError(f"{run.run_id}: its parent {run.tags[PARENT]} is not the run of its sweep {run.tags['sweep']}")
 
 
 def check_curve(name: str, history: Iterable[tuple[int, float]]) -> dict[int, float]:

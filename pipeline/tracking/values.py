@@ -60,7 +60,7 @@ def run_params(run: Run, params: Params, summary: Mapping[str, Any]) -> dict[str
     own = {name: value for name, value in vars(run).items() if name != "fingerprint" and value is not None}
     rows = summary["train_rows"][0]
     own |= {"data": data_label(summary), "log10 of lr": round(math.log10(run.lr), 6)}
-    own |= {"rows per minibatch": rows if run.batch_size == "full" else min(run.batch_size, rows)}
+    own |= {"rows per minibatch": run.minibatch(rows)}
     return {key: text(value) for key, value in (own | flat({"data": params.data.model_dump()})).items()}
 
 

@@ -22,7 +22,7 @@ CLOCKED = {
         ("pipeline.evaluation.leaderboard", "ranked", "ranking"),
         ("pipeline.evaluation.pictures", "draw", "drawing pictures"),
         ("pipeline.evaluation.pictures", "write", "writing pictures"),
-        ("pipeline.evaluation.report", "write", "writing the report"),
+        ("pipeline.evaluation.report", "render", "making the report"),
         ("pipeline.tracking.tracker", "Tracker.close", "waiting for the store"),
     ],
 }
