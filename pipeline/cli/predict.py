@@ -23,7 +23,7 @@ from pipeline.cli import RUN, in_repository
 )
 @in_repository
 def predict(file: Path, output: Path | None, run: str, version: int | None) -> None:
-    r"""Predict the target for each row of a CSV file.
+    """Predict the target for each row of a CSV file.
 
     Writes FILE's columns and one more, TARGET_pred, in the target's unit. The features are found by name, and must have
     the units of the table that the model was trained on. Other columns are copied. The default model is the champion of

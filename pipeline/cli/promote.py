@@ -12,7 +12,7 @@ from pipeline.runs import outs
 @click.argument("run", default="", metavar="[RUN]")
 @in_repository
 def promote(run: str) -> None:
-    r"""Make a run's model the champion of its table.
+    """Make a run's model the champion of its table.
 
     Registers the run in MLflow, unless it is registered already, and gives its version the alias `champion`, which
     `pipeline predict` and `mlflow models serve` use. The version keeps the alias, whatever later sweeps find, until you

@@ -84,7 +84,7 @@ def environment() -> Iterator[Finding]:
     if file is not None and not file.is_absolute():
         yield Finding(
             f"{named} is relative: mlflow itself opens another store in each folder",
-            f"export MLFLOW_TRACKING_URI=sqlite:///{repository.root() / file}, or unset it",
+            f"export MLFLOW_TRACKING_URI={addresses.shown(f'sqlite:///{repository.root() / file}')}, or unset it",
         )
     if given and "://" not in given:
         yield Finding(f"{named} is a folder: MLflow no longer writes file stores", "unset it")

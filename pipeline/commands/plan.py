@@ -31,6 +31,7 @@ from pipeline.runs.fingerprints import PACKAGE
 from pipeline.runs.run import Run, curve_steps
 from pipeline.system import repository
 from pipeline.table.prepared import Prepared
+from pipeline.table.raw import BAD_CELLS
 from pipeline.tracking import queries
 from pipeline.training import parameters
 from pipeline.training.stacks import Stack
@@ -231,6 +232,10 @@ def _prepare(params: Params, folder: Path) -> None:
     (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
     command, package = [sys.executable, "-m", "pipeline.prepare"], str(PACKAGE.parent)
     own = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
-    done = subprocess.run(command, cwd=folder, env=own, check=False, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=folder, env=own, check=False, capture_output=True, text=True)
+    if (folder / BAD_CELLS).exists():
+        (repository.root() / BAD_CELLS).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / BAD_CELLS, repository.root() / BAD_CELLS)
+    print(done.stderr.replace(str(folder.resolve()), str(repository.root())), end="", file=sys.stderr)
     if done.returncode != 0:
         raise InputError(f"{params.data.source}: cannot be prepared; see above")

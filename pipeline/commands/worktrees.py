@@ -44,7 +44,7 @@ def permit(stored: StoredRecord, allow_patch: bool, allow_commit: bool) -> None:
     if stored.patch:
         files = patched_files(stored)
         if not allow_patch:
-            what = f"{name}: its record contains a patch to the code, which is in no commit: {', '.join(files)}"
+            what = f"{name}: its record contains changes that are in no commit: {', '.join(files)}"
             ask(what, f"to read it: {stored.patch_uri}", "--allow-patch", stored.patch)
 
 

@@ -42,7 +42,7 @@ class Condition:
                 "such as 'lr >= 1e-4' or 'variant = matrix'"
             )
         if found[2] not in {"=", "!="} and not isinstance(number(found[3]), int | float):
-            raise InputError(f"--where {written!r}: {found[2]} takes a number")
+            raise InputError(f"--where {written!r}: {found[2]} takes a number, as in: lr > 1e-4")
         return cls(*found.groups())
 
     def holds(self, values: Mapping[str, object]) -> bool:

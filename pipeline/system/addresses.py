@@ -96,17 +96,17 @@ def parse(address: str) -> Address | None:
         parsed = of_database(address) if scheme in DATABASES else of_server(address)
     except ValueError:
         return None
-    return parsed if parsed and not re.search("@|://|[\r\n\ue000-\uf8ff]", parsed.place) else None
+    return parsed if parsed and not re.search("://|[@;=&\r\n\ue000-\uf8ff]", parsed.place) else None
 
 
 def of_server(address: str) -> Address | None:
     """Parse a server's address as urllib does, which raises ValueError."""
     parts = urlsplit(address)
     user, _, host = parts.netloc.rpartition("@")
-    doubtful = re.search(r"\s", address) or "@" in parts.path + parts.query + parts.fragment
+    name, colon, password = user.partition(":")
+    doubtful = re.search(r"\s", address) or "@" in parts.path + parts.query + parts.fragment or re.search("[;=&]", name)
     if doubtful or not parts.scheme or not host or parts.port == 0:  # a port that is no number raises
         return None
-    name, colon, password = user.partition(":")
     secret = password if colon else name
     found = {user, secret, parts.fragment, *in_query(parts.query), *pieces(secret), *pieces(parts.fragment)}
     return Address(parts.scheme, bool(user), host + parts.path, bool(parts.query or parts.fragment), frozenset(found))
@@ -122,7 +122,8 @@ def of_database(address: str) -> Address | None:
     except ArgumentError:
         return None
     # SQLAlchemy takes srv:5432/db?password=a@b for a user, a password and a host.
-    if (url.username is None and "@" in address) or re.match(r"\d*/.*\?", str(url.password)):
+    looks_like_host = re.match(r"\d*(/.*\?|#)", str(url.password)) or re.search(r"[;=#&]", url.username or "")
+    if looks_like_host or (url.username is None and "@" in address) or "#" in (url.host or ""):
         return None
     host, secret = url.host or "", str(url.username or "" if url.password is None else url.password)
     host = f"[{host}]" if ":" in host else host
@@ -137,7 +138,7 @@ def in_query(query: str) -> set[str]:
     found = set[str]()
     for pair in query.split("&"):
         key, _, value = pair.partition("=")
-        if key not in OPEN:
+        if key not in OPEN or re.search("[;=]", value):
             found |= {value or key, *pieces(value or key)}
     return found
 

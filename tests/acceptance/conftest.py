@@ -29,6 +29,8 @@ MLFLOWS_OWN = "/ajax-api/2.0/mlflow/users/current"
 REPLACED = "AG Grid: unable to find bean reference frameworkOverrides"
 # What a browser tells a page that resizes parts of itself as it is told their sizes: nothing is lost; MLflow prints it.
 RESIZED = "ResizeObserver loop completed with undelivered notifications."
+# MLflow's charts, drawn before their panel has a size, as happens on a slow machine; they are drawn again at once.
+UNMEASURED = "attribute transform: Expected number"
 ABORTED = "net::ERR_ABORTED"  # a page was left before it had everything
 # More runs than MLflow's pages load at once, 100, nearly all of them worse than the first sweep's; the last diverges.
 LATER = [f"{1e-8 * 1.06**place:.4g}" for place in range(109)] + ["1e-3"]
@@ -66,7 +68,8 @@ class Watched:
         # A failed request is also a message, whose location is the request's.
         url = str(message.location.get("url"))
         resized = "/static-files/" in url and message.text.endswith(RESIZED)
-        own = MLFLOWS_OWN in url or message.text.startswith(REPLACED) or resized
+        unmeasured = "/static-files/" in url and UNMEASURED in message.text
+        own = MLFLOWS_OWN in url or message.text.startswith(REPLACED) or resized or unmeasured
         if message.type == "error" and not own:
             self.faults.append(f"console: {message.text} ({url})")
 

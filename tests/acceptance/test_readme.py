@@ -90,7 +90,7 @@ def leaderboard(printed: str, clone: Path) -> None:
 
 
 def rates(_: str, clone: Path) -> None:
-    runs = search(default_store(clone), "tags.role = 'run' and tags.dvc_experiment = 'rates'")
+    runs = search(default_store(clone), "tags.role = 'run' and tags.dvc_experiment = 'lrs'")
     ended = {(float(one.data.params["lr"]), one.info.status) for one in runs}
     assert ended == {(1e-6, "FINISHED"), (4e-5, "FINISHED"), (5e-5, "FAILED")}  # those of 1e-5 are stored already
 
@@ -129,7 +129,7 @@ SCORES = pd.read_csv(REPOSITORY / "data/raw/scores.csv")
 CHECKS: dict[str, Callable[[str, Path], None]] = {
     "make repro": first_run,
     "pipeline leaderboard": leaderboard,
-    "dvc exp run --temp --name rates": rates,
+    "dvc exp run --temp --name lrs": rates,
     "dvc exp run --temp --name line": own_table,
     "dvc exp run --run-all": queued,
     "dvc exp run --temp -S 'variants=[mlp]'": variant,

@@ -20,6 +20,7 @@ from pipeline.runs import outs
 from pipeline.runs.fingerprints import fingerprint
 from pipeline.runs.run import Run
 from pipeline.system.files import file_md5
+from pipeline.table.raw import BAD_CELLS
 from pipeline.training import stacks
 
 
@@ -84,6 +85,19 @@ def test_other_data_are_prepared_for_the_plan_alone(capsys: pytest.CaptureFixtur
     [planned] = json.loads(capsys.readouterr().out)
     assert (planned["runs"], planned["fits"], planned["known"]) == (4, 16, 0)
     assert file_md5(outs.PREPARED) == before
+
+
+def test_where_all_bad_cells_are_listed_is_in_the_workspace(
+    inside: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "bad.csv"
+    table.write_text("quiz1,quiz2,quiz3,final\n" + "1,2,3,x\n" * 40)
+    with pytest.raises(InputError, match="cannot be prepared"):
+        main(["plan", "-S", f"data.source={table}"])
+    listed = inside / BAD_CELLS
+    assert f"all are in {listed}" in capfd.readouterr().err
+    assert len(listed.read_text().splitlines()) == 41
+    listed.unlink()
 
 
 @pytest.mark.usefixtures("inside")

@@ -15,9 +15,11 @@ import pytest
 from conftest import REPOSITORY, copy_store, enter, environment, free_port
 
 from pipeline.__main__ import main
+from pipeline.commands import doctor
 from pipeline.config.params import load
 from pipeline.errors import InputError
 from pipeline.runs import outs, records
+from pipeline.system import repository
 from pipeline.tracking import models, session, tracker
 from pipeline.tracking.store.store import Store
 
@@ -55,6 +57,8 @@ SECRET = [
     "http://127.0.0.1:1?token=s3cr",
     "http://ann:s3cr/et@127.0.0.1:1",
     "https://ann:s3cr#et@127.0.0.1:1",
+    "postgresql://127.0.0.1:1#s3cr",
+    "http://127.0.0.1:1/;key=s3cr",
 ]
 
 
@@ -103,6 +107,13 @@ def test_no_command_and_no_stage_shows_a_secret(
     assert everything.count("MLflow's store") >= 5
     assert "s3cr" not in everything
     assert not re.search(r"\bet\b", everything)
+
+
+def test_how_to_mend_a_relative_address_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///x.db?password=s3cr")
+    [finding] = doctor.environment()
+    assert f"sqlite:///{repository.root()}/x.db" in finding.mend
+    assert "s3cr" not in finding.what + finding.mend
 
 
 @pytest.mark.parametrize("uri", SECRET)

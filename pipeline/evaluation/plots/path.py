@@ -232,5 +232,5 @@ def says(kept: Sequence[Record], points: Sequence[Float64]) -> str:
     ]
     return (
         f"Seed {kept[0].run.seed}, from epoch {skipped(kept[0])} on; the dot is the end. In the second half of the "
-        f"epochs the weights tremble about their way by {', '.join(ways)} (root mean square)."
+        f"epochs the weights fluctuate around their path by {', '.join(ways)} (root mean square)."
     )

@@ -214,9 +214,16 @@ class StoreError(Exception):
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """List the errors of a store; MLflow's own only once it is loaded, as nothing else raises them."""
+    """List the errors of a store, as of an address's port that is no number; MLflow's own only once it is loaded."""
     loaded = sys.modules.get("mlflow.exceptions")
-    return (SQLAlchemyError, sqlite3.Error, OSError, ImportError, *([loaded.MlflowException] if loaded else []))
+    return (
+        SQLAlchemyError,
+        sqlite3.Error,
+        OSError,
+        ImportError,
+        ValueError,
+        *([loaded.MlflowException] if loaded else []),
+    )
 
 
 @contextmanager
