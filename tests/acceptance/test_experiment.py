@@ -5,10 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import run, shorten
+from conftest import default_store, run, search, shorten
+from mlflow import MlflowClient
 from safetensors.numpy import load_file
 from test_params_file import changed
 from test_pipeline import QUICK, curve, stored, tree
+
+from pipeline.tracking.store.client import plain
 
 
 def test_only_the_lines_of_its_values_change(clone: Path) -> None:
@@ -93,3 +96,53 @@ def test_a_value_added_to_an_axis_trains_the_new_runs_alone(clone: Path) -> None
     own = [ref for name in ("widest", "again") for ref in refs if ref.endswith(f"/{name}")]
     mixed, trained = (run("git", "show", f"{ref}:dvc.lock", cwd=clone).stdout for ref in own)
     assert mixed == trained
+
+
+def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    run(
+        "dvc",
+        "exp",
+        "run",
+        "--temp",
+        "-S",
+        "sweep.lr=[1e-5,1e-2]",
+        "-S",
+        "variants=[matrix]",
+        cwd=default_run,
+        extra=store,
+    )
+    undisturbed = {plain(one).name: one for one in stored(default_run)}
+    runs = stored(tmp_path)
+    assert len(runs) == 24
+    for one in runs:
+        if one.data.params["lr"] == "0.01":
+            assert one.info.status == "FAILED"
+            assert "epoch" in one.data.tags["diverged"]
+            assert set(one.data.metrics) <= {"train/mse"}
+            assert all(abs(value) < 1e38 for value in curve(tmp_path, one).values())
+        else:
+            assert one.info.status == "FINISHED"
+            assert one.data.metrics == undisturbed[plain(one).name].data.metrics
+            assert curve(tmp_path, one) == curve(default_run, undisturbed[plain(one).name])
+    shown = run("pipeline", "top", "--all", "-n", "96", cwd=default_run, extra=store).stdout
+    assert "lr=0.01" not in shown
+    assert len(shown.splitlines()) == 13
+
+
+def test_an_experiment_stores_in_the_repository_and_in_no_run_that_the_environment_names(small: Path) -> None:
+    uri = f"sqlite:///{small / 'other.db'}"
+    before = {one.info.run_id for one in search(default_store(small), "")}
+    try:
+        victim = MlflowClient(uri).create_run("0").info.run_id
+        settings = ("-S", "variants=[matrix]", "-S", "sweep.batch_size=[full]", "-S", "sweep.lr=[3e-6]")
+        extra = {"MLFLOW_TRACKING_URI": "sqlite:///other.db", "MLFLOW_RUN_ID": victim}
+        run("dvc", "exp", "run", "--temp", "--name", "relative", *settings, cwd=small, extra=extra)
+        [stored] = search(uri)
+        assert (stored.info.status, stored.data.params["lr"]) == ("FINISHED", "3e-06")
+        hijacked = MlflowClient(uri).get_run(victim)
+        assert (hijacked.info.status, hijacked.data.metrics, hijacked.data.params) == ("RUNNING", {}, {})
+        assert {one.info.run_id for one in search(default_store(small), "")} == before
+    finally:
+        for path in small.glob("other.db*"):
+            path.unlink()

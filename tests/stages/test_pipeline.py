@@ -129,38 +129,6 @@ def test_top_prints_the_best_runs_with_their_ids(default_run: Path) -> None:
     assert "accuracy" in wrong.stderr
 
 
-def test_runs_that_diverge_fail_alone(default_run: Path, tmp_path: Path) -> None:
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
-    run(
-        "dvc",
-        "exp",
-        "run",
-        "--temp",
-        "-S",
-        "sweep.lr=[1e-5,1e-2]",
-        "-S",
-        "variants=[matrix]",
-        cwd=default_run,
-        extra=store,
-    )
-    undisturbed = {plain(one).name: one for one in stored(default_run)}
-    runs = stored(tmp_path)
-    assert len(runs) == 24
-    for one in runs:
-        if one.data.params["lr"] == "0.01":
-            assert one.info.status == "FAILED"
-            assert "epoch" in one.data.tags["diverged"]
-            assert set(one.data.metrics) <= {"train/mse"}
-            assert all(abs(value) < 1e38 for value in curve(tmp_path, one).values())
-        else:
-            assert one.info.status == "FINISHED"
-            assert one.data.metrics == undisturbed[plain(one).name].data.metrics
-            assert curve(tmp_path, one) == curve(default_run, undisturbed[plain(one).name])
-    shown = run("pipeline", "top", "--all", "-n", "96", cwd=default_run, extra=store).stdout
-    assert "lr=0.01" not in shown
-    assert len(shown.splitlines()) == 13
-
-
 def test_make_help_names_every_target() -> None:
     targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert {"test", "acceptance", "chaos"} <= set(targets)

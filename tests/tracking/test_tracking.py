@@ -53,24 +53,6 @@ def test_every_run_names_its_code_its_data_its_dataset_and_its_process(small: Pa
             assert dataset.name.startswith("scores")
 
 
-def test_an_experiment_stores_in_the_repository_and_in_no_run_that_the_environment_names(small: Path) -> None:
-    uri = f"sqlite:///{small / 'other.db'}"
-    before = {one.info.run_id for one in search(default_store(small), "")}
-    try:
-        victim = MlflowClient(uri).create_run("0").info.run_id
-        settings = ("-S", "variants=[matrix]", "-S", "sweep.batch_size=[full]", "-S", "sweep.lr=[3e-6]")
-        extra = {"MLFLOW_TRACKING_URI": "sqlite:///other.db", "MLFLOW_RUN_ID": victim}
-        run("dvc", "exp", "run", "--temp", "--name", "relative", *settings, cwd=small, extra=extra)
-        [stored] = search(uri)
-        assert (stored.info.status, stored.data.params["lr"]) == ("FINISHED", "3e-06")
-        hijacked = MlflowClient(uri).get_run(victim)
-        assert (hijacked.info.status, hijacked.data.metrics, hijacked.data.params) == ("RUNNING", {}, {})
-        assert {one.info.run_id for one in search(default_store(small), "")} == before
-    finally:
-        for path in small.glob("other.db*"):
-            path.unlink()
-
-
 @pytest.fixture
 def gone() -> Iterator[dict[str, str]]:
     """The tags of a process of this host that has ended; its parent has not asked for its exit code yet."""
