@@ -232,7 +232,7 @@ def _prepare(params: Params, folder: Path) -> None:
     (folder / "params.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
     command, package = [sys.executable, "-m", "pipeline.prepare"], str(PACKAGE.parent)
     own = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
-    done = subprocess.run(command, cwd=folder, env=own, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, errors="replace", check=False)
     if (folder / BAD_CELLS).exists():
         (repository.root() / BAD_CELLS).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / BAD_CELLS, repository.root() / BAD_CELLS)

@@ -98,7 +98,7 @@ def refusing(source: Path, named: str = "") -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{printable(source)}: no such file{named}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{printable(source)}: is not UTF-8, but {printable(error)}; save it as UTF-8") from error
+        raise InputError(f"{printable(source)}: is not UTF-8 ({printable(error)}); save it as UTF-8") from error
     except UNREADABLE as error:  # ImportError for zst without its package
         raise InputError(f"{printable(source)}: cannot be read as CSV: {printable(error)}") from error
 
